@@ -1,0 +1,46 @@
+//! Descriptors of everything in `proto/`, for reflection.
+
+use prost::{Message, Name};
+use prost_reflect::DescriptorPool;
+use std::sync::LazyLock;
+
+/// The encoded `FileDescriptorSet` of all our files and the well-known types they use.
+pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
+
+/// What a type URL begins with on this wire.
+pub const TYPE_URL_PREFIX: &str = "type.googleapis.com/";
+
+/// The descriptors, parsed once.
+///
+/// *Panics*: never; the set is made by the same build, and a test parses it.
+pub fn pool() -> &'static DescriptorPool {
+    static POOL: LazyLock<DescriptorPool> =
+        LazyLock::new(|| DescriptorPool::decode(DESCRIPTORS).unwrap_or_default());
+    &POOL
+}
+
+/// Packs a message into `Any` under its type URL.
+pub fn any<M: Message + Name>(message: &M) -> prost_types::Any {
+    prost_types::Any {
+        type_url: format!("{TYPE_URL_PREFIX}{}", M::full_name()),
+        value: message.encode_to_vec(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::envoy::config::listener::v3::Listener;
+
+    #[test]
+    fn pool_knows_generated_messages_under_their_official_names() {
+        assert_eq!(Listener::full_name(), "envoy.config.listener.v3.Listener");
+        assert!(pool().get_message_by_name("envoy.config.listener.v3.Listener").is_some());
+        assert!(pool().all_messages().count() > 150);
+    }
+
+    #[test]
+    fn any_carries_the_type_url() {
+        assert_eq!(any(&Listener::default()).type_url, "type.googleapis.com/envoy.config.listener.v3.Listener");
+    }
+}

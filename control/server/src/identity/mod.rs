@@ -1,0 +1,30 @@
+//! Who is who: the certificate authority, what it signs, and how a host proves it may ask.
+//!
+//! In reading order: [`spiffe`] (the name written into a certificate), [`csr`] (what is taken from a
+//! request: one public key, nothing else), [`rotation`] (the pure state machine of signing CAs),
+//! [`keys`] (files on disk), [`ca`] (the authority itself), [`join_token`] (first enrolment),
+//! [`svid`] (certificates generated here for xDS clients that cannot make requests), and
+//! [`server_tls`] (the TLS configuration of our own port, which follows all of the above).
+//!
+//! What the mesh trusts is the *signing* CAs in use, each being a trust anchor, and not the root:
+//! otherwise a retired signing CA would stay trusted as long as the root does. The root signs the
+//! signing CAs and authenticates this service to a host that has nothing yet but a join token.
+
+pub mod spiffe;
+
+pub mod csr;
+
+pub mod rotation;
+
+pub mod keys;
+
+pub mod ca;
+
+pub mod join_token;
+
+pub mod svid;
+
+pub mod server_tls;
+
+pub use ca::{Authority, AuthorityError, AuthoritySettings, Svid, TrustBundle};
+pub use spiffe::Identity;

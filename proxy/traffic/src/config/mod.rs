@@ -1,0 +1,95 @@
+//! What was asked for: the proxy's own configuration model.
+//!
+//! Plain owned values, without protobuf, sockets or shared pointers. Everything that steers a proxy is translated
+//! into these types first (`outrigger-xds` from xDS resources and bootstrap files, `outrigger-plan` from operators'
+//! resources) and compiled from them by [`crate::compile`]. Terms and defaults are Envoy's, unless a field says otherwise.
+//! A value that cannot be expressed here is refused where it enters, never dropped.
+
+mod access_log;
+mod cluster;
+mod endpoint;
+mod error;
+mod http;
+mod listener;
+mod rbac;
+mod retry;
+mod route;
+mod string_match;
+mod tcp;
+mod tls;
+mod units;
+
+pub use access_log::{AccessLog, AccessLogFormat, AccessLogSink};
+pub use cluster::{
+    CircuitBreakers, Cluster, ClusterDiscovery, DnsFamily, HttpUpstream, LbPolicy, LocalityLb,
+    OutlierDetection, RetryBudget, TcpKeepalive, Thresholds, UpstreamHttp,
+};
+pub use endpoint::{Endpoint, EndpointAddress, Endpoints, HealthStatus, Locality, LocalityEndpoints};
+pub use error::ConfigError;
+pub use http::{
+    CodecType, EscapedSlashes, ForwardClientCert, Http1Options, Http2Options, HttpConnectionManager,
+    HttpFilter, RouteSource, ServerHeader, SetClientCertDetails, Tracing, Upgrade,
+};
+pub use listener::{FilterChain, FilterChainMatch, Listener, NetworkFilter, Terminal, TrafficDirection};
+pub use rbac::{Permission, Policy, Principal, Rbac, RbacAction, Rules};
+pub use retry::{RateLimitedBackoff, ResetHeader, ResetHeaderFormat, RetryOn, RetryPolicy};
+pub use route::{
+    Action, ClusterChoice, DirectResponse, HeaderAppend, HeaderEdit, HeaderEdits, HeaderMatch,
+    HeaderValueMatch, HostRewrite, PathMatch, PathRewrite, QueryMatch, QueryValueMatch, Redirect, Route,
+    RouteAction, RouteConfig, RouteMatch, VirtualHost, WeightedCluster,
+};
+pub use string_match::{StringMatch, StringPattern};
+pub use tcp::TcpProxy;
+pub use tls::{
+    CertificateSource, DownstreamTls, SanMatch, SanType, Secret, SecretValue, TlsCertificate, TlsParams,
+    TlsVersion, UpstreamTls, ValidationContext, ValidationSource,
+};
+pub use units::Fraction;
+
+use serde::{Deserialize, Serialize};
+
+/// Everything one proxy is asked to do.
+///
+/// Names tie the parts together: a connection manager names a [`RouteConfig`], a route names a [`Cluster`], a cluster
+/// names its [`Endpoints`], a TLS context names a [`Secret`]. Order matters only among routes.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Config {
+    /// Addresses to accept on.
+    pub listeners: Vec<Listener>,
+    /// Route tables that connection managers refer to by name (RDS). Inline tables live in their connection manager.
+    pub route_configs: Vec<RouteConfig>,
+    /// Upstream clusters.
+    pub clusters: Vec<Cluster>,
+    /// Endpoints of EDS clusters, by EDS service name. Endpoints of other clusters live in their cluster.
+    pub endpoints: Vec<Endpoints>,
+    /// Certificates and trust roots that TLS contexts refer to by name (SDS).
+    pub secrets: Vec<Secret>,
+}
+
+/// One named piece of a [`Config`], as it travels and is replaced.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Resource {
+    /// A listener (LDS).
+    Listener(Listener),
+    /// A route table (RDS).
+    RouteConfig(RouteConfig),
+    /// A cluster (CDS).
+    Cluster(Cluster),
+    /// The endpoints of a cluster (EDS).
+    Endpoints(Endpoints),
+    /// A certificate or trust roots (SDS).
+    Secret(Secret),
+}
+
+impl Resource {
+    /// The name by which other resources refer to this one.
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Listener(v) => &v.name,
+            Self::RouteConfig(v) => &v.name,
+            Self::Cluster(v) => &v.name,
+            Self::Endpoints(v) => &v.cluster_name,
+            Self::Secret(v) => &v.name,
+        }
+    }
+}

@@ -1,0 +1,350 @@
+//! Route tables (`envoy.config.route.v3`).
+
+use super::{Fraction, Rbac, RetryPolicy, StringMatch, Upgrade};
+use serde::{Deserialize, Serialize};
+use std::time::Duration;
+
+/// A named table: virtual hosts, each with ordered routes.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct RouteConfig {
+    /// Unique name; may be empty for an inline table.
+    pub name: String,
+    /// Virtual hosts. A domain may occur once in the whole table.
+    pub virtual_hosts: Vec<VirtualHost>,
+    /// Header edits after those of route and virtual host.
+    pub headers: HeaderEdits,
+    /// Refuse the table when a route names a cluster that does not exist. Default false for RDS, true for inline tables.
+    pub validate_clusters: bool,
+    /// Edits of the most specific level come last (and win). Default false: route, virtual host, table.
+    pub most_specific_header_mutations_wins: bool,
+    /// Ignore the port of the authority when matching domains.
+    pub ignore_port_in_host_matching: bool,
+}
+
+/// Requests of a set of domains.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct VirtualHost {
+    /// Unique name within the table.
+    pub name: String,
+    /// `exact.host`, `exact.host:port`, `*.suffix`, `prefix.*` or `*`; lower case.
+    pub domains: Vec<String>,
+    /// First match wins.
+    pub routes: Vec<Route>,
+    /// Header edits for all its routes.
+    pub headers: HeaderEdits,
+    /// Redirect plaintext requests to https.
+    pub require_tls: bool,
+    /// Retry policy of routes that have none.
+    pub retry_policy: Option<RetryPolicy>,
+    /// Pass `x-envoy-attempt-count` to the upstream.
+    pub include_request_attempt_count: bool,
+    /// Send `x-envoy-attempt-count` in the response.
+    pub include_attempt_count_in_response: bool,
+    /// Largest body kept for retries, bytes; `None`: the connection's buffer limit.
+    pub per_request_buffer_limit_bytes: Option<u32>,
+    /// Replaces the connection manager's RBAC filter (`RBACPerRoute`); `Some(None)` switches it off.
+    pub rbac: Option<Option<Rbac>>,
+}
+
+/// A match and what to do then.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Route {
+    /// For logs and metrics; may be empty.
+    pub name: String,
+    /// Which requests.
+    pub matches: RouteMatch,
+    /// What to do.
+    pub action: Action,
+    /// Header edits.
+    pub headers: HeaderEdits,
+    /// Replaces the RBAC filter, as in [`VirtualHost::rbac`].
+    pub rbac: Option<Option<Rbac>>,
+    /// Largest body kept for retries, bytes.
+    pub per_request_buffer_limit_bytes: Option<u32>,
+    /// Name of the operation in traces (`decorator.operation`).
+    pub decorator: Option<String>,
+}
+
+/// All given criteria must hold.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RouteMatch {
+    /// The path, without query.
+    pub path: PathMatch,
+    /// Compare the path with regard to case. Default true. Has no effect on regexes.
+    pub case_sensitive: bool,
+    /// Header criteria.
+    pub headers: Vec<HeaderMatch>,
+    /// Query criteria.
+    pub query: Vec<QueryMatch>,
+    /// Only gRPC requests (content-type application/grpc…).
+    pub grpc: bool,
+    /// Only this share of requests (`runtime_fraction` default value).
+    pub fraction: Option<Fraction>,
+}
+
+impl RouteMatch {
+    /// Every path under a prefix.
+    pub fn prefix(prefix: impl Into<String>) -> Self {
+        Self {
+            path: PathMatch::Prefix(prefix.into()),
+            case_sensitive: true,
+            headers: Vec::new(),
+            query: Vec::new(),
+            grpc: false,
+            fraction: None,
+        }
+    }
+}
+
+/// How the path is compared.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PathMatch {
+    /// Begins with.
+    Prefix(String),
+    /// Equals.
+    Exact(String),
+    /// Matches a whole-path regular expression.
+    Regex(String),
+    /// Equals, or begins with it and a slash.
+    PathSeparatedPrefix(String),
+    /// CONNECT requests.
+    Connect,
+}
+
+/// One header criterion.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeaderMatch {
+    /// Lower case; `:method`, `:authority`, `:path`, `:scheme` are understood.
+    pub name: String,
+    /// What its value must be. Several fields of a name are joined with a comma first, as in Envoy.
+    pub value: HeaderValueMatch,
+    /// The criterion holds when the comparison does not.
+    pub invert: bool,
+    /// A missing header is compared as an empty value. Otherwise a missing header never matches (nor when inverted,
+    /// except for `Present`), as in Envoy.
+    pub treat_missing_as_empty: bool,
+}
+
+/// What a header's value must be.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum HeaderValueMatch {
+    /// Present (true) or absent (false).
+    Present(bool),
+    /// A text.
+    Text(StringMatch),
+    /// A decimal integer in `start..end`.
+    Range(i64, i64),
+}
+
+/// One query criterion.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QueryMatch {
+    /// Name of the parameter.
+    pub name: String,
+    /// Its value.
+    pub value: QueryValueMatch,
+}
+
+/// What a query parameter's value must be. The first parameter of the name counts, undecoded, as in Envoy.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum QueryValueMatch {
+    /// Present or absent.
+    Present(bool),
+    /// A text.
+    Text(StringMatch),
+}
+
+/// What a route does.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Action {
+    /// Send it to a cluster.
+    Forward(Box<RouteAction>),
+    /// Answer with a redirect.
+    Redirect(Redirect),
+    /// Answer here.
+    Direct(DirectResponse),
+}
+
+/// Sending a request to a cluster. [`RouteAction::to`] has Envoy's defaults.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RouteAction {
+    /// Which cluster.
+    pub cluster: ClusterChoice,
+    /// Status when the cluster does not exist. Default 503.
+    pub cluster_not_found_status: u16,
+    /// Rewrite of the path.
+    pub path_rewrite: Option<PathRewrite>,
+    /// Rewrite of the authority.
+    pub host_rewrite: Option<HostRewrite>,
+    /// Append the old authority to x-forwarded-host when it is rewritten.
+    pub append_x_forwarded_host: bool,
+    /// Until the whole response arrived, from the end of the request. Default 15 s; `None` (0) never.
+    pub timeout: Option<Duration>,
+    /// Overrides the stream idle timeout; `Some(ZERO)` switches it off.
+    pub idle_timeout: Option<Duration>,
+    /// Overrides the longest life of a stream; `Some(ZERO)` switches it off.
+    pub max_stream_duration: Option<Duration>,
+    /// `grpc-timeout` of the request is honoured up to this; `Some(ZERO)`: without limit; `None`: not honoured.
+    pub grpc_timeout_header_max: Option<Duration>,
+    /// Retries; `None`: the virtual host's.
+    pub retry_policy: Option<RetryPolicy>,
+    /// Upgrades allowed or forbidden for this route.
+    pub upgrades: Vec<Upgrade>,
+    /// High priority: the cluster's high-priority circuit breakers count.
+    pub high_priority: bool,
+}
+
+impl RouteAction {
+    /// To one cluster, everything else at Envoy's default.
+    pub fn to(cluster: impl Into<String>) -> Self {
+        Self {
+            cluster: ClusterChoice::Single(cluster.into()),
+            cluster_not_found_status: 503,
+            path_rewrite: None,
+            host_rewrite: None,
+            append_x_forwarded_host: false,
+            timeout: Some(Duration::from_secs(15)),
+            idle_timeout: None,
+            max_stream_duration: None,
+            grpc_timeout_header_max: None,
+            retry_policy: None,
+            upgrades: Vec::new(),
+            high_priority: false,
+        }
+    }
+}
+
+/// Which cluster.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum ClusterChoice {
+    /// This one.
+    Single(String),
+    /// One of several by weight. The sum must be above 0 and at most 2^32−1.
+    Weighted(Vec<WeightedCluster>),
+    /// The one that a request header names, lower case.
+    Header(String),
+}
+
+/// A share of the requests of a route.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct WeightedCluster {
+    /// Cluster.
+    pub name: String,
+    /// Its share of the sum of all.
+    pub weight: u32,
+    /// Header edits for this share, before the route's.
+    pub headers: HeaderEdits,
+    /// Authority for this share.
+    pub host_rewrite: Option<String>,
+}
+
+/// How the path is rewritten. The query is kept.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PathRewrite {
+    /// The matched prefix (or whole path of an exact match) is replaced.
+    Prefix(String),
+    /// Every match of the pattern is replaced; `\1` refers to groups.
+    Regex {
+        /// The pattern.
+        pattern: String,
+        /// The replacement.
+        substitution: String,
+    },
+}
+
+/// How the authority is rewritten.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum HostRewrite {
+    /// To this text.
+    Literal(String),
+    /// To the host name of the picked endpoint (STRICT_DNS, LOGICAL_DNS).
+    Auto,
+    /// To the value of a request header, lower-case name.
+    Header(String),
+    /// Regex over the path gives the host.
+    PathRegex {
+        /// The pattern.
+        pattern: String,
+        /// The replacement.
+        substitution: String,
+    },
+}
+
+/// A redirect answered here.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Redirect {
+    /// 301, 302, 303, 307 or 308. Default 301.
+    pub status: u16,
+    /// `https_redirect` or `scheme_redirect`.
+    pub scheme: Option<String>,
+    /// New host.
+    pub host: Option<String>,
+    /// New port.
+    pub port: Option<u16>,
+    /// New path (and query, when it has one).
+    pub path: Option<String>,
+    /// Rewrite of the path, instead of `path`.
+    pub path_rewrite: Option<PathRewrite>,
+    /// Drop the query.
+    pub strip_query: bool,
+}
+
+/// A response answered here.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DirectResponse {
+    /// 200..=599.
+    pub status: u16,
+    /// Body; at most 4096 bytes by default, as in Envoy.
+    pub body: Vec<u8>,
+    /// Header edits of `response_headers_to_add` on the direct response are in the route's edits.
+    pub content_type: Option<String>,
+}
+
+/// Edits of request and response headers.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeaderEdits {
+    /// To request headers, in order, after removals.
+    pub request_add: Vec<HeaderEdit>,
+    /// From request headers; lower case.
+    pub request_remove: Vec<String>,
+    /// To response headers, in order, after removals.
+    pub response_add: Vec<HeaderEdit>,
+    /// From response headers; lower case.
+    pub response_remove: Vec<String>,
+}
+
+impl HeaderEdits {
+    /// Nothing to do.
+    pub fn is_empty(&self) -> bool {
+        self.request_add.is_empty()
+            && self.request_remove.is_empty()
+            && self.response_add.is_empty()
+            && self.response_remove.is_empty()
+    }
+}
+
+/// One header to add (`HeaderValueOption`).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeaderEdit {
+    /// Lower case; no pseudo-header, not `host`.
+    pub name: String,
+    /// Text with Envoy's command operators (`%DOWNSTREAM_REMOTE_ADDRESS%`, …); `%%` is a percent sign.
+    pub value: String,
+    /// What happens to a header that is there already.
+    pub append: HeaderAppend,
+    /// Set it even when the value came out empty.
+    pub keep_empty_value: bool,
+}
+
+/// `HeaderAppendAction`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum HeaderAppend {
+    /// Add another field.
+    AppendIfExistsOrAdd,
+    /// Only where it is absent.
+    AddIfAbsent,
+    /// Replace or add.
+    OverwriteIfExistsOrAdd,
+    /// Replace only where present.
+    OverwriteIfExists,
+}

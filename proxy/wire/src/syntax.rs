@@ -1,0 +1,279 @@
+//! Which bytes may stand where: tokens, field values, request targets, authorities, numbers.
+//!
+//! The tables are stricter than the grammar only where software in the field disagrees about the
+//! meaning of the extra freedom; each such place says so.
+
+use std::net::Ipv6Addr;
+
+const TOKEN: u8 = 1;
+const VALUE: u8 = 2;
+const TARGET: u8 = 4;
+const REG_NAME: u8 = 8;
+
+/// Per byte, the sets it belongs to.
+const CLASS: [u8; 256] = classes();
+
+#[allow(clippy::indexing_slicing)] // evaluated by the compiler; an error here is a build error
+const fn classes() -> [u8; 256] {
+    let mut table = [0u8; 256];
+    let mut index = 0;
+    while index < 256 {
+        let byte = index as u8;
+        let alphanumeric = byte.is_ascii_alphanumeric();
+        // RFC 9110 §5.6.2: tchar.
+        if alphanumeric || in_set(byte, b"!#$%&'*+-.^_`|~") {
+            table[index] |= TOKEN;
+        }
+        // RFC 9110 §5.5: field-vchar, SP, HTAB and obs-text.
+        if byte == b'\t' || (byte >= 0x20 && byte != 0x7f) {
+            table[index] |= VALUE;
+        }
+        // RFC 9112 §3.2 allows only URI characters; clients send the rest of visible ASCII (`|`, `{`,
+        // `"`), and no reader takes those for a delimiter. `#` starts a fragment, which never
+        // belongs in a request target.
+        if byte > 0x20 && byte < 0x7f && byte != b'#' {
+            table[index] |= TARGET;
+        }
+        // RFC 3986 §3.2.2: unreserved and sub-delims, without `,`: a comma is the trace of two Host
+        // fields joined on the way. `%` is judged by its digits in `is_host`.
+        if alphanumeric || in_set(byte, b"-._~!$&'()*+;=") {
+            table[index] |= REG_NAME;
+        }
+        index += 1;
+    }
+    table
+}
+
+#[allow(clippy::indexing_slicing)] // evaluated by the compiler
+const fn in_set(byte: u8, set: &[u8]) -> bool {
+    let mut index = 0;
+    while index < set.len() {
+        if set[index] == byte {
+            return true;
+        }
+        index += 1;
+    }
+    false
+}
+
+#[inline]
+fn all_in(bytes: &[u8], class: u8) -> bool {
+    bytes.iter().all(|byte| CLASS.get(usize::from(*byte)).is_some_and(|set| set & class != 0))
+}
+
+/// Whether `bytes` is a token (RFC 9110 §5.6.2): a method or a field name.
+#[must_use]
+pub fn is_token(bytes: &[u8]) -> bool {
+    !bytes.is_empty() && all_in(bytes, TOKEN)
+}
+
+/// Whether `bytes` may be a field value: HTAB, SP, visible ASCII and bytes from 0x80 (RFC 9110 §5.5).
+#[must_use]
+pub fn is_field_value(bytes: &[u8]) -> bool {
+    all_in(bytes, VALUE)
+}
+
+/// Whether every byte may stand in a request target: visible ASCII without `#`.
+#[must_use]
+pub fn is_target(bytes: &[u8]) -> bool {
+    !bytes.is_empty() && all_in(bytes, TARGET)
+}
+
+/// Whether `bytes` is `host [":" port]` without user information (RFC 9110 §4.2.4 calls that an error).
+///
+/// The host is a registered name, an IPv4 address or an IPv6 address in brackets, and not empty; the
+/// port may be empty and is at most 65535. Zone identifiers and `IPvFuture` are refused.
+#[must_use]
+pub fn is_authority(bytes: &[u8]) -> bool {
+    let (host_ok, port) = match bytes.strip_prefix(b"[") {
+        Some(rest) => {
+            let Some(end) = memchr::memchr(b']', rest) else { return false };
+            let (address, after) = rest.split_at(end);
+            let after = after.strip_prefix(b"]").unwrap_or(after);
+            (is_ipv6(address), if after.is_empty() { None } else { Some(after) })
+        }
+        None => match memchr::memchr(b':', bytes) {
+            Some(colon) => {
+                let (host, port) = bytes.split_at(colon);
+                (is_host(host), Some(port))
+            }
+            None => (is_host(bytes), None),
+        },
+    };
+    host_ok && port.is_none_or(|port| port.strip_prefix(b":").is_some_and(is_port))
+}
+
+/// Whether `bytes` is an authority that also names a port, as CONNECT demands (RFC 9112 §3.2.3).
+#[must_use]
+pub fn is_authority_with_port(bytes: &[u8]) -> bool {
+    is_authority(bytes) && port_of(bytes).is_some()
+}
+
+/// The port written in an authority; `None` when absent, empty or not a port.
+#[must_use]
+pub fn port_of(authority: &[u8]) -> Option<u16> {
+    let colon = memchr::memrchr(b':', authority)?;
+    let (before, port) = authority.split_at(colon);
+    if before.first() == Some(&b'[') && before.last() != Some(&b']') {
+        return None;
+    }
+    u16::try_from(decimal(port.strip_prefix(b":")?)?).ok()
+}
+
+/// The host part of an authority: without port, brackets kept.
+#[must_use]
+pub fn host_of(authority: &[u8]) -> &[u8] {
+    let end = if authority.first() == Some(&b'[') {
+        memchr::memchr(b']', authority).map_or(authority.len(), |at| at + 1)
+    } else {
+        memchr::memchr(b':', authority).unwrap_or(authority.len())
+    };
+    authority.get(..end).unwrap_or(authority)
+}
+
+fn is_ipv6(bytes: &[u8]) -> bool {
+    std::str::from_utf8(bytes).is_ok_and(|text| text.parse::<Ipv6Addr>().is_ok())
+}
+
+/// A registered name; percent-encoding only of bytes that could not be written plainly.
+fn is_host(bytes: &[u8]) -> bool {
+    if all_in(bytes, REG_NAME) {
+        return !bytes.is_empty();
+    }
+    let mut rest = bytes;
+    while let [first, tail @ ..] = rest {
+        rest = tail;
+        if *first != b'%' {
+            if !all_in(&[*first], REG_NAME) {
+                return false;
+            }
+            continue;
+        }
+        let [high, low, tail @ ..] = rest else { return false };
+        rest = tail;
+        match (hex(*high), hex(*low)) {
+            // Encoded delimiters, controls or spaces would mean one host to us and another to a
+            // reader that decodes.
+            (Some(high), Some(low)) => {
+                let byte = high << 4 | low;
+                if byte < 0x80 && !byte.is_ascii_alphanumeric() && !b"-._~".contains(&byte) {
+                    return false;
+                }
+            }
+            _ => return false,
+        }
+    }
+    true
+}
+
+fn is_port(bytes: &[u8]) -> bool {
+    bytes.is_empty() || (bytes.len() <= 5 && decimal(bytes).is_some_and(|port| port <= u64::from(u16::MAX)))
+}
+
+/// A decimal number of ASCII digits only, at most `i64::MAX`.
+///
+/// The bound is half of what `u64` holds, because a reader behind us may count in signed 64 bits; a
+/// length above it is an attack or a mistake.
+#[must_use]
+pub fn decimal(bytes: &[u8]) -> Option<u64> {
+    if bytes.is_empty() {
+        return None;
+    }
+    let mut number: u64 = 0;
+    for byte in bytes {
+        let digit = byte.wrapping_sub(b'0');
+        if digit > 9 {
+            return None;
+        }
+        number = number.checked_mul(10)?.checked_add(u64::from(digit))?;
+    }
+    (number <= i64::MAX.unsigned_abs()).then_some(number)
+}
+
+/// The value of one hexadecimal digit.
+#[must_use]
+pub const fn hex(byte: u8) -> Option<u8> {
+    match byte {
+        b'0'..=b'9' => Some(byte - b'0'),
+        b'a'..=b'f' => Some(byte - b'a' + 10),
+        b'A'..=b'F' => Some(byte - b'A' + 10),
+        _ => None,
+    }
+}
+
+/// `bytes` without leading and trailing SP and HTAB (RFC 9110 §5.6.3, OWS).
+#[must_use]
+pub const fn trim_ows(bytes: &[u8]) -> &[u8] {
+    let mut rest = bytes;
+    while let [b' ' | b'\t', tail @ ..] = rest {
+        rest = tail;
+    }
+    while let [body @ .., b' ' | b'\t'] = rest {
+        rest = body;
+    }
+    rest
+}
+
+/// The members of a comma-separated list, trimmed, empty members skipped (RFC 9110 §5.6.1.2).
+pub fn list_members(value: &[u8]) -> impl Iterator<Item = &[u8]> {
+    value.split(|byte| *byte == b',').map(trim_ows).filter(|member| !member.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn authority_valid_forms_accepted() {
+        for good in [
+            "a", "a.b", "a:1", "a:", "a:65535", "127.0.0.1:80", "[::1]", "[::1]:8080", "a_b", "a~b", "%c3%a9.example",
+            "my-svc.ns", "[::ffff:1.2.3.4]:1",
+        ] {
+            assert!(is_authority(good.as_bytes()), "{good}");
+        }
+    }
+
+    #[test]
+    fn authority_bad_forms_refused() {
+        for bad in [
+            "", ":80", "a b", "a,b", "a@b", "u:p@b", "a/b", "a#b", "a?b", "a\\b", "[::1", "::1", "[::1]x", "[::1]80", "a:b",
+            "a:99999", "a:65536", "a:000080", "a\tb", "%00", "%2f", "%4", "%zz", "a:1:2", "[fe80::1%25eth0]", "[v1.x]", "a\u{e9}",
+            "[]", "a:+1", "a%",
+        ] {
+            assert!(!is_authority(bad.as_bytes()), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn host_and_port_split() {
+        let table: [(&[u8], &[u8], Option<u16>); 6] = [
+            (b"a", b"a", None),
+            (b"a:", b"a", None),
+            (b"a:80", b"a", Some(80)),
+            (b"[::1]", b"[::1]", None),
+            (b"[::1]:443", b"[::1]", Some(443)),
+            (b"", b"", None),
+        ];
+        for (authority, host, port) in table {
+            assert_eq!(host_of(authority), host);
+            assert_eq!(port_of(authority), port);
+        }
+    }
+
+    #[test]
+    fn decimal_at_and_past_the_bound() {
+        assert_eq!(decimal(b"9223372036854775807"), Some(9_223_372_036_854_775_807));
+        assert_eq!(decimal(b"9223372036854775808"), None);
+        assert_eq!(decimal(b"18446744073709551616"), None);
+        assert_eq!(decimal(b"00"), Some(0));
+        for bad in [&b""[..], b"+1", b"-1", b"1 ", b" 1", b"0x1", b"1.0", b"1,1", b"\xd9\xa0"] {
+            assert_eq!(decimal(bad), None, "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn list_members_skip_empty_and_trim() {
+        let members: Vec<_> = list_members(b" a ,, b\t,c, ").collect();
+        assert_eq!(members, [&b"a"[..], b"b", b"c"]);
+    }
+}
