@@ -14,4 +14,4 @@ mod pool;
 pub mod strict;
 
 pub use generated::{envoy, google, grpc, opentelemetry, outrigger};
-pub use pool::{any, pool, DESCRIPTORS, TYPE_URL_PREFIX};
+pub use pool::{DESCRIPTORS, TYPE_URL_PREFIX, any, pool};

@@ -41,6 +41,9 @@ mod tests {
 
     #[test]
     fn any_carries_the_type_url() {
-        assert_eq!(any(&Listener::default()).type_url, "type.googleapis.com/envoy.config.listener.v3.Listener");
+        assert_eq!(
+            any(&Listener::default()).type_url,
+            "type.googleapis.com/envoy.config.listener.v3.Listener"
+        );
     }
 }
