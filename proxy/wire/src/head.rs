@@ -401,7 +401,10 @@ mod tests {
         }
         assert!(!head.set_authority(b"a b") && !head.set_authority(b""));
         assert!(!head.set_method(b"") && !head.set_method(b"A B"));
-        assert_eq!((head.path(), head.authority(), head.method_bytes()), (&b"/ok"[..], &b"h:1"[..], &b"PURGE"[..]));
+        assert_eq!(
+            (head.path(), head.authority(), head.method_bytes()),
+            (&b"/ok"[..], &b"h:1"[..], &b"PURGE"[..])
+        );
     }
 
     #[test]

@@ -226,8 +226,19 @@ mod tests {
     #[test]
     fn authority_valid_forms_accepted() {
         for good in [
-            "a", "a.b", "a:1", "a:", "a:65535", "127.0.0.1:80", "[::1]", "[::1]:8080", "a_b", "a~b", "%c3%a9.example",
-            "my-svc.ns", "[::ffff:1.2.3.4]:1",
+            "a",
+            "a.b",
+            "a:1",
+            "a:",
+            "a:65535",
+            "127.0.0.1:80",
+            "[::1]",
+            "[::1]:8080",
+            "a_b",
+            "a~b",
+            "%c3%a9.example",
+            "my-svc.ns",
+            "[::ffff:1.2.3.4]:1",
         ] {
             assert!(is_authority(good.as_bytes()), "{good}");
         }
@@ -236,9 +247,36 @@ mod tests {
     #[test]
     fn authority_bad_forms_refused() {
         for bad in [
-            "", ":80", "a b", "a,b", "a@b", "u:p@b", "a/b", "a#b", "a?b", "a\\b", "[::1", "::1", "[::1]x", "[::1]80", "a:b",
-            "a:99999", "a:65536", "a:000080", "a\tb", "%00", "%2f", "%4", "%zz", "a:1:2", "[fe80::1%25eth0]", "[v1.x]", "a\u{e9}",
-            "[]", "a:+1", "a%",
+            "",
+            ":80",
+            "a b",
+            "a,b",
+            "a@b",
+            "u:p@b",
+            "a/b",
+            "a#b",
+            "a?b",
+            "a\\b",
+            "[::1",
+            "::1",
+            "[::1]x",
+            "[::1]80",
+            "a:b",
+            "a:99999",
+            "a:65536",
+            "a:000080",
+            "a\tb",
+            "%00",
+            "%2f",
+            "%4",
+            "%zz",
+            "a:1:2",
+            "[fe80::1%25eth0]",
+            "[v1.x]",
+            "a\u{e9}",
+            "[]",
+            "a:+1",
+            "a%",
         ] {
             assert!(!is_authority(bad.as_bytes()), "{bad:?}");
         }

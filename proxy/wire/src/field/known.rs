@@ -124,52 +124,35 @@ const SLOTS: usize = 1024;
 /// What `slot` shifts by to leave a number below `SLOTS`.
 const SHIFT: u32 = 32 - SLOTS.trailing_zeros();
 
-/// Multiplier under which no two names share a slot, and the table it gives.
-const SEEDED: (u32, [u8; SLOTS]) = seeded();
-const SEED: u32 = SEEDED.0;
-static TABLE: [u8; SLOTS] = SEEDED.1;
+/// Multiplier under which no two names share a slot. When a new name collides, the build fails in
+/// [`table`]: try another odd number here.
+const SEED: u32 = 0x08d6_af57;
+static TABLE: [u8; SLOTS] = table();
 
-const fn slot(name: &[u8], seed: u32) -> usize {
-    let [first, ..] = name else { return 0 };
-    let [.., last] = name else { return 0 };
-    let (before, after) = name.split_at(name.len() / 2);
-    let middle = match after {
-        [byte, ..] => *byte,
-        [] => 0,
-    };
-    let (_, quarter) = before.split_at(before.len() / 2);
-    let quarter = match quarter {
-        [byte, ..] => *byte,
-        [] => 0,
-    };
-    let sample = (name.len() as u32) ^ (*first as u32) << 8 ^ (middle as u32) << 16 ^ (*last as u32) << 24;
-    let mixed = (sample ^ (quarter as u32).wrapping_mul(0x9e37_79b1)).wrapping_mul(seed);
+/// Slot of a name, from its length and four of its bytes.
+#[inline]
+const fn slot(name: &[u8]) -> usize {
+    let ([first, ..], [.., last]) = (name, name) else { return 0 };
+    let (_, second_half) = name.split_at(name.len() / 2);
+    let (_, last_quarter) = second_half.split_at(second_half.len() / 2);
+    let ([middle, ..], [quarter, ..]) = (second_half, last_quarter) else { return 0 };
+    let sample = (name.len() as u32) ^ (*first as u32) << 8 ^ (*middle as u32) << 16 ^ (*last as u32) << 24;
+    let mixed = (sample ^ (*quarter as u32).wrapping_mul(0x9e37_79b1)).wrapping_mul(SEED);
     ((mixed ^ mixed >> 15).wrapping_mul(0x85eb_ca6b) >> SHIFT) as usize
 }
 
 #[allow(clippy::indexing_slicing, clippy::panic)] // evaluated by the compiler; a failure is a build error
-const fn seeded() -> (u32, [u8; SLOTS]) {
+const fn table() -> [u8; SLOTS] {
     assert!(NAMES.len() <= 128, "the presence set of a field block has 128 bits");
-    let mut seed: u32 = 0x2545_f491;
-    let mut tries = 0;
-    while tries < 1000 {
-        let mut table = [0u8; SLOTS];
-        let mut index = 1;
-        while index < NAMES.len() {
-            let at = slot(NAMES[index], seed);
-            if table[at] != 0 {
-                break;
-            }
-            table[at] = index as u8;
-            index += 1;
-        }
-        if index == NAMES.len() {
-            return (seed, table);
-        }
-        seed = seed.wrapping_mul(747_796_405).wrapping_add(2_891_336_453) | 1;
-        tries += 1;
+    let mut table = [0u8; SLOTS];
+    let mut index = 1;
+    while index < NAMES.len() {
+        let at = slot(NAMES[index]);
+        assert!(table[at] == 0, "two known names share a slot: choose another SEED");
+        table[at] = index as u8;
+        index += 1;
     }
-    panic!("no seed separates the known names: sample one more byte in `slot`");
+    table
 }
 
 impl Known {
@@ -177,7 +160,7 @@ impl Known {
     #[inline]
     #[must_use]
     pub fn from_lower(name: &[u8]) -> Self {
-        let index = TABLE.get(slot(name, SEED)).copied().unwrap_or(0);
+        let index = TABLE.get(slot(name)).copied().unwrap_or(0);
         let index = usize::from(index);
         match (NAMES.get(index), ALL.get(index)) {
             (Some(known), Some(variant)) if *known == name => *variant,

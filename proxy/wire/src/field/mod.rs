@@ -113,11 +113,13 @@ impl FieldBlock {
     }
 
     /// Values of all fields called `name` (lower case), in order.
-    pub fn get_all<'a>(&'a self, name: &'a [u8]) -> impl Iterator<Item = &'a [u8]> {
+    pub fn get_all<'a, 'n>(&'a self, name: &'n [u8]) -> impl Iterator<Item = &'a [u8]> + use<'a, 'n> {
         let known = Known::from_lower(name);
         self.candidates(known)
             .iter()
-            .filter(move |field| field.known == known && (known != Known::Other || self.name(**field) == name))
+            .filter(move |field| {
+                field.known == known && (known != Known::Other || self.name(**field) == name)
+            })
             .map(|field| self.value(*field))
     }
 
@@ -175,12 +177,7 @@ impl FieldBlock {
         self.arena.extend_from_slice(b": ");
         let value_start = self.arena.len();
         for part in parts {
-            if value_start == self.arena.len() {
-                let trimmed = part.iter().position(|byte| !matches!(byte, b' ' | b'\t')).unwrap_or(part.len());
-                self.arena.extend_from_slice(part.get(trimmed..).unwrap_or_default());
-            } else {
-                self.arena.extend_from_slice(part);
-            }
+            self.arena.extend_from_slice(part);
         }
         self.finish_field(start, name.len(), value_start)
     }
@@ -243,7 +240,8 @@ impl FieldBlock {
         let before = self.fields.len();
         let arena = &self.arena;
         self.fields.retain(|field| {
-            field.known != Known::Other || arena.get(field.name_start()..field.value_start() - 2) != Some(name)
+            field.known != Known::Other
+                || arena.get(field.name_start()..field.value_start() - 2) != Some(name)
         });
         before - self.fields.len()
     }
@@ -391,7 +389,9 @@ impl Eq for FieldBlock {}
 impl fmt::Debug for FieldBlock {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_map()
-            .entries(self.iter().map(|(name, value)| (String::from_utf8_lossy(name).into_owned(), value.len())))
+            .entries(
+                self.iter().map(|(name, value)| (String::from_utf8_lossy(name).into_owned(), value.len())),
+            )
             .finish()
     }
 }
