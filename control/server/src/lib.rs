@@ -1,1 +1,12 @@
-//! Crate under construction.
+//! `outrigger-control`: registry, policy, certificate authority, xDS server and operator API.
+//!
+//! This crate does the I/O of the control side; what a proxy is to be sent is decided by
+//! `outrigger-plan`. In reading order:
+
+pub mod clock;
+
+pub mod random;
+
+pub mod store;
+
+pub mod identity;
