@@ -1,0 +1,1 @@
+//! The administration interface: readiness, statistics, configuration as held, drain.

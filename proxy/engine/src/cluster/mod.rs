@@ -1,0 +1,1 @@
+//! What keeps clusters current: name resolution, outlier sweeps.

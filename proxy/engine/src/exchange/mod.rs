@@ -1,0 +1,1 @@
+//! One request from head to last byte, in order: route, filters, attempts, response, bookkeeping.

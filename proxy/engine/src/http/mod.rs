@@ -1,0 +1,1 @@
+//! Serving HTTP on an accepted connection: codecs, normalisation, forwarding headers, upgrades.

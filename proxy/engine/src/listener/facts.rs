@@ -1,0 +1,30 @@
+//! What is known of a connection before its first request.
+
+use crate::io::TlsFacts;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+/// What is known of an accepted connection; shared (by `Rc`) between everything that serves it.
+#[derive(Debug)]
+pub struct ConnFacts {
+    /// Unique in this proxy since its start.
+    pub id: u64,
+    /// The other end of the socket (`%DOWNSTREAM_DIRECT_REMOTE_ADDRESS%`).
+    pub peer: SocketAddr,
+    /// The address the client meant; without redirection the socket's own.
+    pub local: SocketAddr,
+    /// Name of the listener.
+    pub listener: Arc<str>,
+    /// Name of the filter chain; may be empty.
+    pub chain: Arc<str>,
+    /// SNI of the ClientHello, lower case; also known on chains that pass TLS through.
+    pub server_name: Option<Arc<str>>,
+    /// `tls` or `raw_buffer`: what was found on the wire.
+    pub transport_protocol: &'static str,
+    /// ALPN names the client offered.
+    pub offered_alpn: Vec<Vec<u8>>,
+    /// TLS terminated here.
+    pub tls: Option<Arc<TlsFacts>>,
+    /// The verified peer's first URI SAN; empty without one.
+    pub principal: Arc<str>,
+}

@@ -1,0 +1,101 @@
+//! Everything that must agree with each other, behind one pointer.
+//!
+//! A [`Live`] is built on the control thread when a configuration is applied, and never changed afterwards, apart from
+//! the counters and host sets it points to. Workers read it through [`crate::worker::Worker::live`]; a request keeps the one it began with.
+
+use crate::identity::{ClientTls, ServerTls};
+use crate::telemetry::{ClusterStats, HttpStats, ListenerStats, Sharded};
+use outrigger_traffic::snapshot::{Cluster, ClusterId, FilterChain, Listener, Snapshot};
+use std::collections::HashMap;
+use std::ops::Deref;
+use std::rc::Rc;
+use std::sync::Arc;
+
+/// The running configuration of a proxy.
+#[derive(Debug)]
+pub struct Live {
+    /// Counts up with every change; what tells a long-lived connection to look its chain up again.
+    pub version: u64,
+    /// The decisions.
+    pub snapshot: Arc<Snapshot>,
+    /// By name.
+    pub listeners: HashMap<Arc<str>, Arc<LiveListener>>,
+    /// By [`ClusterId`].
+    pub clusters: Box<[Arc<LiveCluster>]>,
+}
+
+impl Live {
+    /// What a cluster id of this snapshot stands for.
+    pub fn cluster(&self, id: ClusterId) -> Option<&Arc<LiveCluster>> {
+        self.clusters.get(id.0 as usize)
+    }
+}
+
+/// A listener with its TLS configurations and counters.
+#[derive(Debug)]
+pub struct LiveListener {
+    /// Unique name.
+    pub name: Arc<str>,
+    /// Its decisions.
+    pub listener: Arc<Listener>,
+    /// Same order as `listener.chains`, and the default chain last where there is one.
+    pub chains: Vec<Arc<LiveChain>>,
+    /// Whether the first bytes are looked at before a chain is chosen.
+    pub inspect: bool,
+    /// Counters, kept while a listener of this name exists.
+    pub stats: Arc<Sharded<ListenerStats>>,
+}
+
+impl LiveListener {
+    /// The running form of a chain that [`Listener::chain_for`] chose.
+    pub fn chain(&self, chosen: &Arc<FilterChain>) -> Option<&Arc<LiveChain>> {
+        self.chains.iter().find(|live| Arc::ptr_eq(&live.chain, chosen))
+    }
+}
+
+/// A filter chain with its TLS configuration and counters.
+#[derive(Debug)]
+pub struct LiveChain {
+    /// Name; may be empty.
+    pub name: Arc<str>,
+    /// Its decisions.
+    pub chain: Arc<FilterChain>,
+    /// TLS terminated here; `None` is plaintext.
+    pub tls: Option<Arc<ServerTls>>,
+    /// Counters of the chain's connection manager or TCP proxy, by its `stat_prefix`.
+    pub stats: Arc<Sharded<HttpStats>>,
+}
+
+/// A cluster with its TLS configuration and counters.
+#[derive(Debug)]
+pub struct LiveCluster {
+    /// Its index in [`Live::clusters`].
+    pub id: ClusterId,
+    /// Unique name.
+    pub name: Arc<str>,
+    /// Its decisions and hosts.
+    pub cluster: Arc<Cluster>,
+    /// TLS to the hosts; `None` is plaintext. Its epoch changes with its certificates.
+    pub tls: Option<Arc<ClientTls>>,
+    /// Counters, kept while a cluster of this name exists.
+    pub stats: Arc<Sharded<ClusterStats>>,
+}
+
+/// A worker's own handle on a [`Live`]: cloning touches no memory shared between threads.
+#[derive(Clone, Debug)]
+pub struct LiveRef(Rc<Arc<Live>>);
+
+impl LiveRef {
+    /// Wraps what was loaded.
+    pub fn new(live: Arc<Live>) -> Self {
+        Self(Rc::new(live))
+    }
+}
+
+impl Deref for LiveRef {
+    type Target = Live;
+
+    fn deref(&self) -> &Live {
+        &self.0
+    }
+}

@@ -1,0 +1,1 @@
+//! TCP proxying: bytes passed on as they come.

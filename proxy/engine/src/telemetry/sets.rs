@@ -1,0 +1,200 @@
+//! The stat sets: what is counted per listener, connection manager, TCP proxy, cluster and process.
+//!
+//! Names are Envoy's, so that dashboards made for it go on working. A name with a dot (`ssl.handshake`) becomes
+//! one with an underscore in Prometheus.
+
+use super::stats::stat_set;
+
+stat_set! {
+    /// Per listener; Envoy's `listener.<address>.`.
+    pub struct ListenerStats {
+        counter downstream_cx_total = "downstream_cx_total", "Connections accepted";
+        gauge downstream_cx_active = "downstream_cx_active", "Connections open now";
+        counter downstream_cx_destroy = "downstream_cx_destroy", "Connections closed";
+        histogram downstream_cx_length = "downstream_cx_length_ms", "How long connections lasted";
+        counter downstream_cx_overflow = "downstream_cx_overflow", "Connections refused by the limit of this listener";
+        counter downstream_global_cx_overflow = "downstream_global_cx_overflow", "Connections refused by the limit of the proxy";
+        counter downstream_accept_error = "downstream_accept_error", "Errors of accept, such as too many open files";
+        gauge downstream_pre_cx_active = "downstream_pre_cx_active", "Connections whose first bytes are awaited";
+        counter downstream_pre_cx_timeout = "downstream_pre_cx_timeout", "Connections whose first bytes did not come in time";
+        counter downstream_listener_filter_error = "downstream_listener_filter_error", "Connections whose first bytes could not be understood";
+        counter downstream_listener_filter_remote_close = "downstream_listener_filter_remote_close", "Connections closed by the peer before a filter chain was chosen";
+        counter downstream_cx_transport_socket_connect_timeout = "downstream_cx_transport_socket_connect_timeout", "TLS handshakes that did not end in time";
+        counter no_filter_chain_match = "no_filter_chain_match", "Connections that no filter chain was made for";
+        counter ssl_handshake = "ssl.handshake", "TLS handshakes that succeeded";
+        counter ssl_connection_error = "ssl.connection_error", "TLS handshakes that failed for another reason than the peer's certificate";
+        counter ssl_session_reused = "ssl.session_reused", "TLS sessions that were resumed";
+        counter ssl_no_certificate = "ssl.no_certificate", "TLS connections whose peer showed no certificate";
+        counter ssl_fail_verify_no_cert = "ssl.fail_verify_no_cert", "TLS handshakes refused because the peer showed no certificate";
+        counter ssl_fail_verify_error = "ssl.fail_verify_error", "TLS handshakes refused because the peer's certificate is not trusted";
+        counter ssl_fail_verify_san = "ssl.fail_verify_san", "TLS handshakes refused because no name of the peer's certificate is expected";
+        counter ssl_secret_missing = "server_ssl_socket_factory.downstream_context_secrets_not_ready", "Connections refused because a secret had not arrived";
+        counter rbac_allowed = "rbac.allowed", "Connections that a network authorization filter allowed";
+        counter rbac_denied = "rbac.denied", "Connections that a network authorization filter denied";
+        counter rbac_shadow_allowed = "rbac.shadow_allowed", "Connections that shadow rules would allow";
+        counter rbac_shadow_denied = "rbac.shadow_denied", "Connections that shadow rules would deny";
+    }
+}
+
+stat_set! {
+    /// Per connection manager; Envoy's `http.<stat_prefix>.`.
+    pub struct HttpStats {
+        counter downstream_cx_total = "downstream_cx_total", "Connections served as HTTP";
+        gauge downstream_cx_active = "downstream_cx_active", "HTTP connections open now";
+        counter downstream_cx_destroy = "downstream_cx_destroy", "HTTP connections closed";
+        counter downstream_cx_destroy_local = "downstream_cx_destroy_local", "HTTP connections closed by this proxy";
+        counter downstream_cx_destroy_remote = "downstream_cx_destroy_remote", "HTTP connections closed by the peer";
+        counter downstream_cx_destroy_active_rq = "downstream_cx_destroy_active_rq", "HTTP connections closed while a request was served";
+        counter downstream_cx_http1_total = "downstream_cx_http1_total", "HTTP/1 connections";
+        gauge downstream_cx_http1_active = "downstream_cx_http1_active", "HTTP/1 connections open now";
+        counter downstream_cx_http2_total = "downstream_cx_http2_total", "HTTP/2 connections";
+        gauge downstream_cx_http2_active = "downstream_cx_http2_active", "HTTP/2 connections open now";
+        counter downstream_cx_ssl_total = "downstream_cx_ssl_total", "HTTP connections over TLS";
+        gauge downstream_cx_ssl_active = "downstream_cx_ssl_active", "HTTP connections over TLS open now";
+        counter downstream_cx_upgrades_total = "downstream_cx_upgrades_total", "Connections upgraded, such as to WebSocket";
+        gauge downstream_cx_upgrades_active = "downstream_cx_upgrades_active", "Upgraded connections open now";
+        counter downstream_cx_protocol_error = "downstream_cx_protocol_error", "Connections that broke the protocol";
+        histogram downstream_cx_length = "downstream_cx_length_ms", "How long HTTP connections lasted";
+        counter downstream_cx_rx_bytes_total = "downstream_cx_rx_bytes_total", "Bytes received";
+        counter downstream_cx_tx_bytes_total = "downstream_cx_tx_bytes_total", "Bytes sent";
+        counter downstream_cx_drain_close = "downstream_cx_drain_close", "Connections closed because of draining";
+        counter downstream_cx_idle_timeout = "downstream_cx_idle_timeout", "Connections closed because they were idle";
+        counter downstream_cx_max_duration_reached = "downstream_cx_max_duration_reached", "Connections closed because of their age";
+        counter downstream_cx_max_requests_reached = "downstream_cx_max_requests_reached", "Connections closed because of the number of their requests";
+        counter downstream_rq_total = "downstream_rq_total", "Requests received";
+        gauge downstream_rq_active = "downstream_rq_active", "Requests served now";
+        counter downstream_rq_http1_total = "downstream_rq_http1_total", "HTTP/1 requests received";
+        counter downstream_rq_http2_total = "downstream_rq_http2_total", "HTTP/2 requests received";
+        counter downstream_rq_completed = "downstream_rq_completed", "Requests that got a whole response";
+        counter downstream_rq_1xx = "downstream_rq_1xx", "Responses of class 1xx (as last answer, such as 101)";
+        counter downstream_rq_2xx = "downstream_rq_2xx", "Responses of class 2xx";
+        counter downstream_rq_3xx = "downstream_rq_3xx", "Responses of class 3xx";
+        counter downstream_rq_4xx = "downstream_rq_4xx", "Responses of class 4xx";
+        counter downstream_rq_5xx = "downstream_rq_5xx", "Responses of class 5xx";
+        histogram downstream_rq_time = "downstream_rq_time", "Milliseconds from the first byte of a request to the last byte of its response";
+        counter downstream_rq_rx_reset = "downstream_rq_rx_reset", "Requests reset by the peer";
+        counter downstream_rq_tx_reset = "downstream_rq_tx_reset", "Requests reset by this proxy";
+        counter downstream_rq_too_large = "downstream_rq_too_large", "Requests refused because of the size of their body";
+        counter downstream_rq_too_many_premature_resets = "downstream_rq_too_many_premature_resets", "Connections closed because the peer reset too many streams";
+        counter downstream_rq_failed_path_normalization = "downstream_rq_failed_path_normalization", "Requests refused because of their path";
+        counter downstream_rq_redirected_with_normalized_path = "downstream_rq_redirected_with_normalized_path", "Requests redirected to their normalised path";
+        counter downstream_rq_non_relative_path = "downstream_rq_non_relative_path", "Requests refused because their path is not absolute";
+        counter downstream_rq_header_timeout = "downstream_rq_header_timeout", "Requests whose head did not arrive in time";
+        counter downstream_rq_timeout = "downstream_rq_timeout", "Requests that did not arrive in time";
+        counter downstream_rq_idle_timeout = "downstream_rq_idle_timeout", "Requests ended because nothing moved";
+        counter downstream_rq_max_duration_reached = "downstream_rq_max_duration_reached", "Requests ended because of their age";
+        counter downstream_rq_response_before_rq_complete = "downstream_rq_response_before_rq_complete", "Responses that ended before their request";
+        counter downstream_rq_ws_on_non_ws_route = "downstream_rq_ws_on_non_ws_route", "Upgrades refused by the route";
+        counter no_route = "no_route", "Requests without a route";
+        counter no_cluster = "no_cluster", "Requests whose cluster is not known";
+        counter rq_direct_response = "rq_direct_response", "Requests answered by a direct response";
+        counter rq_redirect = "rq_redirect", "Requests answered by a redirect";
+        counter rq_total = "rq_total", "Requests routed";
+        counter rq_reset_after_downstream_response_started = "rq_reset_after_downstream_response_started", "Responses broken off after their head was sent";
+        counter rq_retry_skipped_request_not_complete = "rq_retry_skipped_request_not_complete", "Retries not made because the request was too large to be replayed";
+        counter rq_retry_refused_not_idempotent = "rq_retry_refused_not_idempotent", "Retries not made because the application may have seen a request that is not idempotent";
+        counter rbac_allowed = "rbac.allowed", "Requests that an authorization filter allowed";
+        counter rbac_denied = "rbac.denied", "Requests that an authorization filter denied";
+        counter rbac_shadow_allowed = "rbac.shadow_allowed", "Requests that shadow rules would allow";
+        counter rbac_shadow_denied = "rbac.shadow_denied", "Requests that shadow rules would deny";
+        counter tracing_random_sampling = "tracing.random_sampling", "Traces started here";
+        counter tracing_client_enabled = "tracing.client_enabled", "Traces asked for by the client";
+        counter tracing_not_traceable = "tracing.not_traceable", "Requests not sampled";
+    }
+}
+
+stat_set! {
+    /// Per TCP proxy; Envoy's `tcp.<stat_prefix>.`.
+    pub struct TcpStats {
+        counter downstream_cx_total = "downstream_cx_total", "Connections served";
+        gauge downstream_cx_active = "downstream_cx_active", "Connections open now";
+        counter downstream_cx_no_route = "downstream_cx_no_route", "Connections without a cluster";
+        counter downstream_cx_rx_bytes_total = "downstream_cx_rx_bytes_total", "Bytes received from downstream";
+        counter downstream_cx_tx_bytes_total = "downstream_cx_tx_bytes_total", "Bytes sent downstream";
+        counter idle_timeout = "idle_timeout", "Connections closed because they were idle";
+        counter max_downstream_connection_duration = "max_downstream_connection_duration", "Connections closed because of their age";
+    }
+}
+
+stat_set! {
+    /// Per cluster; Envoy's `cluster.<name>.`. Membership, breaker and ejection figures come from the cluster itself.
+    pub struct ClusterStats {
+        counter upstream_cx_total = "upstream_cx_total", "Connections made";
+        gauge upstream_cx_active = "upstream_cx_active", "Connections open now";
+        counter upstream_cx_http1_total = "upstream_cx_http1_total", "HTTP/1 connections made";
+        counter upstream_cx_http2_total = "upstream_cx_http2_total", "HTTP/2 connections made";
+        counter upstream_cx_connect_fail = "upstream_cx_connect_fail", "Connection attempts that failed";
+        counter upstream_cx_connect_timeout = "upstream_cx_connect_timeout", "Connection attempts that took too long";
+        counter upstream_cx_connect_attempts_exceeded = "upstream_cx_connect_attempts_exceeded", "TCP proxy connections whose attempts were used up";
+        counter upstream_cx_overflow = "upstream_cx_overflow", "Connections refused by the circuit breaker";
+        counter upstream_cx_pool_overflow = "upstream_cx_pool_overflow", "Connection pools refused by the limit";
+        counter upstream_cx_idle_timeout = "upstream_cx_idle_timeout", "Connections closed because they were idle";
+        counter upstream_cx_max_requests = "upstream_cx_max_requests", "Connections closed because of the number of their requests";
+        counter upstream_cx_max_duration_reached = "upstream_cx_max_duration_reached", "Connections closed because of their age";
+        counter upstream_cx_protocol_error = "upstream_cx_protocol_error", "Connections whose host broke the protocol";
+        counter upstream_cx_destroy = "upstream_cx_destroy", "Connections closed";
+        counter upstream_cx_destroy_local = "upstream_cx_destroy_local", "Connections closed by this proxy";
+        counter upstream_cx_destroy_remote = "upstream_cx_destroy_remote", "Connections closed by the host";
+        counter upstream_cx_destroy_with_active_rq = "upstream_cx_destroy_with_active_rq", "Connections closed while a request was served";
+        counter upstream_cx_close_notify = "upstream_cx_close_notify", "Connections closed by connection: close or GOAWAY";
+        counter upstream_cx_none_healthy = "upstream_cx_none_healthy", "Picks that found no healthy host";
+        counter upstream_cx_rx_bytes_total = "upstream_cx_rx_bytes_total", "Bytes received";
+        counter upstream_cx_tx_bytes_total = "upstream_cx_tx_bytes_total", "Bytes sent";
+        histogram upstream_cx_connect = "upstream_cx_connect_ms", "How long connecting took, TLS included";
+        histogram upstream_cx_length = "upstream_cx_length_ms", "How long connections lasted";
+        counter upstream_rq_total = "upstream_rq_total", "Requests sent";
+        gauge upstream_rq_active = "upstream_rq_active", "Requests served now";
+        counter upstream_rq_completed = "upstream_rq_completed", "Requests that got a response";
+        counter upstream_rq_1xx = "upstream_rq_1xx", "Responses of class 1xx (as last answer, such as 101)";
+        counter upstream_rq_2xx = "upstream_rq_2xx", "Responses of class 2xx";
+        counter upstream_rq_3xx = "upstream_rq_3xx", "Responses of class 3xx";
+        counter upstream_rq_4xx = "upstream_rq_4xx", "Responses of class 4xx";
+        counter upstream_rq_5xx = "upstream_rq_5xx", "Responses of class 5xx";
+        histogram upstream_rq_time = "upstream_rq_time", "Milliseconds from a request to the end of its response";
+        counter upstream_rq_pending_total = "upstream_rq_pending_total", "Requests that waited for a connection";
+        gauge upstream_rq_pending_active = "upstream_rq_pending_active", "Requests waiting for a connection now";
+        counter upstream_rq_pending_overflow = "upstream_rq_pending_overflow", "Requests refused by the circuit breaker";
+        counter upstream_rq_pending_failure_eject = "upstream_rq_pending_failure_eject", "Requests that failed because their connection could not be made";
+        counter upstream_rq_cancelled = "upstream_rq_cancelled", "Requests given up before a connection was there";
+        counter upstream_rq_timeout = "upstream_rq_timeout", "Requests that took too long";
+        counter upstream_rq_max_duration_reached = "upstream_rq_max_duration_reached", "Requests ended because of their age";
+        counter upstream_rq_per_try_timeout = "upstream_rq_per_try_timeout", "Attempts that took too long";
+        counter upstream_rq_rx_reset = "upstream_rq_rx_reset", "Requests reset by the host";
+        counter upstream_rq_tx_reset = "upstream_rq_tx_reset", "Requests reset by this proxy";
+        counter upstream_rq_retry = "upstream_rq_retry", "Retries";
+        counter upstream_rq_retry_backoff_exponential = "upstream_rq_retry_backoff_exponential", "Retries after an exponential back-off";
+        counter upstream_rq_retry_backoff_ratelimited = "upstream_rq_retry_backoff_ratelimited", "Retries after a back-off that the host asked for";
+        counter upstream_rq_retry_limit_exceeded = "upstream_rq_retry_limit_exceeded", "Requests not retried because the number of attempts was used up";
+        counter upstream_rq_retry_success = "upstream_rq_retry_success", "Retries that succeeded";
+        counter upstream_rq_retry_overflow = "upstream_rq_retry_overflow", "Retries refused by the circuit breaker or the budget";
+        counter lb_healthy_panic = "lb_healthy_panic", "Picks made among all hosts because too few are healthy";
+        counter membership_change = "membership_change", "Changes of the host set";
+        counter update_attempt = "update_attempt", "Attempts to learn the hosts by DNS";
+        counter update_success = "update_success", "Attempts to learn the hosts by DNS that succeeded";
+        counter update_failure = "update_failure", "Attempts to learn the hosts by DNS that failed";
+        counter update_empty = "update_empty", "Host sets received without a host";
+        counter ssl_handshake = "ssl.handshake", "TLS handshakes that succeeded";
+        counter ssl_connection_error = "ssl.connection_error", "TLS handshakes that failed for another reason than the host's certificate";
+        counter ssl_session_reused = "ssl.session_reused", "TLS sessions that were resumed";
+        counter ssl_fail_verify_error = "ssl.fail_verify_error", "TLS handshakes refused because the host's certificate is not trusted";
+        counter ssl_fail_verify_san = "ssl.fail_verify_san", "TLS handshakes refused because no name of the host's certificate is expected";
+        counter ssl_secret_missing = "client_ssl_socket_factory.upstream_context_secrets_not_ready", "Connections refused because a secret had not arrived";
+    }
+}
+
+stat_set! {
+    /// Of the process; Envoy's `server.`.
+    pub struct ServerStats {
+        gauge total_connections = "total_connections", "Downstream connections open now";
+        gauge concurrency = "concurrency", "Data workers";
+        counter config_applied = "outrigger_config_applied", "Configurations that took effect";
+        counter config_rejected = "outrigger_config_rejected", "Configurations that were refused";
+        gauge config_version = "outrigger_config_version", "Number of the configuration in use";
+        counter access_log_dropped = "outrigger_access_log_dropped", "Access log lines lost because the writer was too slow";
+        counter access_log_write_errors = "outrigger_access_log_write_errors", "Access log writes that failed";
+        counter spans_dropped = "outrigger_spans_dropped", "Spans lost because the exporter was too slow";
+        counter spans_exported = "outrigger_spans_queued", "Spans handed to the exporter";
+        counter series_overflow = "outrigger_series_overflow", "Requests counted in the overflow series because there were too many label sets";
+        counter defects = "outrigger_defects", "Broken assumptions inside the proxy; every one is a bug";
+    }
+}

@@ -1,0 +1,3 @@
+//! Towards the hosts of a cluster: connecting, TLS, pools.
+
+pub mod pool;

@@ -1,0 +1,108 @@
+//! What one data thread owns.
+//!
+//! Everything here is reached through `Rc` on one thread: cells instead of locks, nothing borrowed across an await.
+
+use crate::drain::DrainState;
+use crate::io::{BufferPool, Wheel};
+use crate::jobs::Jobs;
+use crate::live::{Live, LiveRef};
+use crate::telemetry::{ServerStats, Sharded, WorkerMetrics};
+use crate::upstream::pool::Pools;
+use arc_swap::{ArcSwap, Cache};
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Instant, SystemTime};
+
+/// What all threads of a proxy share.
+#[derive(Debug)]
+pub struct Shared {
+    /// The running configuration.
+    pub live: Arc<ArcSwap<Live>>,
+    /// How far the proxy is on its way out.
+    pub drain: DrainState,
+    /// Counters of the process.
+    pub server: Sharded<ServerStats>,
+    /// Number of data workers.
+    pub concurrency: usize,
+    /// When the proxy started.
+    pub started: Instant,
+    /// When the proxy started, for people.
+    pub started_at: SystemTime,
+    /// Source of connection ids.
+    pub connection_ids: AtomicU64,
+}
+
+impl Shared {
+    /// A connection id not used before in this proxy.
+    pub fn next_connection_id(&self) -> u64 {
+        self.connection_ids.fetch_add(1, Ordering::Relaxed)
+    }
+}
+
+/// One data thread.
+pub struct Worker {
+    /// 0..concurrency; the shard of every [`Sharded`] that this worker may write.
+    pub id: usize,
+    /// What all threads share.
+    pub shared: Arc<Shared>,
+    live: RefCell<Cache<Arc<ArcSwap<Live>>, Arc<Live>>>,
+    current: RefCell<LiveRef>,
+    /// Random numbers for balancing, sampling, ids, jitter. Not for keys.
+    pub rng: RefCell<fastrand::Rng>,
+    /// Timers.
+    pub wheel: Wheel,
+    /// Read and write buffers.
+    pub buffers: BufferPool,
+    /// Connections to hosts.
+    pub pools: Pools,
+    /// Request metrics of this worker.
+    pub metrics: WorkerMetrics,
+    /// Tasks of this worker.
+    pub jobs: Jobs,
+    /// Downstream connections of this worker.
+    pub connections: Cell<usize>,
+}
+
+impl Worker {
+    /// A worker on the current thread. Must be called inside a `LocalSet`, where its timer task is started.
+    pub fn new(id: usize, shared: Arc<Shared>) -> Rc<Self> {
+        let live = Cache::new(shared.live.clone());
+        let current = LiveRef::new(shared.live.load_full());
+        Rc::new(Self {
+            id,
+            live: RefCell::new(live),
+            current: RefCell::new(current),
+            rng: RefCell::new(fastrand::Rng::new()),
+            wheel: Wheel::start(),
+            buffers: BufferPool::default(),
+            pools: Pools::default(),
+            metrics: WorkerMetrics::default(),
+            jobs: Jobs::default(),
+            connections: Cell::new(0),
+            shared,
+        })
+    }
+
+    /// The running configuration as of now. Costs a load and a compare; take it once per request and keep it.
+    pub fn live(&self) -> LiveRef {
+        let mut cache = self.live.borrow_mut();
+        let latest = cache.load();
+        let mut current = self.current.borrow_mut();
+        if latest.version != current.version {
+            *current = LiveRef::new(latest.clone());
+        }
+        current.clone()
+    }
+
+    /// 64 random bits.
+    pub fn draw(&self) -> u64 {
+        self.rng.borrow_mut().u64(..)
+    }
+
+    /// 32 random bits.
+    pub fn draw_u32(&self) -> u32 {
+        self.rng.borrow_mut().u32(..)
+    }
+}
