@@ -10,3 +10,7 @@ pub mod random;
 pub mod store;
 
 pub mod identity;
+
+pub mod source;
+
+pub mod grpc;

@@ -20,5 +20,11 @@ pub mod keys;
 
 pub mod ca;
 
+pub mod join_token;
+
+pub mod svid;
+
+pub mod server_tls;
+
 pub use ca::{Authority, AuthorityError, AuthoritySettings, KeyedSvid, ServerNames, Svid, TrustBundle};
 pub use spiffe::Identity;
