@@ -1,0 +1,117 @@
+//! Getting a certificate and keeping it fresh.
+
+use super::client::{CALL_TIMEOUT, ControlClient};
+use super::settings::Settings;
+use super::svid::Svid;
+use anyhow::Context;
+use outrigger_api::outrigger::v1::certificate_service_client::CertificateServiceClient;
+use outrigger_api::outrigger::v1::{SignRequest, WatchTrustBundleRequest};
+use rcgen::{CertificateParams, KeyPair};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+use tokio::sync::watch;
+
+/// Bounds of the wait after a failure.
+const RETRY_FIRST: Duration = Duration::from_millis(250);
+const RETRY_MAX: Duration = Duration::from_secs(30);
+
+/// Asks for a certificate over a new key. With `join_token` the caller needs no certificate yet.
+///
+/// # Errors
+/// When the control service cannot be reached or refuses.
+pub async fn sign(client: &ControlClient, join_token: Option<&str>) -> anyhow::Result<Svid> {
+    let key = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256)?;
+    let csr = CertificateParams::new(Vec::<String>::new())?.serialize_request(&key)?;
+    let request = SignRequest { csr_der: csr.der().to_vec(), join_token: join_token.unwrap_or_default().to_owned() };
+    let mut request = tonic::Request::new(request);
+    request.set_timeout(CALL_TIMEOUT);
+    let answer = CertificateServiceClient::new(client.channel().await?).sign(request).await;
+    let answer = answer.inspect_err(|_| client.forget()).context("certificate was not signed")?.into_inner();
+    let bundle = answer.trust_bundle.context("answer holds no trust bundle")?;
+    Ok(Svid { chain_pem: answer.certificate_chain_pem, key_pem: key.serialize_pem(), roots_pem: bundle.pem })
+}
+
+/// The first certificate: from disk, or by the join token, tried until it is there.
+pub async fn first(client: &ControlClient, settings: &Settings) -> anyhow::Result<Svid> {
+    if let Some(svid) = Svid::load(&settings.state_dir) {
+        client.use_svid(&svid)?;
+        return Ok(svid);
+    }
+    let token = settings.join_token.as_deref().context("no certificate on disk and no join token given")?;
+    let mut wait = RETRY_FIRST;
+    loop {
+        match sign(client, Some(token)).await {
+            Ok(svid) => {
+                client.use_svid(&svid)?;
+                svid.save(&settings.state_dir)?;
+                return Ok(svid);
+            }
+            Err(error) => tracing::warn!(error = format!("{error:#}"), "enrolment failed"),
+        }
+        tokio::time::sleep(wait.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
+        wait = (wait * 2).min(RETRY_MAX);
+    }
+}
+
+/// Renews at half life, for ever; every new certificate goes to `publish`. When the certificate has expired meanwhile,
+/// the join token is tried, if it still counts.
+pub async fn keep_fresh(client: Arc<ControlClient>, settings: Arc<Settings>, publish: watch::Sender<Svid>) {
+    let mut wait = RETRY_FIRST;
+    loop {
+        let now = SystemTime::now();
+        let (begin, end) = publish.borrow().life().unwrap_or((now, now));
+        let half = begin + end.duration_since(begin).unwrap_or_default() / 2;
+        if let Ok(left) = half.duration_since(now) {
+            // Spread the renewals of a fleet that was enrolled together.
+            tokio::time::sleep(left.mul_f64(0.95 + fastrand::f64() / 20.0)).await;
+            wait = RETRY_FIRST;
+        }
+        let expired = end <= SystemTime::now();
+        let token = if expired { settings.join_token.as_deref() } else { None };
+        match sign(&client, token).await.and_then(|svid| client.use_svid(&svid).map(|()| svid)) {
+            Ok(svid) => {
+                if let Err(error) = svid.save(&settings.state_dir) {
+                    tracing::warn!(error = format!("{error:#}"), "certificate cannot be kept on disk");
+                }
+                tracing::info!("certificate renewed");
+                publish.send_replace(svid);
+                wait = RETRY_FIRST;
+            }
+            Err(error) => {
+                tracing::warn!(error = format!("{error:#}"), expired, "certificate renewal failed");
+                tokio::time::sleep(wait.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
+                wait = (wait * 2).min(RETRY_MAX);
+            }
+        }
+    }
+}
+
+/// Follows the trust bundle: a rotated authority is trusted before it signs anything.
+pub async fn follow_roots(client: Arc<ControlClient>, settings: Arc<Settings>, publish: watch::Sender<Svid>) {
+    let mut wait = RETRY_FIRST;
+    loop {
+        let watched: anyhow::Result<()> = async {
+            let mut service = CertificateServiceClient::new(client.channel().await?);
+            let mut bundles = service.watch_trust_bundle(WatchTrustBundleRequest {}).await?.into_inner();
+            while let Some(bundle) = bundles.message().await? {
+                wait = RETRY_FIRST;
+                if publish.borrow().roots_pem == bundle.pem {
+                    continue;
+                }
+                tracing::info!(version = bundle.version, "trust bundle changed");
+                publish.send_modify(|svid| svid.roots_pem = bundle.pem);
+                let svid = publish.borrow().clone();
+                client.use_svid(&svid)?;
+                svid.save(&settings.state_dir)?;
+            }
+            Ok(())
+        }
+        .await;
+        if let Err(error) = watched {
+            client.forget();
+            tracing::debug!(error = format!("{error:#}"), "trust bundle stream ended");
+        }
+        tokio::time::sleep(wait.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
+        wait = (wait * 2).min(RETRY_MAX);
+    }
+}

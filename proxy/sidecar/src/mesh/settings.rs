@@ -1,0 +1,168 @@
+//! The mesh flags, checked, as one value.
+
+use crate::cli::{Mesh, Role};
+use anyhow::{Context, bail};
+use outrigger_api::outrigger::v1::{Health, Locality, Workload, WorkloadPort};
+use std::collections::HashMap;
+use std::fs;
+use std::net::{IpAddr, UdpSocket};
+use std::path::PathBuf;
+
+/// Who this proxy is and where the mesh is.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Control service addresses, `host:port`.
+    pub control: Vec<String>,
+    /// Trust roots for the first contact, PEM.
+    pub roots_pem: String,
+    /// Join token, if any.
+    pub join_token: Option<String>,
+    /// Folder for what must survive a restart.
+    pub state_dir: PathBuf,
+    /// What is registered.
+    pub workload: Workload,
+    /// Sidecar or gateway.
+    pub role: Role,
+}
+
+impl Settings {
+    /// Checks the flags and reads the files they name.
+    ///
+    /// # Errors
+    /// Names the flag that is missing or wrong.
+    pub fn from_flags(flags: &Mesh) -> anyhow::Result<Self> {
+        fs::create_dir_all(&flags.state_dir).with_context(|| format!("--state-dir {}", flags.state_dir.display()))?;
+        let path = flags.trust_bundle.as_ref().context("--trust-bundle is needed with --control")?;
+        let roots_pem = fs::read_to_string(path).with_context(|| format!("--trust-bundle {}", path.display()))?;
+        let join_token = match (&flags.join_token, &flags.join_token_file) {
+            (Some(token), _) => Some(token.clone()),
+            (None, Some(path)) => {
+                let text = fs::read_to_string(path).with_context(|| format!("--join-token-file {}", path.display()))?;
+                Some(text.trim().to_owned())
+            }
+            (None, None) => None,
+        };
+        let address = match flags.address {
+            Some(address) => address,
+            None => route_address(&flags.control).context("--address cannot be derived; give it")?,
+        };
+        let workload = workload(flags, address)?;
+        Ok(Self {
+            control: flags.control.clone(),
+            roots_pem,
+            join_token,
+            state_dir: flags.state_dir.clone(),
+            workload,
+            role: flags.role,
+        })
+    }
+
+    /// Name to verify in the control service's certificate: the host part of an address.
+    pub fn server_name(&self) -> String {
+        let first = self.control.first().map_or("", String::as_str);
+        first.rsplit_once(':').map_or(first, |(host, _)| host).trim_matches(['[', ']']).to_owned()
+    }
+}
+
+fn workload(flags: &Mesh, address: IpAddr) -> anyhow::Result<Workload> {
+    let mut labels = HashMap::new();
+    for label in flags.label.iter().filter(|l| !l.is_empty()) {
+        let (key, value) = label.split_once('=').with_context(|| format!("--label `{label}` is not key=value"))?;
+        labels.insert(key.to_owned(), value.to_owned());
+    }
+    let instance_id = instance_id(flags)?;
+    let role = match flags.role {
+        Role::Sidecar => "sidecar",
+        Role::Gateway => "gateway",
+    };
+    let ports = flags.port.iter().filter(|p| !p.is_empty()).map(|p| port(p)).collect::<anyhow::Result<Vec<_>>>()?;
+    if flags.role == Role::Sidecar && !ports.is_empty() && flags.service.is_empty() {
+        bail!("--service is needed with --port");
+    }
+    let mut place = flags.locality.splitn(3, '/').map(str::to_owned);
+    let locality = Locality {
+        region: place.next().unwrap_or_default(),
+        zone: place.next().unwrap_or_default(),
+        sub_zone: place.next().unwrap_or_default(),
+    };
+    Ok(Workload {
+        node_id: format!("{role}~{address}~{instance_id}.{ns}~{ns}.mesh", ns = flags.namespace),
+        instance_id,
+        namespace: flags.namespace.clone(),
+        service_account: flags.service_account.clone(),
+        labels,
+        service: flags.service.clone(),
+        version: flags.service_version.clone(),
+        address: address.to_string(),
+        ports,
+        locality: Some(locality),
+        inbound_port: if flags.role == Role::Sidecar { u32::from(flags.inbound_port) } else { 0 },
+        outbound_port: if flags.role == Role::Sidecar { u32::from(flags.outbound_port) } else { 0 },
+        weight: 1,
+        health: Health::Healthy.into(),
+    })
+}
+
+/// The given name, or one made once and kept in the state folder, so that a restart is the same instance.
+fn instance_id(flags: &Mesh) -> anyhow::Result<String> {
+    if let Some(id) = &flags.instance_id {
+        return Ok(id.clone());
+    }
+    let path = flags.state_dir.join("instance-id");
+    if let Ok(id) = fs::read_to_string(&path) {
+        return Ok(id.trim().to_owned());
+    }
+    let service = if flags.service.is_empty() { "proxy" } else { &flags.service };
+    let id = format!("{service}-{:012x}", fastrand::u64(..) >> 16);
+    fs::write(&path, &id).with_context(|| format!("{}", path.display()))?;
+    Ok(id)
+}
+
+/// `name:protocol:number[:target-port[:inbound-port]]`.
+fn port(text: &str) -> anyhow::Result<WorkloadPort> {
+    let parts: Vec<&str> = text.split(':').collect();
+    let number = |i: usize| -> anyhow::Result<u32> {
+        parts.get(i).map_or(Ok(0), |p| p.parse::<u16>().map(u32::from)).with_context(|| format!("--port `{text}`"))
+    };
+    let (Some(name), Some(protocol), 3..=5) = (parts.first(), parts.get(1), parts.len()) else {
+        bail!("--port `{text}` is not name:protocol:number[:target-port[:inbound-port]]");
+    };
+    let protocol = protocol.to_ascii_uppercase();
+    if !["HTTP", "HTTP2", "GRPC", "TCP", "TLS"].contains(&protocol.as_str()) {
+        bail!("--port `{text}`: protocol is none of http, http2, grpc, tcp, tls");
+    }
+    Ok(WorkloadPort {
+        name: (*name).to_owned(),
+        number: number(2)?,
+        protocol,
+        target_address: String::new(),
+        target_port: number(3)?,
+        inbound_port: number(4)?,
+    })
+}
+
+/// Address of the interface that leads to the control service. Connecting a UDP socket sends nothing.
+fn route_address(control: &[String]) -> Option<IpAddr> {
+    control.iter().find_map(|address| {
+        ["0.0.0.0:0", "[::]:0"].iter().find_map(|any| {
+            let socket = UdpSocket::bind(any).ok()?;
+            socket.connect(address).ok()?;
+            Some(socket.local_addr().ok()?.ip())
+        })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::port;
+
+    #[test]
+    fn port_declaration_is_read_or_refused() {
+        let p = port("web:http:80:8080:15006").unwrap();
+        assert_eq!((p.name.as_str(), p.protocol.as_str(), p.number, p.target_port, p.inbound_port), ("web", "HTTP", 80, 8080, 15006));
+        assert_eq!(port("web:grpc:80").unwrap().target_port, 0);
+        for bad in ["web", "web:http", "web:http:x", "web:smtp:80", "web:http:70000", "a:http:1:2:3:4"] {
+            assert!(port(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,209 @@
+//! ADS over one gRPC stream, again and again.
+//!
+//! The stream carries [`super::session::Session`]'s requests and the server's responses. When it ends it is opened again
+//! after a random wait between zero and a growing bound, [`BACKOFF_FIRST`] to [`BACKOFF_MAX`], as Envoy does.
+
+use super::session::{Request, Response, Variant};
+use crate::feed::{Feed, Raw};
+use crate::transport::Transport;
+use outrigger_api::envoy::config::core::v3::Node;
+use outrigger_api::envoy::service::discovery::v3::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
+use outrigger_api::envoy::service::discovery::v3::{
+    DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse,
+};
+use outrigger_api::google::rpc::Status;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Streaming;
+
+/// Bound of the first wait.
+pub const BACKOFF_FIRST: Duration = Duration::from_millis(500);
+/// Bound of every later wait.
+pub const BACKOFF_MAX: Duration = Duration::from_secs(30);
+/// Requests waiting to be written. The session sends at most one per kind and response.
+const REQUESTS_MAX: usize = 64;
+/// How often waiting resources are looked at.
+const TICK: Duration = Duration::from_millis(250);
+/// Largest response decoded, bytes.
+const RESPONSE_MAX: usize = 128 << 20;
+/// gRPC `INVALID_ARGUMENT`, as NACKs carry it.
+const INVALID_ARGUMENT: i32 = 3;
+
+/// State of the connection to the control service, for metrics and the admin interface.
+#[derive(Debug, Default)]
+pub struct StreamStatus {
+    /// A stream is open and has brought a response (`control_plane.connected_state`).
+    pub connected: AtomicBool,
+    /// Streams opened.
+    pub streams: AtomicU64,
+    /// Streams that could not be opened or ended.
+    pub failures: AtomicU64,
+}
+
+/// Runs the feed until the task is dropped. Every stream begins with what the feed holds.
+///
+/// Cancel safety: dropping it closes the stream; the feed stays consistent, because it is changed between awaits only.
+pub async fn run(feed: Arc<Mutex<Feed>>, transport: Arc<dyn Transport>, variant: Variant, node: Node, status: Arc<StreamStatus>) {
+    let mut bound = BACKOFF_FIRST;
+    loop {
+        let began = Instant::now();
+        let outcome = one_stream(&feed, transport.as_ref(), variant, &node, &status).await;
+        status.connected.store(false, Ordering::Relaxed);
+        status.failures.fetch_add(1, Ordering::Relaxed);
+        locked(&feed, |f| f.disconnected());
+        let error = outcome.err().map_or_else(|| "closed by the server".to_owned(), |e| e.to_string());
+        if began.elapsed() > BACKOFF_MAX {
+            bound = BACKOFF_FIRST;
+        }
+        let wait = bound.mul_f64(fastrand::f64());
+        tracing::warn!(error, wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX), "control service stream ended");
+        let until = tokio::time::Instant::now() + wait;
+        while tokio::time::Instant::now() < until {
+            tokio::time::sleep_until(until.min(tokio::time::Instant::now() + TICK)).await;
+            locked(&feed, |f| f.tick(Instant::now()));
+        }
+        bound = (bound * 2).min(BACKOFF_MAX);
+    }
+}
+
+/// A panic while the lock was held is a defect that was reported then; the feed itself is replaced as a whole or not at all.
+fn locked<T>(feed: &Mutex<Feed>, f: impl FnOnce(&mut Feed) -> T) -> T {
+    f(&mut feed.lock().unwrap_or_else(PoisonError::into_inner))
+}
+
+enum Sender {
+    Delta(mpsc::Sender<DeltaDiscoveryRequest>),
+    StateOfTheWorld(mpsc::Sender<DiscoveryRequest>),
+}
+
+enum Receiver {
+    Delta(Streaming<DeltaDiscoveryResponse>),
+    StateOfTheWorld(Streaming<DiscoveryResponse>),
+}
+
+async fn one_stream(
+    feed: &Mutex<Feed>,
+    transport: &dyn Transport,
+    variant: Variant,
+    node: &Node,
+    status: &StreamStatus,
+) -> Result<(), tonic::Status> {
+    let channel = transport.channel().await.map_err(|e| tonic::Status::unavailable(e.to_string()))?;
+    let mut client = AggregatedDiscoveryServiceClient::new(channel).max_decoding_message_size(RESPONSE_MAX);
+    let first = locked(feed, Feed::connected);
+    let mut node = Some(node.clone());
+    let (sender, mut receiver) = match variant {
+        Variant::Delta => {
+            let (tx, rx) = mpsc::channel(REQUESTS_MAX);
+            let sender = Sender::Delta(tx);
+            send(&sender, first, &mut node).await?;
+            let stream = client.delta_aggregated_resources(ReceiverStream::new(rx)).await?;
+            (sender, Receiver::Delta(stream.into_inner()))
+        }
+        Variant::StateOfTheWorld => {
+            let (tx, rx) = mpsc::channel(REQUESTS_MAX);
+            let sender = Sender::StateOfTheWorld(tx);
+            send(&sender, first, &mut node).await?;
+            let stream = client.stream_aggregated_resources(ReceiverStream::new(rx)).await?;
+            (sender, Receiver::StateOfTheWorld(stream.into_inner()))
+        }
+    };
+    status.streams.fetch_add(1, Ordering::Relaxed);
+    tracing::info!(?variant, "control service stream opened");
+    let mut tick = tokio::time::interval(TICK);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        let arrived = tokio::select! {
+            message = receive(&mut receiver) => message?,
+            _ = tick.tick() => { locked(feed, |f| f.tick(Instant::now())); continue }
+        };
+        let Some((response, raws)) = arrived else { return Ok(()) };
+        status.connected.store(true, Ordering::Relaxed);
+        let requests = locked(feed, |f| f.received(response, raws, Instant::now()));
+        send(&sender, requests, &mut node).await?;
+    }
+}
+
+/// The node goes with the first request of a stream only, as the protocol asks.
+async fn send(sender: &Sender, requests: Vec<Request>, node: &mut Option<Node>) -> Result<(), tonic::Status> {
+    let gone = || tonic::Status::unavailable("stream is closed");
+    for request in requests {
+        let Some(kind) = request.kind else { continue };
+        let error_detail =
+            request.error.map(|message| Status { code: INVALID_ARGUMENT, message, ..Status::default() });
+        let type_url = kind.type_url().to_owned();
+        match sender {
+            Sender::Delta(tx) => {
+                let message = DeltaDiscoveryRequest {
+                    node: node.take(),
+                    type_url,
+                    resource_names_subscribe: request.subscribe,
+                    resource_names_unsubscribe: request.unsubscribe,
+                    initial_resource_versions: request.held.into_iter().collect(),
+                    response_nonce: request.nonce,
+                    error_detail,
+                };
+                tx.send(message).await.map_err(|_| gone())?;
+            }
+            Sender::StateOfTheWorld(tx) => {
+                let message = DiscoveryRequest {
+                    version_info: request.version,
+                    node: node.take(),
+                    resource_names: request.names,
+                    type_url,
+                    response_nonce: request.nonce,
+                    error_detail,
+                };
+                tx.send(message).await.map_err(|_| gone())?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Cancel safe: `Streaming::message` keeps partial messages.
+async fn receive(receiver: &mut Receiver) -> Result<Option<(Response, Vec<Raw>)>, tonic::Status> {
+    Ok(match receiver {
+        Receiver::Delta(stream) => stream.message().await?.map(from_delta),
+        Receiver::StateOfTheWorld(stream) => stream.message().await?.map(from_state_of_the_world),
+    })
+}
+
+fn from_delta(message: DeltaDiscoveryResponse) -> (Response, Vec<Raw>) {
+    let raws = message
+        .resources
+        .into_iter()
+        .map(|r| {
+            let any = r.resource.unwrap_or_default();
+            Raw { name: r.name, version: r.version, type_url: any.type_url, bytes: Arc::from(any.value) }
+        })
+        .collect();
+    let response = Response {
+        type_url: message.type_url,
+        nonce: message.nonce,
+        removed: message.removed_resources,
+        version: message.system_version_info,
+        resources: Vec::new(),
+    };
+    (response, raws)
+}
+
+fn from_state_of_the_world(message: DiscoveryResponse) -> (Response, Vec<Raw>) {
+    let version = message.version_info;
+    let raws = message
+        .resources
+        .into_iter()
+        .map(|any| Raw {
+            name: String::new(),
+            version: version.clone(),
+            type_url: any.type_url,
+            bytes: Arc::from(any.value),
+        })
+        .collect();
+    let response =
+        Response { type_url: message.type_url, nonce: message.nonce, version, ..Response::default() };
+    (response, raws)
+}

@@ -1,0 +1,357 @@
+//! From what a control service sends to what the proxy does.
+//!
+//! A response's resources are translated one by one; those that cannot be translated or compiled are refused with every
+//! reason, while the others take effect ([`warm`] says when). What is in force is written to disk ([`crate::last_good`]),
+//! so that a proxy that starts while the control service is away serves again at once.
+
+pub mod held;
+pub mod refs;
+pub mod warm;
+
+use crate::ads::Kind;
+use crate::ads::session::{Request, Response, Session, Variant, Verdict};
+use crate::last_good::LastGood;
+use crate::translate;
+use held::{Held, HeldMap, merge};
+use outrigger_traffic::config::{Config, ConfigError, Endpoints, Resource, Secret};
+use refs::Refs;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Instant;
+use warm::Warming;
+
+/// What takes configurations: the engine's handle, or a recorder in a test.
+pub trait Sink: Send + Sync {
+    /// Replaces the whole configuration, or refuses it with every reason and changes nothing.
+    ///
+    /// # Errors
+    /// Every reason; [`ConfigError::resource`] is `kind/name` of the resource at fault.
+    fn apply(&self, config: Config) -> Result<u64, Vec<ConfigError>>;
+
+    /// Replaces the endpoints of an EDS service.
+    ///
+    /// # Errors
+    /// Every reason.
+    fn apply_endpoints(&self, endpoints: &Endpoints) -> Result<(), Vec<ConfigError>>;
+}
+
+/// A resource as it travels.
+#[derive(Clone, Debug)]
+pub struct Raw {
+    /// Name; empty in a state-of-the-world response, where it is read from the resource.
+    pub name: String,
+    /// Version.
+    pub version: String,
+    /// Type URL of the resource.
+    pub type_url: String,
+    /// Bytes.
+    pub bytes: Arc<[u8]>,
+}
+
+/// Numbers for metrics and for `/config_dump`.
+#[derive(Clone, Debug, Default)]
+pub struct FeedStatus {
+    /// Responses handled.
+    pub updates: u64,
+    /// Responses with at least one refused resource.
+    pub rejected: u64,
+    /// Last refusal of each resource that is still refused.
+    pub refused: BTreeMap<String, String>,
+}
+
+/// One proxy's configuration feed.
+pub struct Feed {
+    session: Session,
+    /// From the bootstrap file; dynamic resources of the same name replace it.
+    base: Config,
+    accepted: HeldMap,
+    warming: Warming,
+    sink: Arc<dyn Sink>,
+    last_good: Option<LastGood>,
+    connected: bool,
+    /// Counters and current refusals.
+    pub status: FeedStatus,
+}
+
+impl Feed {
+    /// A feed that has not spoken to any server. The static part is not applied yet: see [`Self::start`].
+    pub fn new(variant: Variant, base: Config, sink: Arc<dyn Sink>, last_good: Option<LastGood>) -> Self {
+        Self {
+            session: Session::new(variant),
+            base,
+            accepted: HeldMap::new(),
+            warming: Warming::default(),
+            sink,
+            last_good,
+            connected: false,
+            status: FeedStatus::default(),
+        }
+    }
+
+    /// Applies the static part together with the last good resources from disk, or alone when those are unusable.
+    /// Returns how many resources came from disk.
+    ///
+    /// # Errors
+    /// Every reason why the static part cannot be applied.
+    pub fn start(&mut self, now: Instant) -> Result<usize, Vec<ConfigError>> {
+        for raw in self.last_good.as_ref().map(LastGood::load).unwrap_or_default() {
+            let Some(kind) = Kind::from_type_url(&raw.type_url) else { continue };
+            match translate::translate_any(&raw.type_url, &raw.bytes) {
+                Ok(resource) => {
+                    let name = resource.name().to_owned();
+                    self.session.assume_held(kind, &name, &raw.version);
+                    let held = Held { version: raw.version, bytes: raw.bytes, resource: Arc::new(resource) };
+                    self.accepted.insert((kind, name), held);
+                }
+                Err(errors) => tracing::warn!(name = raw.name, ?errors, "resource on disk is not understood any more"),
+            }
+        }
+        let restored = self.accepted.len();
+        if restored > 0 {
+            self.update_interest();
+            match self.put_in_force(now) {
+                Ok(()) => return Ok(restored),
+                Err(errors) => {
+                    tracing::warn!(?errors, "last good resources cannot be applied, starting without them");
+                    self.accepted.clear();
+                    self.session = Session::new(self.session.variant());
+                }
+            }
+        }
+        self.put_in_force(now).map(|()| 0)
+    }
+
+    /// A stream was opened; returns what to send first.
+    pub fn connected(&mut self) -> Vec<Request> {
+        self.connected = true;
+        self.update_interest();
+        self.session.connected()
+    }
+
+    /// The stream ended.
+    pub fn disconnected(&mut self) {
+        self.connected = false;
+    }
+
+    /// Replaces secrets that come from this host (its own certificate and trust roots).
+    ///
+    /// # Errors
+    /// Every reason; then the old ones stay.
+    pub fn set_local_secrets(&mut self, secrets: Vec<Secret>, now: Instant) -> Result<(), Vec<ConfigError>> {
+        let before = self.base.secrets.clone();
+        for secret in secrets {
+            match self.base.secrets.iter_mut().find(|s| s.name == secret.name) {
+                Some(slot) => *slot = secret,
+                None => self.base.secrets.push(secret),
+            }
+        }
+        self.put_in_force(now).inspect_err(|_| self.base.secrets = before)
+    }
+
+    /// Time passed: what has waited long enough takes effect.
+    pub fn tick(&mut self, now: Instant) {
+        if self.warming.is_waiting()
+            && let Err(errors) = self.put_in_force(now)
+        {
+            tracing::warn!(?errors, "configuration that waited cannot be applied");
+        }
+    }
+
+    /// Whether [`Self::tick`] has something to do.
+    pub fn is_waiting(&self) -> bool {
+        self.warming.is_waiting()
+    }
+
+    /// Resources in force or accepted, for `/config_dump`.
+    pub fn accepted(&self) -> &HeldMap {
+        &self.accepted
+    }
+
+    /// A response arrived. Returns what to send: its answer, and changed subscriptions.
+    pub fn received(&mut self, mut response: Response, raws: Vec<Raw>, now: Instant) -> Vec<Request> {
+        let mut translated: Vec<(Raw, Result<Resource, Vec<ConfigError>>)> =
+            raws.into_iter().map(|raw| { let r = translate::translate_any(&raw.type_url, &raw.bytes); (raw, r) }).collect();
+        for (raw, result) in &mut translated {
+            if raw.name.is_empty() {
+                raw.name = result.as_ref().map_or_else(|_| name_of(&raw.bytes), |r| r.name().to_owned());
+            }
+        }
+        response.resources = translated.iter().map(|(r, _)| (r.name.clone(), r.version.clone())).collect();
+        let Some((kind, wanted)) = self.session.received(&response) else { return Vec::new() };
+        self.status.updates += 1;
+        let removed = self.session.removals(kind, &response);
+        let mut errors: Vec<ConfigError> = Vec::new();
+        let mut candidates: BTreeMap<String, Held> = BTreeMap::new();
+        for (index, (raw, result)) in translated.into_iter().enumerate() {
+            if !wanted.contains(&index) {
+                continue;
+            }
+            match checked(kind, &raw, result) {
+                Ok(resource) => {
+                    let held = Held { version: raw.version, bytes: raw.bytes, resource: Arc::new(resource) };
+                    candidates.insert(raw.name, held);
+                }
+                Err(list) => errors.extend(list),
+            }
+        }
+        let accepted = self.accept(kind, candidates, &removed, &mut errors, now);
+        self.note_refusals(kind, &accepted, &removed, &errors);
+        let verdict = Verdict { accepted, errors: errors.iter().map(ToString::to_string).collect() };
+        let mut requests: Vec<Request> = self.session.answer(kind, &response, &removed, verdict).into_iter().collect();
+        requests.extend(self.update_interest());
+        requests
+    }
+
+    /// Takes the candidates in, without those that the compiler refuses. Returns what was taken.
+    fn accept(
+        &mut self,
+        kind: Kind,
+        mut candidates: BTreeMap<String, Held>,
+        removed: &[String],
+        errors: &mut Vec<ConfigError>,
+        now: Instant,
+    ) -> Vec<(String, String)> {
+        if kind == Kind::Endpoints && removed.is_empty() && self.is_plain_endpoint_change(&candidates) {
+            return self.accept_endpoints(candidates, errors);
+        }
+        let before = self.accepted.clone();
+        loop {
+            self.accepted = before.clone();
+            for name in removed {
+                self.accepted.remove(&(kind, name.clone()));
+            }
+            self.accepted.extend(candidates.iter().map(|(n, h)| ((kind, n.clone()), h.clone())));
+            let Err(reasons) = self.put_in_force(now) else { break };
+            let prefix = format!("{}/", kind.word());
+            let blamed: BTreeSet<String> = reasons
+                .iter()
+                .filter_map(|e| e.resource.strip_prefix(&prefix))
+                .filter(|name| candidates.contains_key(*name))
+                .map(str::to_owned)
+                .collect();
+            errors.extend(reasons);
+            if candidates.is_empty() {
+                self.accepted = before;
+                return Vec::new();
+            }
+            if blamed.is_empty() {
+                candidates.clear(); // Nobody in particular is to blame: nothing of this response is taken.
+            }
+            candidates.retain(|name, _| !blamed.contains(name));
+        }
+        self.save();
+        candidates.into_iter().map(|(name, held)| (name, held.version)).collect()
+    }
+
+    /// Endpoints of clusters that are in force already: nothing has to be compiled and nothing can be waiting for them.
+    fn is_plain_endpoint_change(&self, candidates: &BTreeMap<String, Held>) -> bool {
+        !self.warming.is_waiting() && candidates.keys().all(|n| self.accepted.contains_key(&(Kind::Endpoints, n.clone())))
+    }
+
+    fn accept_endpoints(&mut self, candidates: BTreeMap<String, Held>, errors: &mut Vec<ConfigError>) -> Vec<(String, String)> {
+        let mut taken = Vec::with_capacity(candidates.len());
+        for (name, held) in candidates {
+            let Resource::Endpoints(endpoints) = held.resource.as_ref() else { continue };
+            match self.sink.apply_endpoints(endpoints) {
+                Err(reasons) => errors.extend(reasons),
+                Ok(()) => {
+                    taken.push((name.clone(), held.version.clone()));
+                    self.warming.replace((Kind::Endpoints, name.clone()), held.resource.clone());
+                    self.accepted.insert((Kind::Endpoints, name), held);
+                }
+            }
+        }
+        self.save();
+        taken
+    }
+
+    fn put_in_force(&mut self, now: Instant) -> Result<(), Vec<ConfigError>> {
+        let chosen = self.warming.choose(&self.accepted, &self.base, now);
+        let config = merge(&self.base, chosen.values().map(AsRef::as_ref));
+        if self.warming.is_waiting() {
+            // What waits must be valid too: the server hears of a mistake now, not when it takes effect.
+            let all = merge(&self.base, self.accepted.values().map(|h| h.resource.as_ref()));
+            outrigger_traffic::compile(&all, None)?;
+        }
+        self.sink.apply(config)?;
+        self.warming.commit(chosen);
+        Ok(())
+    }
+
+    /// Follows what the accepted resources point to.
+    fn update_interest(&mut self) -> Vec<Request> {
+        let mut refs = Refs::default();
+        for held in self.accepted.values() {
+            match held.resource.as_ref() {
+                Resource::Listener(v) => refs.add_listener(v),
+                Resource::RouteConfig(v) => refs.add_route_config(v),
+                Resource::Cluster(v) => refs.add_cluster(v),
+                Resource::Endpoints(_) | Resource::Secret(_) => {}
+            }
+        }
+        self.base.listeners.iter().for_each(|v| refs.add_listener(v));
+        self.base.clusters.iter().for_each(|v| refs.add_cluster(v));
+        for known in &self.base.secrets {
+            refs.secrets.remove(&known.name);
+        }
+        for known in &self.base.route_configs {
+            refs.route_configs.remove(&known.name);
+        }
+        for known in &self.base.endpoints {
+            refs.endpoints.remove(&known.cluster_name);
+        }
+        let wanted = [(Kind::Endpoints, refs.endpoints), (Kind::Secret, refs.secrets), (Kind::RouteConfig, refs.route_configs)];
+        for (kind, names) in &wanted {
+            self.accepted.retain(|(k, name), _| k != kind || names.contains(name));
+        }
+        let connected = self.connected;
+        wanted.into_iter().filter_map(|(kind, names)| self.session.interest(kind, names, connected)).collect()
+    }
+
+    fn note_refusals(&mut self, kind: Kind, accepted: &[(String, String)], removed: &[String], errors: &[ConfigError]) {
+        let word = kind.word();
+        for name in accepted.iter().map(|(n, _)| n).chain(removed) {
+            self.status.refused.remove(&format!("{word}/{name}"));
+        }
+        for error in errors {
+            tracing::warn!(resource = error.resource, path = error.path, reason = error.reason, "configuration refused");
+            self.status.refused.insert(error.resource.clone(), error.to_string());
+        }
+        self.status.rejected += u64::from(!errors.is_empty());
+    }
+
+    fn save(&self) {
+        if let Some(file) = &self.last_good
+            && let Err(error) = file.save(&self.accepted)
+        {
+            tracing::warn!(%error, "last good configuration cannot be written");
+        }
+    }
+}
+
+/// The resource must be of the kind and name that its envelope says.
+fn checked(kind: Kind, raw: &Raw, result: Result<Resource, Vec<ConfigError>>) -> Result<Resource, Vec<ConfigError>> {
+    let at = format!("{}/{}", kind.word(), raw.name);
+    let resource = result.map_err(|mut errors| {
+        for error in &mut errors {
+            if error.resource.is_empty() {
+                error.resource.clone_from(&at);
+            }
+        }
+        errors
+    })?;
+    if held::kind_of(&resource) != kind {
+        return Err(vec![ConfigError::new(at, "", format!("is of type {} in a response of another type", raw.type_url))]);
+    }
+    if resource.name() != raw.name {
+        return Err(vec![ConfigError::new(at, "name", format!("is `{}`, but was sent under another name", resource.name()))]);
+    }
+    Ok(resource)
+}
+
+/// Name of a resource that could not be translated: field 1 of every kind is its name.
+fn name_of(bytes: &[u8]) -> String {
+    let [0x0a, len, rest @ ..] = bytes else { return String::new() };
+    let name = rest.get(..usize::from(*len)).unwrap_or_default();
+    if *len < 0x80 { String::from_utf8_lossy(name).into_owned() } else { String::new() }
+}
