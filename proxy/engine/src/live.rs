@@ -4,7 +4,10 @@
 //! the counters and host sets it points to. Workers read it through [`crate::worker::Worker::live`]; a request keeps the one it began with.
 
 use crate::identity::{ClientTls, ServerTls};
-use crate::telemetry::{ClusterStats, HttpStats, ListenerStats, Sharded};
+use crate::telemetry::access_log::AccessLogger;
+use crate::telemetry::labels::ServiceLabels;
+use crate::telemetry::{ClusterStats, HttpStats, ListenerStats, Sharded, TcpStats};
+use outrigger_traffic::config::TrafficDirection;
 use outrigger_traffic::snapshot::{Cluster, ClusterId, FilterChain, Listener, Snapshot};
 use std::collections::HashMap;
 use std::ops::Deref;
@@ -20,14 +23,14 @@ pub struct Live {
     pub snapshot: Arc<Snapshot>,
     /// By name.
     pub listeners: HashMap<Arc<str>, Arc<LiveListener>>,
-    /// By [`ClusterId`].
-    pub clusters: Box<[Arc<LiveCluster>]>,
+    /// By [`ClusterId`]; `None` where a number has no cluster behind it.
+    pub clusters: Box<[Option<Arc<LiveCluster>>]>,
 }
 
 impl Live {
     /// What a cluster id of this snapshot stands for.
     pub fn cluster(&self, id: ClusterId) -> Option<&Arc<LiveCluster>> {
-        self.clusters.get(id.0 as usize)
+        self.clusters.get(id.0 as usize)?.as_ref()
     }
 }
 
@@ -62,8 +65,16 @@ pub struct LiveChain {
     pub chain: Arc<FilterChain>,
     /// TLS terminated here; `None` is plaintext.
     pub tls: Option<Arc<ServerTls>>,
-    /// Counters of the chain's connection manager or TCP proxy, by its `stat_prefix`.
+    /// Counters of the chain's connection manager, by its `stat_prefix`; of a TCP chain, never counted up.
     pub stats: Arc<Sharded<HttpStats>>,
+    /// Counters of the chain's TCP proxy, by its `stat_prefix`; of an HTTP chain, never counted up.
+    pub tcp_stats: Arc<Sharded<TcpStats>>,
+    /// Access logs of the connection manager or TCP proxy.
+    pub logs: Box<[Arc<AccessLogger>]>,
+    /// Which side of a sidecar the listener is.
+    pub direction: TrafficDirection,
+    /// `service.name` of spans.
+    pub service_name: Arc<str>,
 }
 
 /// A cluster with its TLS configuration and counters.
@@ -79,6 +90,8 @@ pub struct LiveCluster {
     pub tls: Option<Arc<ClientTls>>,
     /// Counters, kept while a cluster of this name exists.
     pub stats: Arc<Sharded<ClusterStats>>,
+    /// The service it stands for, in metrics.
+    pub service: ServiceLabels,
 }
 
 /// A worker's own handle on a [`Live`]: cloning touches no memory shared between threads.

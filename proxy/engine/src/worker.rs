@@ -2,11 +2,12 @@
 //!
 //! Everything here is reached through `Rc` on one thread: cells instead of locks, nothing borrowed across an await.
 
-use crate::drain::DrainState;
+use crate::drain::{DrainNode, DrainState};
 use crate::io::{BufferPool, Wheel};
 use crate::jobs::Jobs;
 use crate::live::{Live, LiveRef};
-use crate::telemetry::{ServerStats, Sharded, WorkerMetrics};
+use crate::telemetry::access_log::WorkerLogs;
+use crate::telemetry::{ServerStats, Sharded, Telemetry, WorkerMetrics};
 use crate::upstream::pool::Pools;
 use arc_swap::{ArcSwap, Cache};
 use std::cell::{Cell, RefCell};
@@ -24,6 +25,8 @@ pub struct Shared {
     pub drain: DrainState,
     /// Counters of the process.
     pub server: Sharded<ServerStats>,
+    /// Node labels, series, log and span sinks.
+    pub telemetry: Telemetry,
     /// Number of data workers.
     pub concurrency: usize,
     /// When the proxy started.
@@ -59,6 +62,10 @@ pub struct Worker {
     pub pools: Pools,
     /// Request metrics of this worker.
     pub metrics: WorkerMetrics,
+    /// Access log lines not yet handed to the writer.
+    pub logs: WorkerLogs,
+    /// The way out of this worker's connections; listeners hang below it.
+    pub drain: DrainNode,
     /// Tasks of this worker.
     pub jobs: Jobs,
     /// Downstream connections of this worker.
@@ -78,7 +85,9 @@ impl Worker {
             wheel: Wheel::start(),
             buffers: BufferPool::default(),
             pools: Pools::default(),
-            metrics: WorkerMetrics::default(),
+            metrics: WorkerMetrics::new(&shared.telemetry.series, id),
+            logs: WorkerLogs::default(),
+            drain: DrainNode::default(),
             jobs: Jobs::default(),
             connections: Cell::new(0),
             shared,

@@ -9,7 +9,8 @@ use outrigger_traffic::snapshot::Host;
 use outrigger_wire::{RequestHead, ResponseHead, Trailers, Version};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tokio::time::Instant;
 
 /// When the phases of a request began and ended. What did not happen is `None`.
 #[derive(Clone, Copy, Debug)]
