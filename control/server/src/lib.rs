@@ -7,10 +7,14 @@ pub mod clock;
 
 pub mod random;
 
+pub mod telemetry;
+
 pub mod store;
 
 pub mod identity;
 
 pub mod source;
+
+pub mod serve;
 
 pub mod grpc;

@@ -1,0 +1,108 @@
+//! `outrigger.v1.CertificateService`: enrolment by join token, renewal by the certificate held.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use outrigger_api::outrigger::v1;
+use outrigger_api::outrigger::v1::certificate_service_server::CertificateService;
+use tokio_stream::wrappers::WatchStream;
+use tokio_stream::{Stream, StreamExt as _};
+use tonic::{Request, Response, Status};
+
+use super::peer;
+use crate::clock;
+use crate::identity::join_token::{self, JoinError};
+use crate::identity::{Authority, TrustBundle, csr};
+use crate::store::SharedStore;
+use crate::telemetry::Metrics;
+
+/// See the module.
+pub struct Certificates {
+    /// Signs.
+    pub authority: Arc<Authority>,
+    /// Has the join tokens.
+    pub store: SharedStore,
+    /// Counts.
+    pub metrics: Arc<Metrics>,
+}
+
+#[tonic::async_trait]
+impl CertificateService for Certificates {
+    async fn sign(&self, request: Request<v1::SignRequest>) -> Result<Response<v1::SignResponse>, Status> {
+        let outcome = self.sign_one(request).await;
+        let counter = match &outcome {
+            Ok(_) => &self.metrics.certificates_signed,
+            Err(_) => &self.metrics.certificates_refused,
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
+        outcome
+    }
+
+    type WatchTrustBundleStream = Pin<Box<dyn Stream<Item = Result<v1::TrustBundle, Status>> + Send>>;
+
+    async fn watch_trust_bundle(
+        &self,
+        request: Request<v1::WatchTrustBundleRequest>,
+    ) -> Result<Response<Self::WatchTrustBundleStream>, Status> {
+        peer::member(&peer::of(&request)?, clock::unix_ms())?;
+        let bundles = WatchStream::new(self.authority.trust_bundle()).map(|bundle| Ok(to_wire(&bundle)));
+        Ok(Response::new(Box::pin(bundles)))
+    }
+}
+
+impl Certificates {
+    async fn sign_one(&self, request: Request<v1::SignRequest>) -> Result<Response<v1::SignResponse>, Status> {
+        let now = clock::unix_ms();
+        let peer = peer::of(&request)?;
+        let asked = request.into_inner();
+        // The key first: a bad request must not use up a token.
+        let key = csr::verify(&asked.csr_der).map_err(|error| Status::invalid_argument(error.to_string()))?;
+        let identity = if asked.join_token.is_empty() {
+            peer::member(&peer, now)?.clone()
+        } else {
+            let domain = &self.authority.settings().trust_domain;
+            let joined = join_token::redeem(&self.store, domain, &asked.join_token, now).await;
+            joined.map_err(|error| refuse(&error, &peer))?
+        };
+        let authority = Arc::clone(&self.authority);
+        let signed = tokio::task::spawn_blocking(move || authority.sign(&identity, &key, now)).await;
+        let svid = match signed {
+            Ok(Ok(svid)) => svid,
+            Ok(Err(error)) => {
+                tracing::error!(%error, "certificate not signed");
+                return Err(Status::internal("the certificate could not be signed"));
+            }
+            Err(error) => {
+                tracing::error!(%error, "signing ended early");
+                return Err(Status::internal("the certificate could not be signed"));
+            }
+        };
+        tracing::info!(identity = %svid.identity, remote = %peer.remote, "certificate signed");
+        let bundle = self.authority.trust_bundle().borrow().clone();
+        Ok(Response::new(v1::SignResponse {
+            certificate_chain_pem: svid.chain_pem,
+            trust_bundle: Some(to_wire(&bundle)),
+            expires_at_unix_ms: svid.expires_at,
+            spiffe_id: svid.identity.to_string(),
+        }))
+    }
+}
+
+/// The caller learns that its token is no good, not why: that would help to guess.
+fn refuse(error: &JoinError, peer: &crate::serve::Peer) -> Status {
+    match error {
+        JoinError::Unknown | JoinError::Expired | JoinError::UsedUp => {
+            tracing::warn!(remote = %peer.remote, %error, "join token refused");
+            Status::unauthenticated("the join token is not valid, has expired or has been used")
+        }
+        JoinError::Uses | JoinError::Identity(_) | JoinError::Random(_) | JoinError::Store(_) => {
+            tracing::error!(%error, "join token not redeemed");
+            Status::unavailable("the join token could not be checked")
+        }
+    }
+}
+
+fn to_wire(bundle: &TrustBundle) -> v1::TrustBundle {
+    v1::TrustBundle { pem: bundle.pem.clone(), version: bundle.version }
+}

@@ -1,0 +1,220 @@
+//! Accepting connections and serving HTTP on them; the same for members of the mesh and for operators.
+//!
+//! Every connection is bounded: how many there are, how long its handshake and its request heads may
+//! take, how large those are, and how many streams it has. Who is at the other end is found once per
+//! connection and given to each of its requests as a [`Peer`].
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use rustls::ServerConfig;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
+use tower_service::Service as _;
+
+use crate::clock::UnixMs;
+use crate::identity::Identity;
+use crate::telemetry::Metrics;
+
+/// Largest head of a request, in bytes.
+const HEAD_BYTES_MAX: u32 = 16 * 1024;
+
+/// Most requests at a time on one HTTP/2 connection.
+const STREAMS_MAX: u32 = 256;
+
+/// How long to wait after an accept that failed because we have no file descriptors left.
+const ACCEPT_RETRY_AFTER: Duration = Duration::from_millis(100);
+
+/// Who is at the other end of the connection a request came on. A request extension.
+#[derive(Clone, Debug)]
+pub struct Peer {
+    /// Its address.
+    pub remote: SocketAddr,
+    /// Who it proved to be; `None` without a client certificate.
+    pub identity: Option<Identity>,
+    /// When its certificate ends; a connection may outlive it.
+    pub expires_at: UnixMs,
+}
+
+/// What an operator chooses for one port.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Most connections. Default 20,000.
+    pub connections_max: usize,
+    /// Longest TLS handshake. Default 10 s.
+    pub handshake_timeout: Duration,
+    /// Longest wait for a request head on HTTP/1. Default 10 s.
+    pub head_timeout: Duration,
+    /// How long requests may go on at shutdown. Default 5 s.
+    pub drain: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        let ten = Duration::from_secs(10);
+        Self { connections_max: 20_000, handshake_timeout: ten, head_timeout: ten, drain: Duration::from_secs(5) }
+    }
+}
+
+/// The TLS configuration of the moment.
+pub type CurrentTls = Arc<dyn Fn() -> Arc<ServerConfig> + Send + Sync>;
+
+/// One port.
+pub struct Port {
+    /// Bound.
+    pub listener: TcpListener,
+    /// `None`: plaintext.
+    pub tls: Option<CurrentTls>,
+    /// What is served.
+    pub router: Router,
+    /// Its limits.
+    pub limits: Limits,
+    /// Where connections are counted.
+    pub metrics: Arc<Metrics>,
+}
+
+impl Port {
+    /// Serves until `shutdown` turns true, then lets requests finish for a while.
+    pub async fn serve(self, mut shutdown: watch::Receiver<bool>) {
+        let permits = Arc::new(Semaphore::new(self.limits.connections_max));
+        let mut connections = JoinSet::new();
+        loop {
+            let accepted = tokio::select! {
+                accepted = self.listener.accept() => accepted,
+                Some(_) = connections.join_next() => continue,
+                _ = shutdown.wait_for(|stop| *stop) => break,
+            };
+            let (stream, remote) = match accepted {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    tracing::warn!(%error, "connection not accepted");
+                    tokio::time::sleep(ACCEPT_RETRY_AFTER).await;
+                    continue;
+                }
+            };
+            let Ok(permit) = Arc::clone(&permits).try_acquire_owned() else {
+                self.metrics.connections_refused.fetch_add(1, Ordering::Relaxed);
+                continue;
+            };
+            let connection = Connection {
+                remote,
+                tls: self.tls.as_ref().map(|current| current()),
+                router: self.router.clone(),
+                limits: self.limits,
+                metrics: Arc::clone(&self.metrics),
+                shutdown: shutdown.clone(),
+            };
+            connections.spawn(async move {
+                connection.metrics.connections_active.fetch_add(1, Ordering::Relaxed);
+                connection.serve(stream).await;
+                connection.metrics.connections_active.fetch_sub(1, Ordering::Relaxed);
+                drop(permit);
+            });
+        }
+        drop(self.listener);
+        let finished = async { while connections.join_next().await.is_some() {} };
+        if tokio::time::timeout(self.limits.drain, finished).await.is_err() {
+            tracing::info!(connections = connections.len(), "connections cut at shutdown");
+        }
+    }
+}
+
+struct Connection {
+    remote: SocketAddr,
+    tls: Option<Arc<ServerConfig>>,
+    router: Router,
+    limits: Limits,
+    metrics: Arc<Metrics>,
+    shutdown: watch::Receiver<bool>,
+}
+
+impl Connection {
+    async fn serve(&self, stream: TcpStream) {
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%error, "nodelay not set");
+        }
+        let mut peer = Peer { remote: self.remote, identity: None, expires_at: 0 };
+        let Some(config) = &self.tls else {
+            return self.serve_http(stream, peer).await;
+        };
+        let handshake = TlsAcceptor::from(Arc::clone(config)).accept(stream);
+        let stream = match tokio::time::timeout(self.limits.handshake_timeout, handshake).await {
+            Ok(Ok(stream)) => stream,
+            Ok(Err(error)) => return self.handshake_failed(&error.to_string()),
+            Err(_) => return self.handshake_failed("took too long"),
+        };
+        if let Some(leaf) = stream.get_ref().1.peer_certificates().and_then(<[_]>::first) {
+            match identity_of(leaf) {
+                Some((identity, expires_at)) => {
+                    peer.identity = Some(identity);
+                    peer.expires_at = expires_at;
+                }
+                None => return self.handshake_failed("the client certificate has no identity of ours"),
+            }
+        }
+        self.serve_http(stream, peer).await;
+    }
+
+    async fn serve_http(&self, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, peer: Peer) {
+        let router = self.router.clone();
+        let service = hyper::service::service_fn(move |request: http::Request<hyper::body::Incoming>| {
+            let mut request = request.map(Body::new);
+            request.extensions_mut().insert(peer.clone());
+            router.clone().call(request)
+        });
+        let mut builder = auto::Builder::new(TokioExecutor::new());
+        builder
+            .http1()
+            .timer(TokioTimer::new())
+            .header_read_timeout(self.limits.head_timeout)
+            .max_buf_size(HEAD_BYTES_MAX as usize * 4);
+        builder
+            .http2()
+            .timer(TokioTimer::new())
+            .max_header_list_size(HEAD_BYTES_MAX)
+            .max_concurrent_streams(STREAMS_MAX)
+            .keep_alive_interval(Duration::from_secs(30))
+            .keep_alive_timeout(Duration::from_secs(20));
+        let connection = builder.serve_connection(TokioIo::new(stream), service);
+        tokio::pin!(connection);
+        let mut shutdown = self.shutdown.clone();
+        let outcome = tokio::select! {
+            outcome = connection.as_mut() => outcome,
+            _ = shutdown.wait_for(|stop| *stop) => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
+        };
+        if let Err(error) = outcome {
+            tracing::debug!(remote = %self.remote, %error, "connection ended");
+        }
+    }
+
+    fn handshake_failed(&self, reason: &str) {
+        self.metrics.handshakes_failed.fetch_add(1, Ordering::Relaxed);
+        tracing::debug!(remote = %self.remote, reason, "tls handshake failed");
+    }
+}
+
+/// The identity and the end of a verified certificate. A SPIFFE SVID has exactly one URI name
+/// (X509-SVID section 2).
+fn identity_of(leaf: &[u8]) -> Option<(Identity, UnixMs)> {
+    let (_, certificate) = x509_parser::parse_x509_certificate(leaf).ok()?;
+    let names = certificate.subject_alternative_name().ok()??;
+    let mut uris = names.value.general_names.iter().filter_map(|name| match name {
+        x509_parser::extensions::GeneralName::URI(uri) => Some(*uri),
+        _ => None,
+    });
+    let (Some(uri), None) = (uris.next(), uris.next()) else { return None };
+    let ends = certificate.validity().not_after.timestamp().saturating_mul(1_000);
+    Some((Identity::parse(uri).ok()?, ends))
+}

@@ -1,0 +1,152 @@
+//! The table of leases: who is registered, and until when without a sign of life.
+//!
+//! Pure: times are arguments, and it only says what is to be done. A lease is known by an id that only
+//! its holder has, and by the instance it stands for; registering the same instance again replaces the
+//! lease, so an application that restarted is never there twice.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::workload::{Health, Workload};
+use crate::identity::Identity;
+
+/// Most leases. Each costs about a kilobyte here and an endpoint in every proxy that may see it.
+pub const LEASES_MAX: usize = 50_000;
+
+/// One lease.
+#[derive(Clone, Debug)]
+pub struct Lease {
+    /// Known to its holder only.
+    pub id: String,
+    /// Who holds it.
+    pub identity: Identity,
+    /// What it stands for.
+    pub workload: Workload,
+    /// When it ends without a heartbeat.
+    pub expires: Instant,
+}
+
+/// Namespace and instance id.
+pub type InstanceKey = (String, String);
+
+/// Why a lease was not given or renewed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum LeaseError {
+    /// [`LEASES_MAX`] reached.
+    #[error("{LEASES_MAX} workloads are registered, which is the limit")]
+    Full,
+    /// Another identity holds the lease, or this instance's lease.
+    #[error("the lease belongs to another identity")]
+    NotYours,
+    /// There is no such lease (any more).
+    #[error("no such lease")]
+    Unknown,
+}
+
+/// See the module.
+#[derive(Default)]
+pub struct LeaseTable {
+    by_instance: BTreeMap<InstanceKey, Lease>,
+    by_id: HashMap<String, InstanceKey>,
+}
+
+impl LeaseTable {
+    /// Whether `identity` may register this instance.
+    ///
+    /// *Errors*: [`LeaseError::Full`]; [`LeaseError::NotYours`] while another identity holds it.
+    pub fn check(&self, identity: &Identity, workload: &Workload) -> Result<(), LeaseError> {
+        match self.by_instance.get(&key_of(workload)) {
+            Some(held) if held.identity != *identity => Err(LeaseError::NotYours),
+            Some(_) => Ok(()),
+            None if self.by_instance.len() >= LEASES_MAX => Err(LeaseError::Full),
+            None => Ok(()),
+        }
+    }
+
+    /// Enters a lease, in place of an earlier one for the same instance.
+    pub fn insert(&mut self, lease: Lease) {
+        let key = key_of(&lease.workload);
+        if let Some(old) = self.by_instance.get(&key) {
+            self.by_id.remove(&old.id);
+        }
+        self.by_id.insert(lease.id.clone(), key.clone());
+        self.by_instance.insert(key, lease);
+    }
+
+    /// Renews a lease.
+    ///
+    /// *Errors*: [`LeaseError::Unknown`], [`LeaseError::NotYours`].
+    pub fn renew(&mut self, id: &str, identity: &Identity, expires: Instant) -> Result<&Lease, LeaseError> {
+        let key = self.by_id.get(id).ok_or(LeaseError::Unknown)?;
+        let lease = self.by_instance.get_mut(key).ok_or(LeaseError::Unknown)?;
+        if lease.identity != *identity {
+            return Err(LeaseError::NotYours);
+        }
+        lease.expires = lease.expires.max(expires);
+        Ok(lease)
+    }
+
+    /// Notes a health. Returns whether it is another one than before.
+    pub fn note_health(&mut self, id: &str, health: Health) -> bool {
+        let lease = self.by_id.get(id).and_then(|key| self.by_instance.get_mut(key));
+        match lease {
+            Some(lease) if lease.workload.health != health => {
+                lease.workload.health = health;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// A lease by its id.
+    ///
+    /// *Errors*: [`LeaseError::Unknown`], [`LeaseError::NotYours`].
+    pub fn find(&self, id: &str, identity: &Identity) -> Result<&Lease, LeaseError> {
+        let key = self.by_id.get(id).ok_or(LeaseError::Unknown)?;
+        let lease = self.by_instance.get(key).ok_or(LeaseError::Unknown)?;
+        if lease.identity == *identity { Ok(lease) } else { Err(LeaseError::NotYours) }
+    }
+
+    /// Takes a lease out, if it still has this id.
+    pub fn remove(&mut self, id: &str) -> Option<Lease> {
+        let key = self.by_id.remove(id)?;
+        self.by_instance.remove(&key)
+    }
+
+    /// Ids of the leases that have ended.
+    pub fn expired(&self, now: Instant) -> Vec<String> {
+        self.by_instance.values().filter(|lease| lease.expires <= now).map(|lease| lease.id.clone()).collect()
+    }
+
+    /// When the next lease ends.
+    pub fn next_expiry(&self) -> Option<Instant> {
+        self.by_instance.values().map(|lease| lease.expires).min()
+    }
+
+    /// All leases, by namespace and instance.
+    pub fn iter(&self) -> impl Iterator<Item = &Lease> {
+        self.by_instance.values()
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.by_instance.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.by_instance.is_empty()
+    }
+}
+
+/// What a lease is for.
+pub fn key_of(workload: &Workload) -> InstanceKey {
+    (workload.namespace.clone(), workload.instance_id.clone())
+}
+
+/// The end of a lease of length `ttl` that begins now.
+pub fn ends(now: Instant, ttl: Duration) -> Instant {
+    now.checked_add(ttl).unwrap_or(now)
+}

@@ -1,0 +1,264 @@
+//! The registry: workloads that registered under a lease.
+//!
+//! Leases are kept in the store, so a restart of this service removes nobody: everybody found there gets
+//! a grace period to be heard from again. A registration is on disk before it is answered. Heartbeats
+//! are not written down, except when they change a workload's health.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::lease::{self, Lease, LeaseError, LeaseTable};
+use super::workload::{Health, Workload};
+use crate::clock;
+use crate::identity::Identity;
+use crate::random::{self, NoRandomness};
+use crate::store::{Change, Expect, Key, SharedStore, StoreError};
+
+/// Kind under which leases are kept.
+pub const KIND: &str = "~Lease";
+
+/// How often expiry is tried again when the store fails.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// What an operator chooses.
+#[derive(Clone, Copy, Debug)]
+pub struct RegistrySettings {
+    /// How long a lease lasts without a heartbeat. Default 30 s.
+    pub ttl: Duration,
+    /// How long leases found at the start last without a heartbeat. Default 120 s: long enough for
+    /// every proxy to reconnect with its longest back-off.
+    pub grace: Duration,
+}
+
+impl Default for RegistrySettings {
+    fn default() -> Self {
+        Self { ttl: Duration::from_secs(30), grace: Duration::from_secs(120) }
+    }
+}
+
+/// Why a registration or heartbeat failed.
+#[derive(Debug, thiserror::Error)]
+pub enum RegistryError {
+    /// The workload says that it is somebody its certificate does not say it is.
+    #[error("the certificate is for {identity}, the workload is {namespace}/{service_account}")]
+    ForeignWorkload {
+        /// What the certificate says.
+        identity: Identity,
+        /// What the announcement says.
+        namespace: String,
+        /// What the announcement says.
+        service_account: String,
+    },
+    /// The table refused.
+    #[error(transparent)]
+    Lease(#[from] LeaseError),
+    /// No id could be made.
+    #[error(transparent)]
+    Random(#[from] NoRandomness),
+    /// Could not be written down.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// A lease as it is kept.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Kept {
+    lease_id: String,
+    identity: String,
+    workload: Workload,
+}
+
+/// All workloads, shared: the list is replaced, never changed.
+pub type Workloads = Arc<[Arc<Workload>]>;
+
+/// See the module.
+pub struct Registry {
+    table: Mutex<LeaseTable>,
+    /// Serialises what writes, so that the store and the table change in the same order.
+    writing: tokio::sync::Mutex<()>,
+    store: SharedStore,
+    settings: RegistrySettings,
+    workloads: watch::Sender<Workloads>,
+    /// Wakes the expiry job when the next expiry may have come nearer.
+    touched: tokio::sync::Notify,
+}
+
+impl Registry {
+    /// Reads the leases of the last run and gives each the grace period.
+    ///
+    /// *Errors*: the store's; [`StoreError::Corrupt`] for a lease that cannot be read.
+    pub async fn open(store: SharedStore, settings: RegistrySettings) -> Result<Self, StoreError> {
+        let mut table = LeaseTable::default();
+        let expires = lease::ends(Instant::now(), settings.grace.max(settings.ttl));
+        for record in store.list(Some(KIND.to_owned()), None).await? {
+            let corrupt = || StoreError::Corrupt { key: record.key.to_string() };
+            let kept: Kept = serde_json::from_value(record.value.clone()).map_err(|_| corrupt())?;
+            let identity = Identity::parse(&kept.identity).map_err(|_| corrupt())?;
+            table.insert(Lease { id: kept.lease_id, identity, workload: kept.workload, expires });
+        }
+        let workloads = watch::Sender::new(list(&table));
+        let (table, writing) = (Mutex::new(table), tokio::sync::Mutex::default());
+        Ok(Self { table, writing, store, settings, workloads, touched: tokio::sync::Notify::new() })
+    }
+
+    /// How long a lease lasts.
+    pub fn ttl(&self) -> Duration {
+        self.settings.ttl
+    }
+
+    /// The workloads and their changes.
+    pub fn workloads(&self) -> watch::Receiver<Workloads> {
+        self.workloads.subscribe()
+    }
+
+    /// Gives a lease to a workload and returns its id.
+    ///
+    /// *Errors*: [`RegistryError`].
+    pub async fn register(&self, identity: &Identity, workload: Workload) -> Result<String, RegistryError> {
+        if workload.namespace != identity.namespace() || workload.service_account != identity.service_account() {
+            return Err(RegistryError::ForeignWorkload {
+                identity: identity.clone(),
+                namespace: workload.namespace,
+                service_account: workload.service_account,
+            });
+        }
+        let _writing = self.writing.lock().await;
+        self.lock().check(identity, &workload)?;
+        let id = random::hex::<16>()?;
+        self.keep(&id, identity, &workload).await?;
+        tracing::info!(%identity, instance = workload.instance_id, address = %workload.address, "workload registered");
+        let expires = lease::ends(Instant::now(), self.settings.ttl);
+        self.lock().insert(Lease { id: id.clone(), identity: identity.clone(), workload, expires });
+        self.publish();
+        self.touched.notify_one();
+        Ok(id)
+    }
+
+    /// Renews a lease and notes the workload's health.
+    ///
+    /// *Errors*: [`LeaseError::Unknown`], [`LeaseError::NotYours`]; the store's when the health changed
+    /// and could not be written down: it counts all the same.
+    pub async fn heartbeat(
+        &self,
+        identity: &Identity,
+        lease_id: &str,
+        health: Option<Health>,
+    ) -> Result<(), RegistryError> {
+        let expires = lease::ends(Instant::now(), self.settings.ttl);
+        let changed = {
+            let mut table = self.lock();
+            table.renew(lease_id, identity, expires)?;
+            health.is_some_and(|health| table.note_health(lease_id, health))
+        };
+        if changed {
+            // Peers first: a draining instance must stop being chosen, whatever the disk does.
+            self.publish();
+            let _writing = self.writing.lock().await;
+            let held = self.lock().find(lease_id, identity).cloned();
+            if let Ok(lease) = held {
+                self.keep(lease_id, identity, &lease.workload).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends a lease. One that is gone already is no error.
+    ///
+    /// *Errors*: [`LeaseError::NotYours`]; the store's: the workload is gone from the list all the same.
+    pub async fn deregister(&self, identity: &Identity, lease_id: &str) -> Result<(), RegistryError> {
+        match self.lock().find(lease_id, identity) {
+            Err(LeaseError::Unknown) => return Ok(()),
+            Err(error) => return Err(error.into()),
+            Ok(_) => {}
+        }
+        self.drop_leases(&[lease_id.to_owned()], None, "workload deregistered").await?;
+        Ok(())
+    }
+
+    /// Ends leases as their time comes, for ever.
+    pub async fn expire(&self) {
+        loop {
+            let next = self.lock().next_expiry();
+            let sleep = async {
+                match next {
+                    Some(at) => tokio::time::sleep_until(at).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = sleep => {}
+                () = self.touched.notified() => continue,
+            }
+            let now = Instant::now();
+            let expired = self.lock().expired(now);
+            if let Err(error) = self.drop_leases(&expired, Some(now), "workload's lease expired").await {
+                tracing::error!(%error, "expired leases not removed from the store");
+                tokio::time::sleep(RETRY_AFTER).await;
+            }
+        }
+    }
+
+    /// Takes leases out of the list, then out of the store. One that was replaced meanwhile stays, and so
+    /// does one that was renewed when only those that had ended at `ended_at` are meant.
+    async fn drop_leases(
+        &self,
+        ids: &[String],
+        ended_at: Option<Instant>,
+        why: &str,
+    ) -> Result<(), StoreError> {
+        let _writing = self.writing.lock().await;
+        let gone: Vec<Lease> = {
+            let mut table = self.lock();
+            let ended: Vec<String> = ended_at.map(|at| table.expired(at)).unwrap_or_default();
+            let meant = |id: &&String| ended_at.is_none() || ended.contains(id);
+            ids.iter().filter(meant).filter_map(|id| table.remove(id)).collect()
+        };
+        if gone.is_empty() {
+            return Ok(());
+        }
+        self.publish();
+        let mut changes = Vec::with_capacity(gone.len());
+        for lease in &gone {
+            let workload = &lease.workload;
+            tracing::info!(identity = %lease.identity, instance = workload.instance_id, "{why}");
+            changes.push(Change::Delete { key: store_key(workload), expect: Expect::Any });
+        }
+        for part in changes.chunks(crate::store::CHANGES_MAX) {
+            self.store.commit(part.to_vec(), clock::unix_ms()).await?;
+        }
+        Ok(())
+    }
+
+    async fn keep(&self, id: &str, identity: &Identity, workload: &Workload) -> Result<(), StoreError> {
+        let kept = Kept { lease_id: id.to_owned(), identity: identity.to_string(), workload: workload.clone() };
+        let value = serde_json::to_value(&kept).map_err(|error| StoreError::Backend(Box::new(error)))?;
+        let change = Change::Put { key: store_key(workload), value, expect: Expect::Any };
+        self.store.commit(vec![change], clock::unix_ms()).await.map(drop)
+    }
+
+    fn publish(&self) {
+        let table = self.lock();
+        self.workloads.send_replace(list(&table));
+    }
+
+    fn lock(&self) -> MutexGuard<'_, LeaseTable> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn list(table: &LeaseTable) -> Workloads {
+    table.iter().map(|lease| Arc::new(lease.workload.clone())).collect()
+}
+
+fn store_key(workload: &Workload) -> Key {
+    Key::new(KIND, &workload.namespace, &workload.instance_id)
+}
+
+#[cfg(test)]
+#[path = "register_tests.rs"]
+mod tests;

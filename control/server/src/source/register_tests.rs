@@ -1,0 +1,140 @@
+//! Leases over time (paused clock) and over restarts.
+
+use std::net::IpAddr;
+
+use outrigger_api::outrigger::v1;
+
+use super::*;
+use crate::store::memory::MemoryStore;
+
+fn identity(account: &str) -> Identity {
+    Identity::new("cluster.local", "shop", account).unwrap()
+}
+
+fn workload(instance: &str, account: &str) -> Workload {
+    let wire = v1::Workload {
+        instance_id: instance.to_owned(),
+        namespace: "shop".to_owned(),
+        service_account: account.to_owned(),
+        service: account.to_owned(),
+        ..Default::default()
+    };
+    Workload::from_wire(wire, IpAddr::from([192, 0, 2, 1])).unwrap()
+}
+
+async fn open(store: &SharedStore) -> Arc<Registry> {
+    Arc::new(Registry::open(store.clone(), RegistrySettings::default()).await.unwrap())
+}
+
+fn names(registry: &Registry) -> Vec<String> {
+    registry.workloads().borrow().iter().map(|workload| workload.instance_id.clone()).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn lease_lives_on_heartbeats_and_ends_without() {
+    let store = SharedStore::new(MemoryStore::default());
+    let registry = open(&store).await;
+    let job = tokio::spawn({
+        let registry = Arc::clone(&registry);
+        async move { registry.expire().await }
+    });
+    let cart = identity("cart");
+    let id = registry.register(&cart, workload("one", "cart")).await.unwrap();
+    registry.register(&cart, workload("two", "cart")).await.unwrap();
+    assert_eq!(names(&registry), ["one", "two"]);
+    for _ in 0..5 {
+        tokio::time::advance(Duration::from_secs(20)).await;
+        registry.heartbeat(&cart, &id, None).await.unwrap();
+    }
+    assert_eq!(names(&registry), ["one"]);
+    let mut watch = registry.workloads();
+    let start = Instant::now();
+    watch.mark_unchanged();
+    watch.changed().await.unwrap();
+    assert!(names(&registry).is_empty());
+    assert_eq!(start.elapsed().as_secs(), 30);
+    assert!(matches!(
+        registry.heartbeat(&cart, &id, None).await,
+        Err(RegistryError::Lease(LeaseError::Unknown))
+    ));
+    job.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn restart_removes_nobody_until_the_grace_period_is_over() {
+    let store = SharedStore::new(MemoryStore::default());
+    let cart = identity("cart");
+    let id = {
+        let registry = open(&store).await;
+        registry.register(&cart, workload("silent", "cart")).await.unwrap();
+        let id = registry.register(&cart, workload("alive", "cart")).await.unwrap();
+        registry.heartbeat(&cart, &id, Some(Health::Draining)).await.unwrap();
+        id
+    };
+    tokio::time::advance(Duration::from_secs(3_600)).await;
+    let registry = open(&store).await;
+    assert_eq!(names(&registry), ["alive", "silent"]);
+    assert_eq!(registry.workloads().borrow()[0].health, Health::Draining, "health is kept too");
+    let job = tokio::spawn({
+        let registry = Arc::clone(&registry);
+        async move { registry.expire().await }
+    });
+    tokio::time::advance(Duration::from_secs(100)).await;
+    registry.heartbeat(&cart, &id, Some(Health::Healthy)).await.expect("the lease of before is good");
+    let mut watch = registry.workloads();
+    watch.mark_unchanged();
+    let start = Instant::now();
+    watch.changed().await.unwrap();
+    assert_eq!((names(&registry), start.elapsed().as_secs()), (vec!["alive".to_owned()], 20));
+    job.abort();
+}
+
+#[tokio::test]
+async fn instance_registered_again_replaces_itself() {
+    let store = SharedStore::new(MemoryStore::default());
+    let registry = open(&store).await;
+    let cart = identity("cart");
+    let old = registry.register(&cart, workload("one", "cart")).await.unwrap();
+    let new = registry.register(&cart, workload("one", "cart")).await.unwrap();
+    assert_eq!(names(&registry), ["one"]);
+    assert!(registry.heartbeat(&cart, &old, None).await.is_err());
+    // The old process's farewell must not take the new one with it.
+    registry.deregister(&cart, &old).await.unwrap();
+    assert_eq!(names(&registry), ["one"]);
+    registry.deregister(&cart, &new).await.unwrap();
+    registry.deregister(&cart, &new).await.expect("twice is no error");
+    assert!(names(&registry).is_empty());
+    assert!(open(&store).await.workloads().borrow().is_empty(), "and gone from the store");
+}
+
+#[tokio::test]
+async fn others_can_neither_claim_nor_touch_a_workload() {
+    let store = SharedStore::new(MemoryStore::default());
+    let registry = open(&store).await;
+    let (cart, evil) = (identity("cart"), identity("evil"));
+    let claimed = registry.register(&evil, workload("one", "cart")).await;
+    assert!(matches!(claimed, Err(RegistryError::ForeignWorkload { .. })));
+    let id = registry.register(&cart, workload("one", "cart")).await.unwrap();
+    let taken = registry.register(&evil, workload("one", "evil")).await;
+    assert!(matches!(taken, Err(RegistryError::Lease(LeaseError::NotYours))));
+    let drained = registry.heartbeat(&evil, &id, Some(Health::Draining)).await;
+    assert!(matches!(drained, Err(RegistryError::Lease(LeaseError::NotYours))));
+    let ended = registry.deregister(&evil, &id).await;
+    assert!(matches!(ended, Err(RegistryError::Lease(LeaseError::NotYours))));
+    assert_eq!(registry.workloads().borrow()[0].health, Health::Healthy);
+}
+
+#[test]
+fn table_is_full_at_its_limit() {
+    let mut table = LeaseTable::default();
+    let cart = identity("cart");
+    let template = workload("x", "cart");
+    for n in 0..lease::LEASES_MAX {
+        let workload = Workload { instance_id: n.to_string(), ..template.clone() };
+        assert!(table.check(&cart, &workload).is_ok());
+        table.insert(Lease { id: n.to_string(), identity: cart.clone(), workload, expires: Instant::now() });
+    }
+    assert_eq!(table.check(&cart, &template), Err(LeaseError::Full));
+    let known = Workload { instance_id: "7".to_owned(), ..template };
+    assert_eq!(table.check(&cart, &known), Ok(()), "who is in may register again");
+}

@@ -1,0 +1,108 @@
+//! What this service counts about itself, and how that is written for Prometheus.
+
+use std::fmt::Write as _;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+
+/// All counters and gauges. A value that is passed around, so that two services in one test do not mix.
+#[derive(Default, Debug)]
+pub struct Metrics {
+    /// Connections open now, all ports.
+    pub connections_active: AtomicI64,
+    /// Connections closed at once because there were too many.
+    pub connections_refused: AtomicU64,
+    /// TLS handshakes that failed.
+    pub handshakes_failed: AtomicU64,
+    /// Certificates signed for requests.
+    pub certificates_signed: AtomicU64,
+    /// Certificate requests refused.
+    pub certificates_refused: AtomicU64,
+    /// Workloads registered.
+    pub registrations: AtomicU64,
+    /// Registrations refused.
+    pub registrations_refused: AtomicU64,
+    /// Operator requests without a valid token.
+    pub operator_unauthorized: AtomicU64,
+    /// Applies stored.
+    pub applies: AtomicU64,
+    /// Applies refused.
+    pub applies_refused: AtomicU64,
+    /// Plans made, one per proxy and change.
+    pub plans: AtomicU64,
+    /// Plans that failed; the proxy keeps what it has.
+    pub plans_failed: AtomicU64,
+    /// Configurations acknowledged by proxies.
+    pub acks: AtomicU64,
+    /// Configurations rejected by proxies.
+    pub nacks: AtomicU64,
+    /// Proxies turned away because there are too many.
+    pub proxies_refused: AtomicU64,
+}
+
+/// Values that are known elsewhere and read when somebody asks.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Gauges {
+    /// Workloads under a lease.
+    pub workloads: usize,
+    /// Proxies connected.
+    pub proxies: usize,
+    /// The store's revision.
+    pub revision: u64,
+    /// Version of the trust bundle.
+    pub trust_bundle_version: u64,
+}
+
+impl Metrics {
+    /// The Prometheus text format, version 0.0.4.
+    pub fn render(&self, gauges: Gauges) -> String {
+        let counters: [(&str, &str, &AtomicU64); 14] = [
+            ("connections_refused", "Connections closed because of the limit.", &self.connections_refused),
+            ("handshakes_failed", "TLS handshakes that failed.", &self.handshakes_failed),
+            ("certificates_signed", "Certificates signed for requests.", &self.certificates_signed),
+            ("certificates_refused", "Certificate requests refused.", &self.certificates_refused),
+            ("registrations", "Workloads registered.", &self.registrations),
+            ("registrations_refused", "Registrations refused.", &self.registrations_refused),
+            ("operator_unauthorized", "Operator requests without a valid token.", &self.operator_unauthorized),
+            ("applies", "Applies stored.", &self.applies),
+            ("applies_refused", "Applies refused.", &self.applies_refused),
+            ("plans", "Plans made, one per proxy and change.", &self.plans),
+            ("plans_failed", "Plans that failed.", &self.plans_failed),
+            ("acks", "Configurations acknowledged by proxies.", &self.acks),
+            ("nacks", "Configurations rejected by proxies.", &self.nacks),
+            ("proxies_refused", "Proxies turned away because of the limit.", &self.proxies_refused),
+        ];
+        let mut text = String::new();
+        for (name, help, counter) in counters {
+            let value = counter.load(Ordering::Relaxed);
+            let name = format!("outrigger_control_{name}_total");
+            let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} counter\n{name} {value}");
+        }
+        let active = u64::try_from(self.connections_active.load(Ordering::Relaxed)).unwrap_or(0);
+        let gauges: [(&str, &str, u64); 5] = [
+            ("connections_active", "Connections open now.", active),
+            ("workloads", "Workloads under a lease.", gauges.workloads as u64),
+            ("proxies", "Proxies connected.", gauges.proxies as u64),
+            ("revision", "Revision of the store.", gauges.revision),
+            ("trust_bundle_version", "Version of the trust bundle.", gauges.trust_bundle_version),
+        ];
+        for (name, help, value) in gauges {
+            let name = format!("outrigger_control_{name}");
+            let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} gauge\n{name} {value}");
+        }
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_metric_has_help_type_and_value() {
+        let metrics = Metrics::default();
+        metrics.acks.fetch_add(3, Ordering::Relaxed);
+        let text = metrics.render(Gauges { proxies: 2, ..Gauges::default() });
+        assert!(text.contains("# TYPE outrigger_control_acks_total counter\noutrigger_control_acks_total 3\n"));
+        assert!(text.contains("\noutrigger_control_proxies 2\n"));
+        assert_eq!(text.lines().count() % 3, 0);
+    }
+}
