@@ -13,7 +13,8 @@ pub fn unix_ms() -> UnixMs {
 
 /// RFC 3339, UTC, to the second; for people and for the API.
 pub fn rfc3339(at: UnixMs) -> String {
-    jiff::Timestamp::from_second(at.div_euclid(1_000)).map_or_else(|_| at.to_string(), |time| time.to_string())
+    jiff::Timestamp::from_second(at.div_euclid(1_000))
+        .map_or_else(|_| at.to_string(), |time| time.to_string())
 }
 
 #[cfg(test)]

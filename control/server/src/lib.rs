@@ -18,3 +18,5 @@ pub mod source;
 pub mod serve;
 
 pub mod grpc;
+
+pub mod publish;

@@ -61,7 +61,12 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         let ten = Duration::from_secs(10);
-        Self { connections_max: 20_000, handshake_timeout: ten, head_timeout: ten, drain: Duration::from_secs(5) }
+        Self {
+            connections_max: 20_000,
+            handshake_timeout: ten,
+            head_timeout: ten,
+            drain: Duration::from_secs(5),
+        }
     }
 }
 
@@ -84,14 +89,14 @@ pub struct Port {
 
 impl Port {
     /// Serves until `shutdown` turns true, then lets requests finish for a while.
-    pub async fn serve(self, mut shutdown: watch::Receiver<bool>) {
+    pub async fn serve(self, shutdown: watch::Receiver<bool>) {
         let permits = Arc::new(Semaphore::new(self.limits.connections_max));
         let mut connections = JoinSet::new();
         loop {
             let accepted = tokio::select! {
                 accepted = self.listener.accept() => accepted,
                 Some(_) = connections.join_next() => continue,
-                _ = shutdown.wait_for(|stop| *stop) => break,
+                () = stopped(shutdown.clone()) => break,
             };
             let (stream, remote) = match accepted {
                 Ok(accepted) => accepted,
@@ -186,10 +191,10 @@ impl Connection {
             .keep_alive_timeout(Duration::from_secs(20));
         let connection = builder.serve_connection(TokioIo::new(stream), service);
         tokio::pin!(connection);
-        let mut shutdown = self.shutdown.clone();
+        let stop = stopped(self.shutdown.clone());
         let outcome = tokio::select! {
             outcome = connection.as_mut() => outcome,
-            _ = shutdown.wait_for(|stop| *stop) => {
+            () = stop => {
                 connection.as_mut().graceful_shutdown();
                 connection.await
             }
@@ -203,6 +208,11 @@ impl Connection {
         self.metrics.handshakes_failed.fetch_add(1, Ordering::Relaxed);
         tracing::debug!(remote = %self.remote, reason, "tls handshake failed");
     }
+}
+
+/// Ends when the service is to stop, or nobody is left who could say so.
+async fn stopped(mut shutdown: watch::Receiver<bool>) {
+    let _ = shutdown.wait_for(|stop| *stop).await;
 }
 
 /// The identity and the end of a verified certificate. A SPIFFE SVID has exactly one URI name

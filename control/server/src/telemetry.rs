@@ -61,7 +61,11 @@ impl Metrics {
             ("certificates_refused", "Certificate requests refused.", &self.certificates_refused),
             ("registrations", "Workloads registered.", &self.registrations),
             ("registrations_refused", "Registrations refused.", &self.registrations_refused),
-            ("operator_unauthorized", "Operator requests without a valid token.", &self.operator_unauthorized),
+            (
+                "operator_unauthorized",
+                "Operator requests without a valid token.",
+                &self.operator_unauthorized,
+            ),
             ("applies", "Applies stored.", &self.applies),
             ("applies_refused", "Applies refused.", &self.applies_refused),
             ("plans", "Plans made, one per proxy and change.", &self.plans),
@@ -101,7 +105,9 @@ mod tests {
         let metrics = Metrics::default();
         metrics.acks.fetch_add(3, Ordering::Relaxed);
         let text = metrics.render(Gauges { proxies: 2, ..Gauges::default() });
-        assert!(text.contains("# TYPE outrigger_control_acks_total counter\noutrigger_control_acks_total 3\n"));
+        assert!(
+            text.contains("# TYPE outrigger_control_acks_total counter\noutrigger_control_acks_total 3\n")
+        );
         assert!(text.contains("\noutrigger_control_proxies 2\n"));
         assert_eq!(text.lines().count() % 3, 0);
     }

@@ -52,7 +52,10 @@ impl CertificateService for Certificates {
 }
 
 impl Certificates {
-    async fn sign_one(&self, request: Request<v1::SignRequest>) -> Result<Response<v1::SignResponse>, Status> {
+    async fn sign_one(
+        &self,
+        request: Request<v1::SignRequest>,
+    ) -> Result<Response<v1::SignResponse>, Status> {
         let now = clock::unix_ms();
         let peer = peer::of(&request)?;
         let asked = request.into_inner();

@@ -22,9 +22,9 @@ pub fn of<T>(request: &Request<T>) -> Result<Peer, Status> {
 pub fn member(peer: &Peer, now: UnixMs) -> Result<&Identity, Status> {
     match &peer.identity {
         None => Err(Status::unauthenticated("a client certificate of this mesh is needed")),
-        Some(_) if peer.expires_at <= now => {
-            Err(Status::unauthenticated("the client certificate of this connection has expired: reconnect with the renewed one"))
-        }
+        Some(_) if peer.expires_at <= now => Err(Status::unauthenticated(
+            "the client certificate of this connection has expired: reconnect with the renewed one",
+        )),
         Some(identity) => Ok(identity),
     }
 }

@@ -54,7 +54,10 @@ impl RegistrationService for Registrations {
                     .ok_or_else(|| Status::invalid_argument(format!("health: unknown value {value}")))?,
             ),
         };
-        self.registry.heartbeat(identity, &asked.lease_id, health).await.map_err(|error| to_status(&error))?;
+        self.registry
+            .heartbeat(identity, &asked.lease_id, health)
+            .await
+            .map_err(|error| to_status(&error))?;
         let trust_bundle_version = self.authority.trust_bundle().borrow().version;
         Ok(Response::new(v1::HeartbeatResponse { ttl_ms: millis(self.registry.ttl()), trust_bundle_version }))
     }

@@ -281,8 +281,12 @@ impl Authority {
             let mut rotation = state.rotation.clone();
             if rotation.advance(now, millis(self.settings.clock_skew)) {
                 save(&self.dir.join("rotation.json"), &rotation)?;
-                let gone: Vec<u32> =
-                    state.cas.keys().filter(|id| rotation.members.iter().all(|m| m.id != **id)).copied().collect();
+                let gone: Vec<u32> = state
+                    .cas
+                    .keys()
+                    .filter(|id| rotation.members.iter().all(|m| m.id != **id))
+                    .copied()
+                    .collect();
                 state.rotation = rotation;
                 for id in gone {
                     state.cas.remove(&id);
@@ -349,7 +353,8 @@ impl Authority {
             .ok_or_else(|| corrupt(&path(), "no signing CA".to_owned()))?;
         let expires_at = now.saturating_add(ttl).min(ca.not_after);
         let mut params = CertificateParams::default();
-        params.not_before = date_time_ymd(1970, 1, 1) + seconds(now.saturating_sub(millis(self.settings.clock_skew)));
+        params.not_before =
+            date_time_ymd(1970, 1, 1) + seconds(now.saturating_sub(millis(self.settings.clock_skew)));
         params.not_after = date_time_ymd(1970, 1, 1) + seconds(expires_at);
         params.serial_number = Some(serial()?);
         params.distinguished_name = DistinguishedName::new();
@@ -456,8 +461,7 @@ fn ca_params(
     params.distinguished_name = DistinguishedName::new();
     params.distinguished_name.push(DnType::OrganizationName, "Outrigger");
     params.distinguished_name.push(DnType::CommonName, name);
-    params.subject_alt_names =
-        vec![SanType::URI(format!("spiffe://{}", settings.trust_domain).try_into()?)];
+    params.subject_alt_names = vec![SanType::URI(format!("spiffe://{}", settings.trust_domain).try_into()?)];
     params.is_ca = IsCa::Ca(constraint);
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     params.not_before = date_time_ymd(1970, 1, 1) + seconds(now.saturating_sub(millis(settings.clock_skew)));
@@ -484,8 +488,7 @@ fn load_ca(crt: &Path, key_path: &Path) -> Result<SigningCa, AuthorityError> {
     if !same_key {
         return Err(corrupt(crt, format!("does not belong to the key {}", key_path.display())));
     }
-    let issuer =
-        Issuer::from_ca_cert_der(&der, key).map_err(|error| corrupt(crt, error.to_string()))?;
+    let issuer = Issuer::from_ca_cert_der(&der, key).map_err(|error| corrupt(crt, error.to_string()))?;
     Ok(SigningCa { certificate_pem, certificate_der: der.into_owned(), issuer, not_after })
 }
 

@@ -145,7 +145,8 @@ fn foreign_trust_domain_is_refused() {
 fn issued_certificate_has_the_names_of_our_own_port() {
     let dir = tempfile::tempdir().unwrap();
     let authority = Authority::open(dir.path(), settings(), NOW).unwrap();
-    let names = ServerNames { dns: vec!["control.example".to_owned()], ip: vec![IpAddr::from([127, 0, 0, 1])] };
+    let names =
+        ServerNames { dns: vec!["control.example".to_owned()], ip: vec![IpAddr::from([127, 0, 0, 1])] };
     let issued = authority.issue(&identity("control"), &names, NOW).unwrap();
     let (_, leaf) = x509_parser::parse_x509_certificate(&issued.svid.chain_der[0]).unwrap();
     assert_eq!(leaf.subject_alternative_name().unwrap().unwrap().value.general_names.len(), 3);

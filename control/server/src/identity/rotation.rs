@@ -103,12 +103,14 @@ impl Rotation {
     ///
     /// `margin_ms` is added to the time an old CA stays trusted, for clocks that go wrong.
     pub fn advance(&mut self, now: UnixMs, margin_ms: i64) -> bool {
-        let due = |member: &Member| matches!(member.stage, Stage::Published { signs_from } if signs_from <= now);
+        let due =
+            |member: &Member| matches!(member.stage, Stage::Published { signs_from } if signs_from <= now);
         let mut changed = false;
         if self.members.iter().any(due) {
             for member in &mut self.members {
                 if member.stage == Stage::Signing {
-                    let trusted_until = now.saturating_add(member.issued_ttl_ms_max).saturating_add(margin_ms);
+                    let trusted_until =
+                        now.saturating_add(member.issued_ttl_ms_max).saturating_add(margin_ms);
                     member.stage = Stage::Retired { trusted_until };
                 } else if due(member) {
                     member.stage = Stage::Signing;

@@ -78,7 +78,8 @@ impl ServerTls {
         bundle.mark_changed();
         let mut failed = false;
         loop {
-            let half = u64::try_from(self.current.load().renew_at.saturating_sub(clock::unix_ms())).unwrap_or(0);
+            let half =
+                u64::try_from(self.current.load().renew_at.saturating_sub(clock::unix_ms())).unwrap_or(0);
             let wait = if failed { RETRY_AFTER } else { Duration::from_millis(half) };
             tokio::select! {
                 () = tokio::time::sleep(wait) => {}
@@ -107,9 +108,10 @@ fn build(
     let own = authority.issue(identity, names, now)?;
     let bundle = authority.trust_bundle().borrow().clone();
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots(&bundle)?), Arc::clone(&provider))
-        .allow_unauthenticated()
-        .build()?;
+    let verifier =
+        WebPkiClientVerifier::builder_with_provider(Arc::new(roots(&bundle)?), Arc::clone(&provider))
+            .allow_unauthenticated()
+            .build()?;
     let mut mesh = ServerConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()?
         .with_client_cert_verifier(verifier)

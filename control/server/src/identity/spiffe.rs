@@ -28,7 +28,9 @@ pub enum IdentityError {
     #[error("the trust domain must be 1 to 255 characters of a-z, 0-9, '.', '-' and '_'")]
     TrustDomain,
     /// A namespace or service account is not a DNS label.
-    #[error("{part} must be a DNS label: 1 to 63 characters of a-z, 0-9 and '-', not starting or ending with '-'")]
+    #[error(
+        "{part} must be a DNS label: 1 to 63 characters of a-z, 0-9 and '-', not starting or ending with '-'"
+    )]
     Label {
         /// Which one: `namespace` or `service account`.
         part: &'static str,

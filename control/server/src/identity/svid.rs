@@ -88,7 +88,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn certificate_is_shared_renewed_at_half_its_life_and_forgotten() {
         let dir = tempfile::tempdir().unwrap();
-        let settings = AuthoritySettings { svid_ttl: Duration::from_secs(20), ..AuthoritySettings::default() };
+        let settings =
+            AuthoritySettings { svid_ttl: Duration::from_secs(20), ..AuthoritySettings::default() };
         let authority = Arc::new(Authority::open(dir.path(), settings, clock::unix_ms()).unwrap());
         let source = SvidSource::new(authority);
         let identity = Identity::new("cluster.local", "shop", "cart").unwrap();

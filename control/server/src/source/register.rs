@@ -120,7 +120,9 @@ impl Registry {
     ///
     /// *Errors*: [`RegistryError`].
     pub async fn register(&self, identity: &Identity, workload: Workload) -> Result<String, RegistryError> {
-        if workload.namespace != identity.namespace() || workload.service_account != identity.service_account() {
+        if workload.namespace != identity.namespace()
+            || workload.service_account != identity.service_account()
+        {
             return Err(RegistryError::ForeignWorkload {
                 identity: identity.clone(),
                 namespace: workload.namespace,
@@ -235,7 +237,8 @@ impl Registry {
     }
 
     async fn keep(&self, id: &str, identity: &Identity, workload: &Workload) -> Result<(), StoreError> {
-        let kept = Kept { lease_id: id.to_owned(), identity: identity.to_string(), workload: workload.clone() };
+        let kept =
+            Kept { lease_id: id.to_owned(), identity: identity.to_string(), workload: workload.clone() };
         let value = serde_json::to_value(&kept).map_err(|error| StoreError::Backend(Box::new(error)))?;
         let change = Change::Put { key: store_key(workload), value, expect: Expect::Any };
         self.store.commit(vec![change], clock::unix_ms()).await.map(drop)

@@ -172,7 +172,8 @@ impl Workload {
             }),
         };
         let locality = wire.locality.unwrap_or_default();
-        for (field, value) in [("region", &locality.region), ("zone", &locality.zone), ("sub_zone", &locality.sub_zone)]
+        for (field, value) in
+            [("region", &locality.region), ("zone", &locality.zone), ("sub_zone", &locality.sub_zone)]
         {
             errors.text(&format!("locality.{field}"), value, false);
         }

@@ -63,7 +63,11 @@ fn every_bad_value_is_named_at_once() {
     bad.weight = WEIGHT_MAX + 1;
     bad.inbound_port = 65_536;
     bad.ports[0].protocol = "smtp".to_owned();
-    bad.ports.push(v1::WorkloadPort { name: "http".to_owned(), protocol: "TCP".to_owned(), ..Default::default() });
+    bad.ports.push(v1::WorkloadPort {
+        name: "http".to_owned(),
+        protocol: "TCP".to_owned(),
+        ..Default::default()
+    });
     let expected = [
         "instance_id",
         "namespace",

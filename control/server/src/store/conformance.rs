@@ -62,10 +62,7 @@ fn expectations(store: &dyn Store) {
 }
 
 fn commit_is_all_or_nothing(store: &dyn Store) {
-    let changes = [
-        put(&key("a"), json!(1), Expect::Absent),
-        put(&key("b"), json!(1), Expect::Version(7)),
-    ];
+    let changes = [put(&key("a"), json!(1), Expect::Absent), put(&key("b"), json!(1), Expect::Version(7))];
     assert!(store.commit(&changes, 0).is_err());
     assert!(store.list(None, None).unwrap().is_empty());
     assert_eq!(store.revision().unwrap(), 0);

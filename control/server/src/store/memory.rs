@@ -6,7 +6,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use tokio::sync::watch;
 
 use super::{
-    Change, Commit, Key, Outcome, RECORDS_MAX, Record, Store, StoreError, VALUE_BYTES_MAX, check_count, decide,
+    Change, Commit, Key, Outcome, RECORDS_MAX, Record, Store, StoreError, VALUE_BYTES_MAX, check_count,
+    decide,
 };
 use crate::clock::UnixMs;
 

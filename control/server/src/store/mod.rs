@@ -257,7 +257,10 @@ enum Outcome {
 
 fn check_count(changes: &[Change]) -> Result<(), StoreError> {
     if changes.len() > CHANGES_MAX {
-        return Err(StoreError::Limit { what: "the number of changes in one commit", limit: CHANGES_MAX as u64 });
+        return Err(StoreError::Limit {
+            what: "the number of changes in one commit",
+            limit: CHANGES_MAX as u64,
+        });
     }
     Ok(())
 }
@@ -287,7 +290,11 @@ impl SharedStore {
     /// See [`Store::list`].
     ///
     /// *Errors*: as there.
-    pub async fn list(&self, kind: Option<String>, namespace: Option<String>) -> Result<Vec<Record>, StoreError> {
+    pub async fn list(
+        &self,
+        kind: Option<String>,
+        namespace: Option<String>,
+    ) -> Result<Vec<Record>, StoreError> {
         self.run(move |store| store.list(kind.as_deref(), namespace.as_deref())).await
     }
 

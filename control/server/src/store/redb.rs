@@ -6,7 +6,8 @@ use redb::{Database, ReadableDatabase, ReadableTable, ReadableTableMetadata, Tab
 use tokio::sync::watch;
 
 use super::{
-    Change, Commit, Key, Outcome, RECORDS_MAX, Record, Store, StoreError, VALUE_BYTES_MAX, check_count, decide,
+    Change, Commit, Key, Outcome, RECORDS_MAX, Record, Store, StoreError, VALUE_BYTES_MAX, check_count,
+    decide,
 };
 use crate::clock::UnixMs;
 
@@ -105,7 +106,10 @@ impl Store for RedbStore {
                     Some(Outcome::Write(record)) => {
                         let bytes = serde_json::to_vec(&record).map_err(backend)?;
                         if record.value.to_string().len() > VALUE_BYTES_MAX {
-                            return Err(StoreError::Limit { what: "the value", limit: VALUE_BYTES_MAX as u64 });
+                            return Err(StoreError::Limit {
+                                what: "the value",
+                                limit: VALUE_BYTES_MAX as u64,
+                            });
                         }
                         table.insert(path.as_str(), bytes.as_slice()).map_err(backend)?;
                         records.push(Some(record));

@@ -1,0 +1,27 @@
+//! From facts and wishes to what each proxy is sent.
+//!
+//! In reading order: [`world`] (everything a plan is made from), [`planner`] (the seam to `outrigger-plan`),
+//! [`proxy`] (one connected proxy: what it was sent, what it said), [`publisher`] (keeps every proxy's
+//! plan up to date), [`apply`] (an operator's change: checked for every proxy before it is stored) and
+//! [`wait`] (until every proxy holds it).
+//!
+//! The xDS server's side of it is [`Publisher::connect`]: it gives a [`Subscription`] with a watch channel
+//! of whole configurations, and takes back what the proxy acknowledged or rejected.
+
+pub mod world;
+
+pub mod planner;
+
+pub mod proxy;
+
+pub mod publisher;
+
+pub mod apply;
+
+pub mod wait;
+
+pub use apply::{Applied, ApplyError, ResourceChange};
+pub use planner::{NodeConfig, Plan, Planner, Problem, ProxyNode};
+pub use proxy::ProxyStatus;
+pub use publisher::{ConnectError, Publisher, Subscription};
+pub use world::{Resource, World};

@@ -1,0 +1,359 @@
+//! Keeps every connected proxy's plan up to date.
+//!
+//! A change of workloads is planned at once: an instance that is gone must not be sent requests a moment
+//! longer than needed. A change of resources waits [`DEBOUNCE`], so that ten resources applied one by one
+//! are one plan. A proxy that connects is planned for at once. Whatever fails, a proxy keeps what it has.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
+
+use super::planner::{NodeConfig, Plan, Planner, Problem, ProxyNode};
+use super::proxy::{Proxy, ProxyStatus};
+use super::world::World;
+use crate::clock;
+use crate::source::Registry;
+use crate::store::{SharedStore, StoreError};
+use crate::telemetry::Metrics;
+
+/// How long a change of resources waits for others, counted from the first one.
+pub const DEBOUNCE: Duration = Duration::from_millis(50);
+
+/// Most proxies.
+pub const PROXIES_MAX: usize = 20_000;
+
+/// How long a proxy that left is still shown.
+const FORGET_AFTER_MS: i64 = 15 * 60 * 1_000;
+
+/// How long to wait after the store could not be read.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// Why a proxy was turned away.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// [`PROXIES_MAX`] reached.
+    #[error("{PROXIES_MAX} proxies are connected, which is the limit")]
+    Full,
+    /// Another identity uses this node id.
+    #[error("node id {0:?} is in use by another identity")]
+    NodeIdTaken(String),
+}
+
+/// See the module.
+pub struct Publisher {
+    pub(super) planner: Arc<dyn Planner>,
+    pub(super) store: SharedStore,
+    registry: Arc<Registry>,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) prepared: ArcSwap<Prepared>,
+    proxies: Mutex<HashMap<String, Proxy>>,
+    /// Applies one after another, so that each is checked against what the one before left.
+    pub(super) applying: tokio::sync::Mutex<()>,
+    /// Grows with every acknowledgement, rejection, plan and departure: what `wait` waits for.
+    pub(super) progress: watch::Sender<u64>,
+    connected: Notify,
+}
+
+/// A world and how to plan for it.
+pub(super) struct Prepared {
+    pub(super) world: World,
+    pub(super) plan: Arc<dyn Plan>,
+}
+
+impl Publisher {
+    /// Reads what is stored and gets ready to plan for it.
+    ///
+    /// Resources that were accepted by an earlier version and are not understood any more stop the
+    /// start: going on without them could open what they closed.
+    ///
+    /// *Errors*: the store's; the planner's problems as [`StartError::Resources`].
+    pub async fn start(
+        planner: Arc<dyn Planner>,
+        store: SharedStore,
+        registry: Arc<Registry>,
+        metrics: Arc<Metrics>,
+    ) -> Result<Arc<Self>, StartError> {
+        let world =
+            World { workloads: registry.workloads().borrow().clone(), ..read_resources(&store).await? };
+        let plan = planner.prepare(&world).map_err(StartError::Resources)?;
+        Ok(Arc::new(Self {
+            planner,
+            store,
+            registry,
+            metrics,
+            prepared: ArcSwap::from_pointee(Prepared { world, plan }),
+            proxies: Mutex::default(),
+            applying: tokio::sync::Mutex::default(),
+            progress: watch::Sender::new(0),
+            connected: Notify::new(),
+        }))
+    }
+
+    /// The world of the newest plan.
+    pub fn world(&self) -> World {
+        self.prepared.load().world.clone()
+    }
+
+    /// Announces a proxy. Its first configuration follows as soon as it is planned; the channel holds
+    /// `None` until then.
+    ///
+    /// *Errors*: [`ConnectError`].
+    pub fn connect(self: &Arc<Self>, node: ProxyNode) -> Result<Subscription, ConnectError> {
+        let now = clock::unix_ms();
+        let id = node.id.clone();
+        let configs = {
+            let mut proxies = self.lock();
+            if proxies.get(&id).is_some_and(|held| held.streams > 0 && held.node.identity != node.identity) {
+                return Err(ConnectError::NodeIdTaken(id));
+            }
+            let connected = proxies.values().filter(|proxy| proxy.streams > 0).count();
+            if connected >= PROXIES_MAX && !proxies.contains_key(&id) {
+                self.metrics.proxies_refused.fetch_add(1, Ordering::Relaxed);
+                return Err(ConnectError::Full);
+            }
+            // Somebody else's record under this id is not this proxy's history.
+            if proxies.get(&id).is_some_and(|held| held.node.identity != node.identity) {
+                proxies.remove(&id);
+            }
+            let proxy = proxies.entry(id.clone()).or_insert_with(|| Proxy::new(node.clone(), now));
+            proxy.node = node;
+            proxy.streams += 1;
+            proxy.connected_at = now;
+            proxy.disconnected_at = None;
+            proxy.config.subscribe()
+        };
+        self.connected.notify_one();
+        Ok(Subscription { id, configs, publisher: Arc::clone(self) })
+    }
+
+    /// Every proxy that is or was connected lately, by id.
+    pub fn proxies(&self) -> Vec<ProxyStatus> {
+        let now = clock::unix_ms();
+        let mut lines: Vec<ProxyStatus> = self.lock().values().map(|proxy| proxy.status(now)).collect();
+        lines.sort_by(|a, b| a.id.cmp(&b.id));
+        lines
+    }
+
+    /// What a proxy is to hold.
+    pub fn config_of(&self, id: &str) -> Option<Arc<NodeConfig>> {
+        self.lock().get(id).and_then(|proxy| proxy.config.borrow().clone())
+    }
+
+    /// How many are connected.
+    pub fn connected_count(&self) -> usize {
+        self.lock().values().filter(|proxy| proxy.streams > 0).count()
+    }
+
+    /// Follows resources, workloads and proxies, for ever.
+    pub async fn follow(self: Arc<Self>) {
+        let mut revisions = self.store.watch();
+        let mut workloads = self.registry.workloads();
+        revisions.mark_changed();
+        workloads.mark_changed();
+        let mut policy_due: Option<Instant> = None;
+        loop {
+            let debounce = async {
+                match policy_due {
+                    Some(at) => tokio::time::sleep_until(at).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                changed = revisions.changed() => {
+                    if changed.is_err() { return }
+                    revisions.mark_unchanged();
+                    policy_due = policy_due.or_else(|| Instant::now().checked_add(DEBOUNCE));
+                }
+                changed = workloads.changed() => {
+                    if changed.is_err() { return }
+                    let current = workloads.borrow_and_update().clone();
+                    let world = World { workloads: current, ..self.world() };
+                    self.replan(world).await;
+                }
+                () = debounce => {
+                    policy_due = None;
+                    match read_resources(&self.store).await {
+                        Ok(read) => {
+                            let world = World { workloads: workloads.borrow_and_update().clone(), ..read };
+                            self.replan(world).await;
+                        }
+                        Err(error) => {
+                            tracing::error!(%error, "resources not read");
+                            policy_due = Instant::now().checked_add(RETRY_AFTER);
+                        }
+                    }
+                }
+                () = self.connected.notified() => self.plan_all().await,
+            }
+        }
+    }
+
+    /// Gets ready for a new world and plans for everybody.
+    async fn replan(self: &Arc<Self>, world: World) {
+        let planner = Arc::clone(&self.planner);
+        let prepared = tokio::task::spawn_blocking(move || {
+            let plan = planner.prepare(&world)?;
+            Ok::<_, Vec<Problem>>(Prepared { world, plan })
+        })
+        .await;
+        match prepared {
+            Ok(Ok(prepared)) => self.prepared.store(Arc::new(prepared)),
+            Ok(Err(problems)) => {
+                self.metrics.plans_failed.fetch_add(1, Ordering::Relaxed);
+                let first = problems.first().map(ToString::to_string).unwrap_or_default();
+                tracing::error!(
+                    problems = problems.len(),
+                    first,
+                    "no plan for the present world; proxies keep theirs"
+                );
+                return;
+            }
+            Err(error) => {
+                tracing::error!(%error, "planning ended early; proxies keep what they have");
+                return;
+            }
+        }
+        self.plan_all().await;
+    }
+
+    /// Plans for every connected proxy with what is prepared.
+    async fn plan_all(self: &Arc<Self>) {
+        let nodes: Vec<ProxyNode> = {
+            let now = clock::unix_ms();
+            let mut proxies = self.lock();
+            let keep = |proxy: &Proxy| {
+                proxy.disconnected_at.is_none_or(|at| now.saturating_sub(at) < FORGET_AFTER_MS)
+            };
+            proxies.retain(|_, proxy| keep(proxy));
+            proxies.values().filter(|proxy| proxy.streams > 0).map(|proxy| proxy.node.clone()).collect()
+        };
+        let publisher = Arc::clone(self);
+        let planned = tokio::task::spawn_blocking(move || {
+            let prepared = publisher.prepared.load_full();
+            for node in nodes {
+                let outcome = prepared.plan.plan(&node);
+                publisher.publish(&node, outcome, prepared.world.revision);
+            }
+        });
+        if let Err(error) = planned.await {
+            tracing::error!(%error, "planning ended early; proxies keep what they have");
+        }
+        self.progress.send_modify(|count| *count += 1);
+    }
+
+    fn publish(&self, node: &ProxyNode, outcome: Result<NodeConfig, Vec<Problem>>, revision: u64) {
+        let mut proxies = self.lock();
+        let Some(proxy) = proxies.get_mut(&node.id) else { return };
+        self.metrics.plans.fetch_add(1, Ordering::Relaxed);
+        match outcome {
+            Ok(config) => {
+                let version = config.version.clone();
+                if proxy.publish(config, revision, clock::unix_ms()) {
+                    tracing::debug!(
+                        node = node.id,
+                        config_version = version,
+                        revision,
+                        "configuration published"
+                    );
+                }
+            }
+            Err(problems) => {
+                self.metrics.plans_failed.fetch_add(1, Ordering::Relaxed);
+                let first = problems.first().map(ToString::to_string).unwrap_or_default();
+                tracing::error!(node = node.id, first, "no plan; the proxy keeps what it has");
+                proxy.plan_failed(problems);
+            }
+        }
+    }
+
+    /// The nodes a change must be checked for: those connected, and stand-ins.
+    pub(super) fn nodes(&self, world: &World) -> BTreeMap<String, ProxyNode> {
+        let stand_ins = self.planner.stand_ins(world).into_iter().map(|node| (node.id.clone(), node));
+        let mut nodes: BTreeMap<String, ProxyNode> = stand_ins.collect();
+        let proxies = self.lock();
+        nodes.extend(proxies.values().filter(|p| p.streams > 0).map(|p| (p.node.id.clone(), p.node.clone())));
+        nodes
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, HashMap<String, Proxy>> {
+        self.proxies.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn with_proxy(&self, id: &str, act: impl FnOnce(&mut Proxy)) {
+        if let Some(proxy) = self.lock().get_mut(id) {
+            act(proxy);
+        }
+        self.progress.send_modify(|count| *count += 1);
+    }
+}
+
+/// Why the publisher could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Stored resources are not understood.
+    #[error("stored resources cannot be used: {}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
+    Resources(Vec<Problem>),
+}
+
+/// The resources and the revision they are of. Read in one go: a revision that is a little too old only
+/// means that the next reading follows soon.
+async fn read_resources(store: &SharedStore) -> Result<World, StoreError> {
+    let store = store.clone();
+    let read = tokio::task::spawn_blocking(move || {
+        let revision = store.blocking().revision()?;
+        let resources = World::resources_of(store.blocking().list(None, None)?);
+        Ok(World { revision, resources: Arc::new(resources), ..World::default() })
+    });
+    read.await.unwrap_or_else(|error| Err(StoreError::Backend(Box::new(error))))
+}
+
+/// A connected proxy, from the xDS server's side. Dropping it says that the stream has ended.
+pub struct Subscription {
+    id: String,
+    configs: watch::Receiver<Option<Arc<NodeConfig>>>,
+    publisher: Arc<Publisher>,
+}
+
+impl Subscription {
+    /// What the proxy is to hold, and its changes. `None` until the first plan is made.
+    pub fn configs(&mut self) -> &mut watch::Receiver<Option<Arc<NodeConfig>>> {
+        &mut self.configs
+    }
+
+    /// The proxy holds everything it subscribed to of this [`NodeConfig::version`].
+    pub fn acknowledged(&self, version: &str) {
+        self.publisher.metrics.acks.fetch_add(1, Ordering::Relaxed);
+        self.publisher.with_proxy(&self.id, |proxy| proxy.acknowledged(version, clock::unix_ms()));
+    }
+
+    /// The proxy rejected resources of this [`NodeConfig::version`].
+    pub fn rejected(&self, version: &str, type_url: &str, error: &str) {
+        self.publisher.metrics.nacks.fetch_add(1, Ordering::Relaxed);
+        tracing::warn!(node = self.id, config_version = version, type_url, error, "configuration rejected");
+        self.publisher
+            .with_proxy(&self.id, |proxy| proxy.rejected(version, type_url, error, clock::unix_ms()));
+    }
+}
+
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        self.publisher.with_proxy(&self.id, |proxy| {
+            proxy.streams = proxy.streams.saturating_sub(1);
+            if proxy.streams == 0 {
+                proxy.disconnected_at = Some(clock::unix_ms());
+            }
+        });
+    }
+}
+
+#[cfg(test)]
+#[path = "publisher_tests.rs"]
+mod tests;
