@@ -8,7 +8,9 @@ use crate::telemetry::access_log::AccessLogger;
 use crate::telemetry::labels::ServiceLabels;
 use crate::telemetry::{ClusterStats, HttpStats, ListenerStats, Sharded, TcpStats};
 use outrigger_traffic::config::TrafficDirection;
-use outrigger_traffic::snapshot::{Cluster, ClusterId, FilterChain, Listener, Snapshot};
+use outrigger_traffic::cluster::Cluster;
+use outrigger_traffic::listener::{FilterChain, Listener};
+use outrigger_traffic::snapshot::{ClusterId, Snapshot};
 use std::collections::HashMap;
 use std::ops::Deref;
 use std::rc::Rc;
@@ -52,7 +54,7 @@ pub struct LiveListener {
 impl LiveListener {
     /// The running form of a chain that [`Listener::chain_for`] chose.
     pub fn chain(&self, chosen: &Arc<FilterChain>) -> Option<&Arc<LiveChain>> {
-        self.chains.iter().find(|live| Arc::ptr_eq(&live.chain, chosen))
+        self.chains.get(chosen.index)
     }
 }
 
@@ -76,6 +78,9 @@ pub struct LiveChain {
     /// `service.name` of spans.
     pub service_name: Arc<str>,
 }
+
+/// A chain as connections hold it.
+pub type LiveChainRef = Arc<LiveChain>;
 
 /// A cluster with its TLS configuration and counters.
 #[derive(Debug)]

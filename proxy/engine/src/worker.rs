@@ -13,7 +13,7 @@ use arc_swap::{ArcSwap, Cache};
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Instant, SystemTime};
 
 /// What all threads of a proxy share.
@@ -35,6 +35,10 @@ pub struct Shared {
     pub started_at: SystemTime,
     /// Source of connection ids.
     pub connection_ids: AtomicU64,
+    /// Downstream connections open now, and how many may be.
+    pub connections: AtomicUsize,
+    /// Downstream connections that may be open at a time.
+    pub connections_max: usize,
 }
 
 impl Shared {

@@ -158,6 +158,11 @@ impl ClientTls {
         self.epoch
     }
 
+    /// The configured server name.
+    pub fn sni(&self) -> Option<Arc<str>> {
+        Some(self.inputs.from.sni.as_str()).filter(|sni| !sni.is_empty()).map(Arc::from)
+    }
+
     /// The configured ALPN.
     pub fn alpn(&self) -> &[String] {
         &self.inputs.from.alpn

@@ -12,6 +12,7 @@
 
 mod client;
 mod keypair;
+mod negotiated;
 mod peer;
 mod san;
 mod secrets;
@@ -21,6 +22,7 @@ mod verify;
 
 pub use client::{ClientTls, TlsOptions};
 pub use keypair::CertificateFacts;
+pub(crate) use negotiated::negotiated;
 pub use peer::peer_cert;
 pub use secrets::Secrets;
 pub use server::ServerTls;

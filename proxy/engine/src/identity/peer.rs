@@ -3,7 +3,6 @@
 use crate::io::PeerCert;
 use rustls_pki_types::CertificateDer;
 use std::fmt::Write;
-use std::sync::Arc;
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
 /// Reads a peer's chain, leaf first. `None` when there is no leaf or it cannot be parsed.
@@ -23,8 +22,8 @@ pub fn peer_cert(chain: &[CertificateDer<'_>], verified: bool) -> Option<PeerCer
     if let Ok(Some(names)) = leaf.subject_alternative_name() {
         for name in &names.value.general_names {
             match name {
-                GeneralName::URI(uri) => peer.uri_sans.push(Arc::from(*uri)),
-                GeneralName::DNSName(dns) => peer.dns_sans.push(Arc::from(*dns)),
+                GeneralName::URI(uri) => peer.uri_sans.push((*uri).to_owned()),
+                GeneralName::DNSName(dns) => peer.dns_sans.push((*dns).to_owned()),
                 _ => {}
             }
         }

@@ -47,6 +47,11 @@ impl BufferPool {
         self.wrap(bytes.unwrap_or_else(|| vec![0; BIG_BUFFER_BYTES].into()))
     }
 
+    /// An empty buffer of `bytes`, for what is larger than the others; it is freed, not kept.
+    pub fn take_sized(&self, bytes: usize) -> Buf {
+        self.wrap(vec![0; bytes].into())
+    }
+
     /// Unused buffers at hand: ordinary ones, big ones.
     pub fn free(&self) -> (usize, usize) {
         (self.0.small.borrow().len(), self.0.big.borrow().len())

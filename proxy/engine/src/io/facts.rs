@@ -23,9 +23,9 @@ pub struct TlsFacts {
 #[derive(Clone, Debug, Default)]
 pub struct PeerCert {
     /// URI SANs in order; the first one is the principal.
-    pub uri_sans: Vec<Arc<str>>,
+    pub uri_sans: Vec<String>,
     /// DNS SANs in order.
-    pub dns_sans: Vec<Arc<str>>,
+    pub dns_sans: Vec<String>,
     /// Subject as in RFC 2253 (most specific part first).
     pub subject: Arc<str>,
     /// Issuer as in RFC 2253.

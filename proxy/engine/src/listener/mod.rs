@@ -1,5 +1,51 @@
 //! From an accepted socket to a filter chain: bind, accept, detect, choose, handshake, admit.
+//!
+//! * [`Listeners`]: the sockets, on the control thread.
+//! * [`run`]: a worker's side, an accept loop per socket and a task per connection.
+//! * [`hello`]: what the first bytes say, without taking part in TLS.
+//! * [`ConnFacts`]: what is known of a connection from then on.
+//! * [`reconsider`]: whether a connection may go on after the configuration changed.
 
-pub mod facts;
+mod accept;
+mod admit;
+mod bind;
+mod connection;
+mod detect;
+mod facts;
+pub mod hello;
+mod network_rbac;
+mod reconsider;
+mod sockets;
 
+pub use accept::Listen;
 pub use facts::ConnFacts;
+pub use reconsider::reconsider;
+pub use sockets::{Listeners, Prepared};
+
+use crate::drain::Phase;
+use crate::worker::Worker;
+use std::rc::Rc;
+use tokio::sync::mpsc;
+
+/// Serves a worker until its proxy is closed: accepts on the sockets it is given and starts draining when the proxy does.
+/// Runs inside the worker's `LocalSet`.
+pub async fn run(worker: Rc<Worker>, mut sockets: mpsc::UnboundedReceiver<Listen>) {
+    let shared = worker.shared.clone();
+    let watcher = worker.clone();
+    worker.jobs.spawn(async move {
+        watcher.shared.drain.reached(Phase::Draining).await;
+        watcher.drain.start();
+    });
+    let accepting = async {
+        while let Some(listen) = sockets.recv().await {
+            worker.jobs.spawn(accept::accept(worker.clone(), listen));
+        }
+        // The control side is gone without saying so; what is open goes on until the proxy is closed.
+        std::future::pending::<()>().await;
+    };
+    tokio::select! {
+        () = accepting => {}
+        () = shared.drain.reached(Phase::Closed) => {}
+    }
+    worker.pools.close();
+}

@@ -1,0 +1,111 @@
+//! The accept loop of one socket on one worker.
+
+use super::connection::{Accepted, serve};
+use crate::drain::DrainNode;
+use crate::telemetry::{ListenerStats, Sharded};
+use crate::worker::Worker;
+use rustix::io::Errno;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+
+/// Pause when the system has no descriptor or memory left: accepting again at once would only burn the processor.
+const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
+
+/// A socket for a worker to accept on.
+#[derive(Debug)]
+pub struct Listen {
+    /// Name of the listener.
+    pub(super) name: Arc<str>,
+    /// The worker's own socket.
+    pub(super) socket: std::net::TcpListener,
+    /// Counters of the listener.
+    pub(super) stats: Arc<Sharded<ListenerStats>>,
+    /// Turns true (or loses its sender) when the listener is removed.
+    pub(super) removed: watch::Receiver<bool>,
+}
+
+/// Accepts until the listener is removed or the worker drains; then takes in what the kernel has queued, closes the socket,
+/// and asks the connections to finish.
+pub(super) async fn accept(worker: Rc<Worker>, mut listen: Listen) {
+    let drain = worker.drain.child();
+    let listener = match TcpListener::from_std(listen.socket) {
+        Ok(listener) => listener,
+        Err(error) => {
+            tracing::error!(listener = &*listen.name, error = %error, "listening socket cannot be used");
+            return;
+        }
+    };
+    let scene = Scene { worker: &worker, name: &listen.name, stats: &listen.stats, drain: &drain };
+    let watch = drain.watch();
+    let mut ended = pin!(async {
+        tokio::select! {
+            () = watch.draining() => {}
+            // A lost sender means that the proxy is gone: the same as removal.
+            _ = listen.removed.wait_for(|removed| *removed) => {}
+        }
+    });
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            accepted = listener.accept() => accepted,
+            () = &mut ended => break,
+        };
+        match accepted {
+            Ok((tcp, peer)) => scene.take(tcp, peer),
+            Err(error) => scene.failed(&error).await,
+        }
+    }
+    // Their handshake with the kernel is done: closing the socket now would reset them.
+    let mut cx = Context::from_waker(Waker::noop());
+    while let Poll::Ready(Ok((tcp, peer))) = listener.poll_accept(&mut cx) {
+        scene.take(tcp, peer);
+    }
+    drop(listener);
+    drain.start();
+}
+
+struct Scene<'a> {
+    worker: &'a Rc<Worker>,
+    name: &'a Arc<str>,
+    stats: &'a Arc<Sharded<ListenerStats>>,
+    drain: &'a DrainNode,
+}
+
+impl Scene<'_> {
+    /// Starts a task for a connection, or closes it when too many are open.
+    fn take(&self, tcp: TcpStream, peer: SocketAddr) {
+        let shared = &self.worker.shared;
+        if shared.connections.load(Ordering::Relaxed) >= shared.connections_max {
+            self.stats.at(self.worker.id).downstream_global_cx_overflow.inc();
+            return;
+        }
+        let accepted = Accepted::new(
+            self.worker,
+            self.name.clone(),
+            self.stats.clone(),
+            tcp,
+            peer,
+            self.drain.watch(),
+        );
+        self.worker.jobs.spawn(serve(self.worker.clone(), accepted));
+    }
+
+    async fn failed(&self, error: &io::Error) {
+        self.stats.at(self.worker.id).downstream_accept_error.inc();
+        let exhausted = Errno::from_io_error(error)
+            .is_some_and(|errno| matches!(errno, Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM));
+        if exhausted {
+            tracing::warn!(listener = &**self.name, error = %error, "accept failed, pausing");
+            self.worker.wheel.sleep(EXHAUSTED_PAUSE).await;
+        }
+        // Anything else concerns one connection that is gone already.
+    }
+}

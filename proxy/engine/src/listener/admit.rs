@@ -1,0 +1,203 @@
+//! Finding out what a connection is and whether it may come in: first bytes, chain, TLS, network authorization.
+
+use super::connection::{Accepted, Books};
+use super::detect::{Detected, detect};
+use super::hello::Hello;
+use super::{ConnFacts, reconsider};
+use crate::identity::negotiated;
+use crate::io::{Buf, Io, TlsFacts};
+use crate::live::{LiveChainRef, LiveListener};
+use crate::telemetry::ListenerStats;
+use crate::worker::Worker;
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use tokio::net::TcpStream;
+
+/// How long a client may take for its ClientHello where the configuration does not ask for inspection.
+const HELLO_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// A connection that came in.
+pub(super) struct Admitted {
+    pub(super) io: Rc<Io>,
+    pub(super) facts: Rc<ConnFacts>,
+    pub(super) chain: LiveChainRef,
+    pub(super) books: Books,
+}
+
+/// What the first bytes said.
+struct Beginning {
+    transport_protocol: &'static str,
+    hello: Hello,
+    prefix: Option<Buf>,
+}
+
+/// `None`: it did not come in, has been counted, and is closed.
+pub(super) async fn admit(worker: &Rc<Worker>, accepted: Accepted) -> Option<Admitted> {
+    let Accepted { id, listener: name, mut tcp, peer, books, .. } = accepted;
+    let live = worker.live();
+    let listener = live.listeners.get(&name)?.clone();
+    drop(live);
+    let local = tcp.local_addr().ok()?;
+    // Without it small answers wait for the client's delayed acknowledgement.
+    tcp.set_nodelay(true).ok()?;
+    let beginning = begin(worker, &listener, &mut tcp, books.stats()).await?;
+    let mut facts = ConnFacts {
+        id,
+        peer,
+        local,
+        listener: name,
+        chain: "".into(),
+        server_name: beginning.hello.server_name.map(Arc::from),
+        transport_protocol: beginning.transport_protocol,
+        offered_alpn: beginning.hello.alpn,
+        tls: None,
+        principal: "".into(),
+    };
+    let Some(chain) =
+        reconsider::choose(&listener.listener, &facts).and_then(|chosen| listener.chain(chosen)).cloned()
+    else {
+        books.stats().no_filter_chain_match.inc();
+        tracing::debug!(listener = &*facts.listener, peer = %facts.peer, "no filter chain matches");
+        return None;
+    };
+    facts.chain = chain.name.clone();
+    let io = secure(worker, &chain, tcp, beginning.prefix, &mut facts, books.stats()).await?;
+    if !super::network_rbac::allows(&chain, &facts, books.stats()) {
+        return None;
+    }
+    Some(Admitted { io: Rc::new(io), facts: Rc::new(facts), chain, books })
+}
+
+/// Looks at the first bytes where a chain needs that.
+async fn begin(
+    worker: &Rc<Worker>,
+    listener: &LiveListener,
+    tcp: &mut TcpStream,
+    stats: &ListenerStats,
+) -> Option<Beginning> {
+    let plain =
+        |prefix| Beginning { transport_protocol: "raw_buffer", hello: Hello::default(), prefix };
+    let has_tls = listener.chains.iter().any(|chain| chain.tls.is_some());
+    if !listener.inspect && !has_tls {
+        return Some(plain(None));
+    }
+    let config = &listener.listener.config;
+    let limit = if listener.inspect { config.listener_filters_timeout } else { Some(HELLO_TIMEOUT) };
+    stats.downstream_pre_cx_active.inc();
+    let mut buf: Option<Buf> = None;
+    let detected = worker
+        .wheel
+        .timeout(limit, async {
+            // No buffer before the first byte.
+            tcp.readable().await?;
+            detect(tcp, buf.insert(worker.buffers.take())).await
+        })
+        .await;
+    stats.downstream_pre_cx_active.dec();
+    match detected {
+        Some(Ok(Detected::Tls(hello))) => {
+            Some(Beginning { transport_protocol: "tls", hello, prefix: buf })
+        }
+        Some(Ok(Detected::Plain)) => Some(plain(buf)),
+        // The TLS library says what is wrong with it, by an alert.
+        Some(Ok(Detected::Malformed)) if !listener.inspect => {
+            Some(Beginning { transport_protocol: "tls", hello: Hello::default(), prefix: buf })
+        }
+        Some(Ok(Detected::Malformed)) => {
+            stats.downstream_listener_filter_error.inc();
+            None
+        }
+        Some(Ok(Detected::Closed) | Err(_)) => {
+            stats.downstream_listener_filter_remote_close.inc();
+            None
+        }
+        None => {
+            stats.downstream_pre_cx_timeout.inc();
+            let go_on = listener.inspect && config.continue_on_listener_filters_timeout;
+            go_on.then(|| plain(buf))
+        }
+    }
+}
+
+/// Terminates TLS where the chain has it. Never goes on without.
+async fn secure(
+    worker: &Rc<Worker>,
+    chain: &LiveChainRef,
+    tcp: TcpStream,
+    prefix: Option<Buf>,
+    facts: &mut ConnFacts,
+    stats: &ListenerStats,
+) -> Option<Io> {
+    let buffers = worker.buffers.clone();
+    let Some(tls) = &chain.tls else { return Io::plain(tcp, prefix, buffers).ok() };
+    let Some(config) = tls.config(&facts.offered_alpn) else {
+        stats.ssl_secret_missing.inc();
+        tracing::debug!(listener = &*facts.listener, missing = ?tls.missing(), "secret has not arrived");
+        return None;
+    };
+    let connection = match rustls::ServerConnection::new(config.clone()) {
+        Ok(connection) => connection,
+        Err(error) => {
+            stats.ssl_connection_error.inc();
+            tracing::error!(listener = &*facts.listener, error = %error, "tls cannot begin");
+            return None;
+        }
+    };
+    let io = Io::tls(tcp, prefix, buffers, connection.into()).ok()?;
+    let limit = Some(chain.chain.config.transport_socket_connect_timeout);
+    match worker.wheel.timeout(limit, io.handshake()).await {
+        None => {
+            stats.downstream_cx_transport_socket_connect_timeout.inc();
+            return None;
+        }
+        Some(Err(error)) => {
+            count_failure(stats, &error);
+            tracing::debug!(listener = &*facts.listener, peer = %facts.peer, error = %error, "tls handshake failed");
+            return None;
+        }
+        Some(Ok(())) => {}
+    }
+    let sni = facts.server_name.clone();
+    let agreed = io.with_tls(|connection| negotiated(connection, tls.verifies_clients(), sni))?;
+    if agreed.resumed && is_over(&agreed) {
+        // The chain was verified when the session was made; it may have expired since.
+        stats.ssl_fail_verify_error.inc();
+        return None;
+    }
+    stats.ssl_handshake.inc();
+    if agreed.resumed {
+        stats.ssl_session_reused.inc();
+    }
+    match &agreed.peer {
+        None => stats.ssl_no_certificate.inc(),
+        Some(peer) => {
+            if let Some(uri) = peer.uri_sans.first() {
+                facts.principal = uri.as_str().into();
+            }
+        }
+    }
+    let agreed = Arc::new(agreed);
+    io.set_tls_facts(agreed.clone());
+    facts.tls = Some(agreed);
+    Some(io)
+}
+
+fn is_over(facts: &TlsFacts) -> bool {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    facts.peer.as_ref().is_some_and(|peer| i64::try_from(now).map_or(true, |now| now > peer.not_after))
+}
+
+fn count_failure(stats: &ListenerStats, error: &io::Error) {
+    use rustls::{CertificateError, Error};
+    match error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) {
+        Some(Error::NoCertificatesPresented) => stats.ssl_fail_verify_no_cert.inc(),
+        Some(Error::InvalidCertificate(CertificateError::ApplicationVerificationFailure)) => {
+            stats.ssl_fail_verify_san.inc();
+        }
+        Some(Error::InvalidCertificate(_)) => stats.ssl_fail_verify_error.inc(),
+        _ => stats.ssl_connection_error.inc(),
+    }
+}
+

@@ -1,0 +1,86 @@
+//! One accepted connection, from the kernel to whatever its chain does with it.
+
+use super::admit::admit;
+use crate::drain::DrainWatch;
+use crate::http;
+use crate::tcp;
+use crate::telemetry::{ListenerStats, Sharded};
+use crate::worker::Worker;
+use outrigger_traffic::listener::Terminal;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use tokio::net::TcpStream;
+use tokio::time::Instant;
+
+/// A connection that nothing is known of yet.
+pub(super) struct Accepted {
+    pub(super) id: u64,
+    pub(super) listener: Arc<str>,
+    pub(super) tcp: TcpStream,
+    pub(super) peer: SocketAddr,
+    pub(super) drain: DrainWatch,
+    pub(super) books: Books,
+}
+
+impl Accepted {
+    pub(super) fn new(
+        worker: &Rc<Worker>,
+        listener: Arc<str>,
+        stats: Arc<Sharded<ListenerStats>>,
+        tcp: TcpStream,
+        peer: SocketAddr,
+        drain: DrainWatch,
+    ) -> Self {
+        let id = worker.shared.next_connection_id();
+        Self { id, listener, tcp, peer, drain, books: Books::open(worker.clone(), stats) }
+    }
+}
+
+/// Counts a connection while it is open.
+pub(super) struct Books {
+    worker: Rc<Worker>,
+    stats: Arc<Sharded<ListenerStats>>,
+    since: Instant,
+}
+
+impl Books {
+    fn open(worker: Rc<Worker>, stats: Arc<Sharded<ListenerStats>>) -> Self {
+        worker.connections.set(worker.connections.get() + 1);
+        worker.shared.connections.fetch_add(1, Ordering::Relaxed);
+        let own = stats.at(worker.id);
+        own.downstream_cx_total.inc();
+        own.downstream_cx_active.inc();
+        Self { worker, stats, since: Instant::now() }
+    }
+
+    /// The counters of the listener.
+    pub(super) fn stats(&self) -> &ListenerStats {
+        self.stats.at(self.worker.id)
+    }
+}
+
+impl Drop for Books {
+    fn drop(&mut self) {
+        self.worker.connections.set(self.worker.connections.get().saturating_sub(1));
+        self.worker.shared.connections.fetch_sub(1, Ordering::Relaxed);
+        let own = self.stats();
+        own.downstream_cx_active.dec();
+        own.downstream_cx_destroy.inc();
+        own.downstream_cx_length.record(self.since.elapsed());
+    }
+}
+
+/// Serves a connection to its end.
+pub(super) async fn serve(worker: Rc<Worker>, accepted: Accepted) {
+    let drain = accepted.drain.clone();
+    // Boxed: this state is large and gone before the connection is served.
+    let Some(admitted) = Box::pin(admit(&worker, accepted)).await else { return };
+    let super::admit::Admitted { io, facts, chain, books } = admitted;
+    match &chain.chain.terminal {
+        Terminal::Http(_) => http::serve_connection(worker, io, facts, chain, drain).await,
+        Terminal::Tcp(_) => tcp::forward(worker, io, facts, chain).await,
+    }
+    drop(books);
+}

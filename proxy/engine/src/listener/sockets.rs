@@ -1,0 +1,121 @@
+//! The listening sockets of a proxy, kept in step with the configuration. Lives on the control thread.
+//!
+//! A change has two steps around the swap of [`crate::live::Live`]: [`Listeners::prepare`] binds what is new, which may
+//! fail, while nothing has changed yet; [`Listeners::commit`] gives the new sockets to the workers and removes the old
+//! ones. Connections that arrive in between wait in the kernel's queue.
+
+use super::accept::Listen;
+use super::bind::{Bound, bind};
+use crate::telemetry::{ListenerStats, Sharded};
+use outrigger_traffic::config;
+use outrigger_traffic::config::ConfigError;
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use tokio::sync::{mpsc, watch};
+
+/// The open sockets by listener name and configured address.
+#[derive(Debug)]
+pub struct Listeners {
+    open: HashMap<(Arc<str>, SocketAddr), Open>,
+    /// One per worker. Holds at most one entry per listener address that was added and not yet taken over.
+    workers: Vec<mpsc::UnboundedSender<Listen>>,
+}
+
+#[derive(Debug)]
+struct Open {
+    local: SocketAddr,
+    backlog: u32,
+    removed: watch::Sender<bool>,
+}
+
+/// Sockets that are bound and not yet in use; dropping it closes them.
+#[derive(Debug)]
+pub struct Prepared(Vec<(Arc<str>, SocketAddr, u32, Bound)>);
+
+impl Listeners {
+    /// No socket yet; `workers` take what is added.
+    pub fn new(workers: Vec<mpsc::UnboundedSender<Listen>>) -> Self {
+        Self { open: HashMap::new(), workers }
+    }
+
+    /// Binds the addresses that are not open yet.
+    ///
+    /// *Errors*: every address that cannot be bound, as `listener/NAME`. Those that can are in the first part all the same,
+    /// so that a caller may go on without the others.
+    pub fn prepare(&self, wanted: &[config::Listener]) -> (Prepared, Vec<ConfigError>) {
+        let mut new = Vec::new();
+        let mut errors = Vec::new();
+        for listener in wanted {
+            for (i, address) in addresses(listener).enumerate() {
+                let key: (Arc<str>, SocketAddr) = (listener.name.as_str().into(), address);
+                if self.open.get(&key).is_some_and(|open| open.backlog == listener.tcp_backlog_size) {
+                    continue;
+                }
+                let shared = self.open.values().any(|open| open.local == address)
+                    || new.iter().any(|(_, _, _, bound): &(_, _, _, Bound)| bound.local == address);
+                match bind(address, listener.tcp_backlog_size, self.workers.len(), shared) {
+                    Ok(bound) => new.push((key.0, key.1, listener.tcp_backlog_size, bound)),
+                    Err(error) => {
+                        let path = match i {
+                            0 => "address".to_owned(),
+                            n => format!("additional_addresses[{}]", n - 1),
+                        };
+                        let resource = format!("listener/{}", listener.name);
+                        errors.push(ConfigError::new(resource, path, format!("cannot bind {address}: {error}")));
+                    }
+                }
+            }
+        }
+        (Prepared(new), errors)
+    }
+
+    /// Puts prepared sockets to use and removes those that no listener of `wanted` asks for. `stats` gives the counters of
+    /// a listener by name.
+    pub fn commit(
+        &mut self,
+        prepared: Prepared,
+        wanted: &[config::Listener],
+        stats: impl Fn(&str) -> Option<Arc<Sharded<ListenerStats>>>,
+    ) {
+        for (name, address, backlog, bound) in prepared.0 {
+            let Some(stats) = stats(&name) else { continue };
+            let (removed, watch) = watch::channel(false);
+            tracing::info!(listener = &*name, address = %bound.local, "listening");
+            for (worker, socket) in self.workers.iter().zip(bound.sockets) {
+                let listen =
+                    Listen { name: name.clone(), socket, stats: stats.clone(), removed: watch.clone() };
+                // A worker that is gone takes the proxy with it; nothing to do here.
+                let _ = worker.send(listen);
+            }
+            let open = Open { local: bound.local, backlog, removed };
+            if let Some(old) = self.open.insert((name, address), open) {
+                let _ = old.removed.send(true);
+            }
+        }
+        self.open.retain(|(name, address), open| {
+            let keep = wanted.iter().any(|l| l.name == **name && addresses(l).any(|a| a == *address));
+            if !keep {
+                tracing::info!(listener = &**name, address = %open.local, "removed");
+                let _ = open.removed.send(true);
+            }
+            keep
+        });
+    }
+
+    /// The bound addresses of a listener, in no order; a port 0 shows as the port it became.
+    pub fn local_addrs(&self, name: &str) -> Vec<SocketAddr> {
+        let mut all: Vec<_> = self.open.iter().filter(|((n, _), _)| **n == *name).map(|(_, o)| o.local).collect();
+        all.sort();
+        all
+    }
+
+    /// All bound addresses with the name of their listener.
+    pub fn all(&self) -> impl Iterator<Item = (&str, SocketAddr)> {
+        self.open.iter().map(|((name, _), open)| (&**name, open.local))
+    }
+}
+
+fn addresses(listener: &config::Listener) -> impl Iterator<Item = SocketAddr> + '_ {
+    std::iter::once(listener.address).chain(listener.additional_addresses.iter().copied())
+}

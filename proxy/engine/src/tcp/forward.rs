@@ -1,0 +1,240 @@
+//! The TCP proxy filter: one downstream connection, one host.
+
+use super::{CopyEnd, Progress, Side, copy_both};
+use crate::io::Io;
+use crate::listener::ConnFacts;
+use crate::live::{LiveChainRef, LiveCluster, LiveRef};
+use crate::telemetry::{
+    self, ConnectionRecord, Raised, ResponseFlags, TcpStats, Timeline, UpstreamFacts,
+};
+use crate::upstream::{ConnectError, ConnectOptions, connect};
+use crate::worker::Worker;
+use outrigger_traffic::balance::PickContext;
+use outrigger_traffic::breaker::Permit;
+use outrigger_traffic::cluster::{Host, HostId};
+use outrigger_traffic::config::TcpProxy;
+use outrigger_traffic::listener::{TcpChain, Terminal};
+use outrigger_traffic::outcome::Outcome;
+use outrigger_traffic::view::NoFields;
+use outrigger_wire::Version;
+use smallvec::SmallVec;
+use std::rc::Rc;
+use std::sync::Arc;
+use tokio::time::Instant;
+
+/// Picks made in search of a host that was not tried before.
+const PICKS_MAX: u32 = 5;
+
+/// A connection to a host and what must be given back when it ends.
+struct Upstream {
+    io: Rc<Io>,
+    host: Arc<Host>,
+    _permit: Permit,
+    _open: outrigger_traffic::cluster::OpenConnection,
+    _busy: outrigger_traffic::cluster::InFlight,
+    _active: Raised<telemetry::ClusterStats>,
+}
+
+/// What is known at the end, for the books.
+#[derive(Default)]
+struct Outline {
+    flags: ResponseFlags,
+    cluster: Option<Arc<LiveCluster>>,
+    upstream: Option<UpstreamFacts>,
+    attempts: u32,
+}
+
+/// Serves a connection whose chain ends in a TCP proxy, to its end.
+///
+/// *Cancel safety*: dropping it drops both connections; the connection is then not logged.
+pub async fn forward(worker: Rc<Worker>, io: Rc<Io>, facts: Rc<ConnFacts>, chain: LiveChainRef) {
+    let Terminal::Tcp(tcp) = &chain.chain.terminal else { return };
+    let stats = chain.tcp_stats.at(worker.id);
+    stats.downstream_cx_total.inc();
+    let active = Raised::new(chain.tcp_stats.clone(), worker.id, |stats| &stats.downstream_cx_active);
+    let mut timeline = Timeline::starting(Instant::now());
+    let mut outline = Outline::default();
+    let progress = Progress::default();
+    let upstream = reach(&worker, tcp, stats, &mut outline, &facts).await;
+    let opened = upstream.is_some();
+    if let Some(upstream) = &upstream {
+        timeline.upstream_start = Some(Instant::now());
+        telemetry::begin_connection(&worker, &record(&facts, &chain, &outline, &timeline, &progress));
+        run(&worker, &tcp.config, &io, upstream, &progress, &mut outline, stats).await;
+        if let Some(cluster) = &outline.cluster {
+            let stats = cluster.stats.at(worker.id);
+            stats.upstream_cx_rx_bytes_total.add(progress.b_to_a.get());
+            stats.upstream_cx_tx_bytes_total.add(progress.a_to_b.get());
+            stats.upstream_cx_destroy.inc();
+        }
+    }
+    stats.downstream_cx_rx_bytes_total.add(progress.a_to_b.get());
+    stats.downstream_cx_tx_bytes_total.add(progress.b_to_a.get());
+    timeline.end = Some(Instant::now());
+    drop((upstream, active));
+    telemetry::finish_connection(&worker, &record(&facts, &chain, &outline, &timeline, &progress), opened);
+}
+
+fn record<'a>(
+    facts: &'a ConnFacts,
+    chain: &'a LiveChainRef,
+    outline: &'a Outline,
+    timeline: &'a Timeline,
+    progress: &Progress,
+) -> ConnectionRecord<'a> {
+    ConnectionRecord {
+        connection: facts,
+        chain,
+        flags: outline.flags,
+        cluster: outline.cluster.as_ref(),
+        upstream: outline.upstream.as_ref(),
+        attempts: outline.attempts,
+        timeline,
+        received_bytes: progress.a_to_b.get(),
+        sent_bytes: progress.b_to_a.get(),
+    }
+}
+
+/// Finds a cluster and connects to one of its hosts, within the attempts allowed. `None`: `outline` says why.
+async fn reach(
+    worker: &Rc<Worker>,
+    tcp: &TcpChain,
+    stats: &TcpStats,
+    outline: &mut Outline,
+    facts: &ConnFacts,
+) -> Option<Upstream> {
+    let live: LiveRef = worker.live();
+    let chosen = tcp.choice.choose(&live.snapshot, &NoFields, worker.draw());
+    let Some(cluster) = chosen.and_then(|(id, _)| live.cluster(id)).cloned() else {
+        stats.downstream_cx_no_route.inc();
+        outline.flags = ResponseFlags::NO_CLUSTER;
+        tracing::debug!(listener = &*facts.listener, "the cluster of a tcp proxy does not exist");
+        return None;
+    };
+    drop(live);
+    outline.cluster = Some(cluster.clone());
+    let mut tried: SmallVec<[HostId; 4]> = SmallVec::new();
+    let attempts_max = tcp.config.max_connect_attempts.max(1);
+    while outline.attempts < attempts_max {
+        let host = pick(worker, &cluster, &tried, outline)?;
+        let Ok(permit) = cluster.cluster.breaker(false).try_connection() else {
+            cluster.stats.at(worker.id).upstream_cx_overflow.inc();
+            outline.flags = ResponseFlags::UPSTREAM_OVERFLOW;
+            return None;
+        };
+        outline.attempts += 1;
+        match connect(worker, &cluster, &host, ConnectOptions::default()).await {
+            Ok(io) => {
+                report(worker, &cluster, &host, Outcome::Connected);
+                outline.flags = ResponseFlags::NONE;
+                outline.upstream = Some(upstream_facts(&host, Some(&io), String::new()));
+                cluster.stats.at(worker.id).upstream_cx_total.inc();
+                return Some(Upstream {
+                    _permit: permit,
+                    _open: host.open_connection(),
+                    _busy: host.start_request(),
+                    _active: Raised::new(cluster.stats.clone(), worker.id, |stats| &stats.upstream_cx_active),
+                    host,
+                    io,
+                });
+            }
+            Err(error) => {
+                failed(worker, &cluster, &host, &error, outline, facts);
+                tried.push(host.id);
+            }
+        }
+    }
+    if attempts_max > 1 {
+        outline.flags = outline.flags | ResponseFlags::UPSTREAM_RETRY_LIMIT;
+    }
+    cluster.stats.at(worker.id).upstream_cx_connect_attempts_exceeded.inc();
+    None
+}
+
+fn pick(
+    worker: &Worker,
+    cluster: &LiveCluster,
+    tried: &[HostId],
+    outline: &mut Outline,
+) -> Option<Arc<Host>> {
+    let mut draw = || worker.draw();
+    let mut context = PickContext {
+        avoid: tried,
+        attempts_max: PICKS_MAX,
+        ..PickContext::new(std::time::Instant::now(), &mut draw)
+    };
+    match cluster.cluster.pick(&mut context) {
+        Ok(host) => Some(host),
+        Err(_) => {
+            cluster.stats.at(worker.id).upstream_cx_none_healthy.inc();
+            outline.flags = ResponseFlags::NO_HEALTHY_UPSTREAM;
+            None
+        }
+    }
+}
+
+fn failed(
+    worker: &Worker,
+    cluster: &LiveCluster,
+    host: &Arc<Host>,
+    error: &ConnectError,
+    outline: &mut Outline,
+    facts: &ConnFacts,
+) {
+    report(worker, cluster, host, Outcome::ConnectFailed);
+    outline.flags = ResponseFlags::UPSTREAM_CONNECTION_FAILURE;
+    outline.upstream = Some(upstream_facts(host, None, error.to_string()));
+    tracing::debug!(
+        listener = &*facts.listener,
+        cluster = &*cluster.name,
+        endpoint = %host.address,
+        error = %error,
+        "connection to a host failed"
+    );
+}
+
+fn report(worker: &Worker, cluster: &LiveCluster, host: &Host, outcome: Outcome) {
+    cluster.cluster.report(host, outcome, std::time::Instant::now(), worker.draw_u32());
+}
+
+fn upstream_facts(host: &Arc<Host>, io: Option<&Rc<Io>>, failure: String) -> UpstreamFacts {
+    UpstreamFacts {
+        host: host.clone(),
+        local: io.map(|io| io.local_addr()),
+        tls: io.and_then(|io| io.tls_facts()),
+        protocol: Version::Http11,
+        failure,
+    }
+}
+
+/// Copies until it is over, and says why it was.
+async fn run(
+    worker: &Rc<Worker>,
+    config: &TcpProxy,
+    io: &Io,
+    upstream: &Upstream,
+    progress: &Progress,
+    outline: &mut Outline,
+    stats: &TcpStats,
+) {
+    let copying = copy_both(worker, io, &upstream.io, config.idle_timeout, progress);
+    let end = worker.wheel.timeout(config.max_downstream_connection_duration, copying).await;
+    match end {
+        None => {
+            stats.max_downstream_connection_duration.inc();
+            outline.flags = ResponseFlags::DURATION_TIMEOUT;
+        }
+        Some(CopyEnd::Finished) => {}
+        Some(CopyEnd::Idle) => {
+            stats.idle_timeout.inc();
+            outline.flags = ResponseFlags::STREAM_IDLE_TIMEOUT;
+        }
+        Some(CopyEnd::Failed(Side::A, _)) => outline.flags = ResponseFlags::DOWNSTREAM_TERMINATION,
+        Some(CopyEnd::Failed(Side::B, _)) => {
+            outline.flags = ResponseFlags::UPSTREAM_TERMINATION;
+            if let Some(cluster) = &outline.cluster {
+                report(worker, cluster, &upstream.host, Outcome::Reset);
+            }
+        }
+    }
+}
