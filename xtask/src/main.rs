@@ -1,1 +1,35 @@
-fn main() {}
+//! Development tasks: `cargo demo`, `cargo xtask deps`, `cargo xtask peers`, `cargo xtask images`.
+
+#![allow(unreachable_pub, reason = "a binary has no outside; `pub` marks what a file offers to its siblings")]
+
+mod demo;
+mod deps;
+
+use std::process::ExitCode;
+
+const USAGE: &str = "\
+usage: cargo xtask VERB
+
+  demo [--check] [--profile NAME]   the mesh on loopback, with load; --check runs the whole story and judges it
+  deps                              the dependency arrows between crates, and what may not come in
+";
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let result = match args.first().map(String::as_str) {
+        Some("demo") => demo::run(args.get(1..).unwrap_or_default()),
+        Some("demo-service") => demo::service::run(args.get(1..).unwrap_or_default()),
+        Some("deps") => deps::check(),
+        _ => {
+            eprint!("{USAGE}");
+            return ExitCode::from(2);
+        }
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
