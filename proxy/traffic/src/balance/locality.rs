@@ -1,0 +1,329 @@
+//! Priorities and localities: where traffic goes when hosts fail.
+//!
+//! Each priority is credited with more health than it has (overprovisioning, 140 %), so that a few lost hosts do not
+//! move traffic; what a priority lacks goes to the next one. Where too few hosts of a priority are healthy and no other
+//! priority makes up for it, all of its hosts are used (panic): overloading the few would lose them as well.
+//! Source: Envoy: load balancing, "priority levels", "degraded endpoints", "panic threshold", "locality weighted".
+
+use super::weights::Weights;
+use super::{PickContext, PickError, Picker, below, builtin};
+use crate::cluster::Host;
+use crate::config::{self, LocalityLb};
+use smallvec::SmallVec;
+use std::sync::Arc;
+
+/// Percent of health credited when endpoints do not say: Envoy's default.
+const OVERPROVISIONING_DEFAULT: u32 = 140;
+
+/// The hosts of a cluster and everything precomputed about them. Immutable.
+#[derive(Debug)]
+pub struct HostSet {
+    hosts: Box<[Arc<Host>]>,
+    priorities: Box<[Priority]>,
+    /// Percent of traffic by priority; sums to 100 unless there is no host at all.
+    healthy_load: SmallVec<[u32; 4]>,
+    degraded_load: SmallVec<[u32; 4]>,
+}
+
+#[derive(Debug)]
+struct Priority {
+    panic: bool,
+    healthy: Arc<Tier>,
+    degraded: Arc<Tier>,
+    all: Arc<Tier>,
+}
+
+/// Hosts among which a policy picks.
+#[derive(Debug)]
+struct Tier {
+    whole: Group,
+    /// Weighted localities: by effective weight.
+    localities: Option<(Weights, Box<[Group]>)>,
+}
+
+#[derive(Debug)]
+struct Group {
+    hosts: Box<[Arc<Host>]>,
+    picker: Arc<dyn Picker>,
+}
+
+/// What is needed to build tiers.
+struct Building<'a> {
+    config: &'a config::Cluster,
+    endpoints: &'a config::Endpoints,
+    overprovisioning: u64,
+    seed: u64,
+}
+
+impl HostSet {
+    /// Precomputes everything from the present health of `hosts`, which stand in the order of `endpoints`.
+    pub(crate) fn new(
+        config: &config::Cluster,
+        endpoints: &config::Endpoints,
+        hosts: Vec<Arc<Host>>,
+        previous: Option<&Self>,
+    ) -> Self {
+        let overprovisioning = endpoints.overprovisioning_factor.unwrap_or(OVERPROVISIONING_DEFAULT).into();
+        // Where round robin starts: differs by process and by set, costs no argument. Not a source of secrets.
+        let seed = seed_of(&hosts, previous);
+        let building = Building { config, endpoints, overprovisioning, seed };
+        let count = hosts.iter().map(|h| h.priority as usize + 1).max().unwrap_or(0);
+        let mut groups: Vec<Vec<Arc<Host>>> = vec![Vec::new(); count];
+        for host in &hosts {
+            if let Some(group) = groups.get_mut(host.priority as usize) {
+                group.push(host.clone());
+            }
+        }
+        let tallies: Vec<Tally> = groups.iter().map(|g| Tally::of(g)).collect();
+        let plan = LoadPlan::new(&tallies, overprovisioning, config.healthy_panic_threshold.millionths());
+        let priorities = groups
+            .iter()
+            .enumerate()
+            .map(|(i, g)| building.priority(i as u32, g, plan.panic.get(i) == Some(&true)));
+        Self {
+            priorities: priorities.collect(),
+            hosts: hosts.into(),
+            healthy_load: plan.healthy,
+            degraded_load: plan.degraded,
+        }
+    }
+
+    /// The same hosts, judged anew.
+    pub(crate) fn refreshed(&self, config: &config::Cluster, endpoints: &config::Endpoints) -> Self {
+        Self::new(config, endpoints, self.hosts.to_vec(), Some(self))
+    }
+
+    /// All hosts, in the order of the endpoints.
+    pub fn hosts(&self) -> &[Arc<Host>] {
+        &self.hosts
+    }
+
+    /// Whether the first priority uses all of its hosts because too few are healthy (`lb_healthy_panic`).
+    pub fn is_panicking(&self) -> bool {
+        self.priorities.iter().any(|p| p.panic)
+    }
+
+    /// Hosts that may be picked in ordinary times (`membership_healthy`).
+    pub fn healthy_count(&self) -> usize {
+        self.hosts.iter().filter(|h| h.is_healthy()).count()
+    }
+
+    /// Hosts of the second choice (`membership_degraded`).
+    pub fn degraded_count(&self) -> usize {
+        self.hosts.iter().filter(|h| h.is_degraded()).count()
+    }
+
+    /// Picks a host.
+    ///
+    /// # Errors
+    /// There is none, or none that may be used.
+    pub fn pick(&self, context: &mut PickContext<'_>) -> Result<Arc<Host>, PickError> {
+        if self.hosts.is_empty() {
+            return Err(PickError::NoHosts);
+        }
+        let mut last = None;
+        for _ in 0..context.attempts_max.max(1) {
+            let host = self.pick_once(context).ok_or(PickError::NoHealthy)?;
+            if !context.avoid.contains(&host.id) {
+                return Ok(host.clone());
+            }
+            last = Some(host);
+        }
+        last.cloned().ok_or(PickError::NoHealthy)
+    }
+
+    fn pick_once(&self, context: &mut PickContext<'_>) -> Option<&Arc<Host>> {
+        let (priority, degraded) = match &*self.priorities {
+            // One priority is the rule: everything goes there, and only health must be looked at.
+            [only] if self.degraded_load.first() == Some(&0) => (only, false),
+            _ => {
+                let draw = (context.draw)();
+                self.priority_of(below(draw, 100) as u32)?
+            }
+        };
+        let tier = match (priority.panic, degraded) {
+            (true, _) => return priority.all.whole.pick(context),
+            (false, false) => &priority.healthy,
+            (false, true) => &priority.degraded,
+        };
+        tier.pick(context)
+    }
+
+    fn priority_of(&self, mut percent: u32) -> Option<(&Priority, bool)> {
+        for (degraded, loads) in [(false, &self.healthy_load), (true, &self.degraded_load)] {
+            for (priority, load) in self.priorities.iter().zip(loads) {
+                match percent.checked_sub(*load) {
+                    None => return Some((priority, degraded)),
+                    Some(rest) => percent = rest,
+                }
+            }
+        }
+        None
+    }
+}
+
+fn seed_of(hosts: &[Arc<Host>], previous: Option<&HostSet>) -> u64 {
+    use std::hash::BuildHasher;
+    let old = previous.map_or(0, |p| std::ptr::from_ref(p) as usize);
+    foldhash::fast::RandomState::default().hash_one((old, hosts.len(), hosts.first().map(|h| h.id)))
+}
+
+impl Tier {
+    fn pick(&self, context: &mut PickContext<'_>) -> Option<&Arc<Host>> {
+        if let Some((weights, groups)) = &self.localities
+            && let Some(at) = weights.position((context.draw)())
+            && let Some(group) = groups.get(at)
+        {
+            return group.pick(context);
+        }
+        self.whole.pick(context)
+    }
+}
+
+impl Group {
+    fn pick(&self, context: &mut PickContext<'_>) -> Option<&Arc<Host>> {
+        let at = self.picker.pick(&self.hosts, context)?;
+        self.hosts.get(at)
+    }
+}
+
+impl Building<'_> {
+    fn priority(&self, number: u32, all: &[Arc<Host>], panic: bool) -> Priority {
+        let of =
+            |keep: fn(&Host) -> bool| -> Vec<Arc<Host>> { all.iter().filter(|h| keep(h)).cloned().collect() };
+        let whole = Arc::new(self.tier(number, all, all.to_vec(), |_| true, true));
+        let healthy = of(Host::is_healthy);
+        let healthy = if healthy.len() == all.len() && self.config.locality_lb == LocalityLb::None {
+            whole.clone()
+        } else {
+            Arc::new(self.tier(number, all, healthy, Host::is_healthy, false))
+        };
+        let degraded = Arc::new(self.tier(number, all, of(Host::is_degraded), Host::is_degraded, false));
+        Priority { panic, healthy, degraded, all: whole }
+    }
+
+    fn tier(
+        &self,
+        number: u32,
+        all: &[Arc<Host>],
+        hosts: Vec<Arc<Host>>,
+        keep: fn(&Host) -> bool,
+        is_panic: bool,
+    ) -> Tier {
+        let localities = match self.config.locality_lb {
+            LocalityLb::Weighted if !is_panic => self.localities(number, all, keep),
+            LocalityLb::Weighted | LocalityLb::None => None,
+        };
+        Tier { whole: self.group(hosts), localities }
+    }
+
+    /// Localities by weight × min(1, overprovisioning × share of usable hosts); `None` where none has weight.
+    fn localities(
+        &self,
+        number: u32,
+        all: &[Arc<Host>],
+        keep: fn(&Host) -> bool,
+    ) -> Option<(Weights, Box<[Group]>)> {
+        let mut weights = Vec::new();
+        let mut groups = Vec::new();
+        for place in self.endpoints.localities.iter().filter(|l| l.priority == number) {
+            let of_place = || all.iter().filter(|h| *h.locality == place.locality);
+            let total = of_place().count() as u64;
+            let usable: Vec<_> = of_place().filter(|h| keep(h)).cloned().collect();
+            let weight = u64::from(place.weight.unwrap_or(0));
+            if weight == 0 || usable.is_empty() {
+                continue;
+            }
+            let percent = (self.overprovisioning * usable.len() as u64 / total.max(1)).min(100);
+            weights.push(weight * percent.max(1));
+            groups.push(self.group(usable));
+        }
+        if groups.is_empty() { None } else { Some((Weights::sums(weights.into_iter()), groups.into())) }
+    }
+
+    fn group(&self, hosts: Vec<Arc<Host>>) -> Group {
+        let picker = builtin(&self.config.lb_policy).build(&hosts, self.seed);
+        Group { hosts: hosts.into(), picker }
+    }
+}
+
+/// How many hosts of a priority are what.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Tally {
+    pub(super) hosts: u64,
+    pub(super) healthy: u64,
+    pub(super) degraded: u64,
+}
+
+impl Tally {
+    fn of(hosts: &[Arc<Host>]) -> Self {
+        Self {
+            hosts: hosts.len() as u64,
+            healthy: hosts.iter().filter(|h| h.is_healthy()).count() as u64,
+            degraded: hosts.iter().filter(|h| h.is_degraded()).count() as u64,
+        }
+    }
+}
+
+/// How traffic is shared among priorities.
+#[derive(Debug, Default)]
+pub(super) struct LoadPlan {
+    pub(super) healthy: SmallVec<[u32; 4]>,
+    pub(super) degraded: SmallVec<[u32; 4]>,
+    pub(super) panic: SmallVec<[bool; 4]>,
+}
+
+impl LoadPlan {
+    pub(super) fn new(tallies: &[Tally], overprovisioning: u64, panic_millionths: u32) -> Self {
+        let credit =
+            |count: u64, hosts: u64| (overprovisioning * count).checked_div(hosts).unwrap_or(0).min(100);
+        let healthy: SmallVec<[u64; 4]> = tallies.iter().map(|t| credit(t.healthy, t.hosts)).collect();
+        let degraded: SmallVec<[u64; 4]> = tallies.iter().map(|t| credit(t.degraded, t.hosts)).collect();
+        let total = (healthy.iter().sum::<u64>() + degraded.iter().sum::<u64>()).min(100);
+        let is_few = |t: &Tally| {
+            t.hosts > 0 && (t.healthy + t.degraded) * 1_000_000 < u64::from(panic_millionths) * t.hosts
+        };
+        // Whoever has enough health in all priorities together never panics.
+        let panic: SmallVec<[bool; 4]> = tallies.iter().map(|t| total < 100 && is_few(t)).collect();
+        let with_hosts = tallies.iter().zip(&panic).filter(|(t, _)| t.hosts > 0);
+        let all_panic = with_hosts.clone().count() > 0 && with_hosts.clone().all(|(_, p)| *p);
+        if all_panic {
+            return Self { healthy: by_hosts(tallies), degraded: tallies.iter().map(|_| 0).collect(), panic };
+        }
+        if total == 0 {
+            // Panic is switched off and nobody is healthy: everything goes to the first priority and fails there.
+            let first = tallies.iter().position(|t| t.hosts > 0).unwrap_or(0);
+            let healthy = (0..tallies.len()).map(|i| if i == first { 100 } else { 0 }).collect();
+            return Self { healthy, degraded: tallies.iter().map(|_| 0).collect(), panic };
+        }
+        let mut left = 100;
+        let mut share = |credits: &[u64]| -> SmallVec<[u32; 4]> {
+            credits
+                .iter()
+                .map(|c| {
+                    let load = (c * 100 / total).min(left);
+                    left -= load;
+                    load as u32
+                })
+                .collect()
+        };
+        let (mut healthy, mut degraded) = (share(&healthy), share(&degraded));
+        // What rounding left over goes to the first that takes traffic.
+        let first = healthy.iter_mut().chain(degraded.iter_mut()).find(|l| **l > 0);
+        if let Some(first) = first {
+            *first += left as u32;
+        }
+        Self { healthy, degraded, panic }
+    }
+}
+
+/// When every priority panics, traffic follows the number of hosts.
+fn by_hosts(tallies: &[Tally]) -> SmallVec<[u32; 4]> {
+    let total = tallies.iter().map(|t| t.hosts).sum::<u64>().max(1);
+    let mut loads: SmallVec<[u32; 4]> = tallies.iter().map(|t| (t.hosts * 100 / total) as u32).collect();
+    let left = 100 - loads.iter().sum::<u32>().min(100);
+    if let Some(first) = loads.iter_mut().find(|l| **l > 0) {
+        *first += left;
+    }
+    loads
+}

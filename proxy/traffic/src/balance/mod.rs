@@ -1,0 +1,80 @@
+//! Which host of a cluster takes a request.
+//!
+//! A pick goes down three steps: the priority ([`locality`] computes their load from their health), within it the
+//! locality where localities are weighted, and then a host by the cluster's policy. The policy is a [`Picker`], built
+//! by a [`BalancerFactory`] whenever the hosts or their health change; it sees only hosts that may be picked.
+//! To add a policy: one file with both traits, and one line in [`builtin`].
+
+mod least_request;
+pub mod locality;
+mod random;
+mod round_robin;
+mod weights;
+
+pub use locality::HostSet;
+
+use crate::cluster::{Host, HostId};
+use crate::config::LbPolicy;
+use std::fmt::Debug;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// What a pick may take into account.
+pub struct PickContext<'a> {
+    /// The time.
+    pub now: Instant,
+    /// Uniformly random numbers over all 64 bits.
+    pub draw: &'a mut dyn FnMut() -> u64,
+    /// Hosts that earlier attempts went to, where the retry policy avoids them.
+    pub avoid: &'a [HostId],
+    /// Picks made in search of a host not to avoid; at least one is made. After the last, any host is taken.
+    pub attempts_max: u32,
+}
+
+impl<'a> PickContext<'a> {
+    /// A first attempt.
+    pub fn new(now: Instant, draw: &'a mut dyn FnMut() -> u64) -> Self {
+        Self { now, draw, avoid: &[], attempts_max: 1 }
+    }
+}
+
+/// Why no host was picked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PickError {
+    /// The cluster has no hosts.
+    NoHosts,
+    /// It has, but none that may be used.
+    NoHealthy,
+}
+
+/// Builds the picker of a policy.
+pub trait BalancerFactory: Debug + Send + Sync {
+    /// Name of the policy.
+    fn name(&self) -> &'static str;
+
+    /// A picker over `hosts`, none of which it may change the order of. `seed` is random.
+    fn build(&self, hosts: &[Arc<Host>], seed: u64) -> Arc<dyn Picker>;
+}
+
+/// A policy over a fixed list of hosts. Immutable but for atomics; shared by all workers.
+pub trait Picker: Debug + Send + Sync {
+    /// The position in `hosts` (the list it was built for) of the host to use; `None` only for an empty list.
+    fn pick(&self, hosts: &[Arc<Host>], context: &mut PickContext<'_>) -> Option<usize>;
+}
+
+/// The factory of a built-in policy.
+pub fn builtin(policy: &LbPolicy) -> Arc<dyn BalancerFactory> {
+    match policy {
+        LbPolicy::RoundRobin => Arc::new(round_robin::RoundRobin),
+        LbPolicy::Random => Arc::new(random::Random),
+        LbPolicy::LeastRequest { choice_count } => Arc::new(least_request::LeastRequest::new(*choice_count)),
+    }
+}
+
+/// A uniformly random position below `count`; 0 for 0. Without division; the bias is below 2⁻³² × `count`.
+pub(crate) fn below(draw: u64, count: usize) -> usize {
+    ((u128::from(draw) * count as u128) >> 64) as usize
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,148 @@
+//! Clusters and their endpoints.
+
+use super::Compilation;
+use crate::cluster::{Cluster, Names, check_endpoints};
+use crate::config::{self, ClusterDiscovery, Config, ConfigError, Endpoints, HttpUpstream, LbPolicy};
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// RFC 9113 §6.9.2: windows are 31 bits; below the initial value they cannot be announced before the first data.
+const WINDOW_RANGE: std::ops::RangeInclusive<u32> = 65_535..=0x7fff_ffff;
+
+pub(super) fn compile(compilation: &mut Compilation<'_>, config: &Config) {
+    let mut seen = HashMap::with_capacity(config.endpoints.len());
+    let mut by_service: HashMap<&str, &Endpoints> = HashMap::with_capacity(config.endpoints.len());
+    for endpoints in &config.endpoints {
+        compilation.admit(&mut seen, "endpoints", &endpoints.cluster_name);
+        let resource = format!("endpoints/{}", endpoints.cluster_name);
+        if let Err(errors) = check_endpoints(&resource, "", endpoints, Names::Resolved) {
+            compilation.errors.extend(errors);
+        }
+        by_service.insert(&endpoints.cluster_name, endpoints);
+    }
+    let mut seen = HashMap::with_capacity(config.clusters.len());
+    for cluster in &config.clusters {
+        if compilation.admit(&mut seen, "cluster", &cluster.name) {
+            one(compilation, cluster, &by_service);
+        }
+    }
+}
+
+fn one(compilation: &mut Compilation<'_>, cluster: &config::Cluster, by_service: &HashMap<&str, &Endpoints>) {
+    let number = compilation.clusters.number(&cluster.name);
+    let delivered = match &cluster.discovery {
+        ClusterDiscovery::Eds { service_name } => {
+            let name = if service_name.is_empty() { &cluster.name } else { service_name };
+            by_service.get(name.as_str()).copied()
+        }
+        ClusterDiscovery::Static(_)
+        | ClusterDiscovery::StrictDns { .. }
+        | ClusterDiscovery::LogicalDns { .. } => None,
+    };
+    let old = compilation.previous.and_then(|p| p.clusters.named(&cluster.name));
+    if let Some(old) = old
+        && *old.config == *cluster
+    {
+        let old = old.clone();
+        if let Some(endpoints) = delivered {
+            compilation.updates.push((old.clone(), endpoints.clone()));
+        }
+        compilation.clusters.put(number, old);
+        return;
+    }
+    let errors_before = compilation.errors.len();
+    check(cluster, &mut compilation.errors);
+    if compilation.errors.len() > errors_before {
+        return;
+    }
+    let endpoints = match (delivered, &cluster.discovery) {
+        (Some(endpoints), _) => Arc::new(endpoints.clone()),
+        (None, ClusterDiscovery::Static(endpoints)) => Arc::new(endpoints.clone()),
+        // What was discovered before stays until something else is discovered.
+        (None, discovery) => match old.filter(|o| o.config.discovery == *discovery) {
+            Some(old) => old.endpoints(),
+            None => Arc::new(declared(discovery)),
+        },
+    };
+    let new = Cluster::new(cluster.clone(), endpoints, old.map(|o| &**o), &compilation.ids);
+    compilation.clusters.put(number, Arc::new(new));
+}
+
+/// Endpoints written in a cluster; names among them wait for the resolver.
+fn declared(discovery: &ClusterDiscovery) -> Endpoints {
+    match discovery {
+        ClusterDiscovery::Static(endpoints)
+        | ClusterDiscovery::StrictDns { endpoints, .. }
+        | ClusterDiscovery::LogicalDns { endpoints, .. } => endpoints.clone(),
+        ClusterDiscovery::Eds { .. } => Endpoints::default(),
+    }
+}
+
+fn check(cluster: &config::Cluster, errors: &mut Vec<ConfigError>) {
+    let resource = format!("cluster/{}", cluster.name);
+    let mut refuse = |path: &str, reason: &str| errors.push(ConfigError::new(&resource, path, reason));
+    if cluster.connect_timeout.is_zero() {
+        refuse("connect_timeout", "must be above 0");
+    }
+    if let LbPolicy::LeastRequest { choice_count } = cluster.lb_policy
+        && choice_count < 2
+    {
+        refuse("least_request_lb_config.choice_count", "must be at least 2");
+    }
+    if cluster.http.protocol == HttpUpstream::Auto && cluster.tls.is_none() {
+        refuse(
+            "typed_extension_protocol_options.auto_config",
+            "needs a TLS transport socket, whose ALPN decides",
+        );
+    }
+    for (name, window) in [
+        ("initial_stream_window_size", cluster.http.http2.initial_stream_window_size),
+        ("initial_connection_window_size", cluster.http.http2.initial_connection_window_size),
+    ] {
+        if !WINDOW_RANGE.contains(&window) {
+            refuse(&format!("http2_protocol_options.{name}"), "must be between 65535 and 2147483647");
+        }
+    }
+    if cluster.http.max_requests_per_connection == Some(0) {
+        refuse("common_http_protocol_options.max_requests_per_connection", "must be at least 1");
+    }
+    if let Some(outlier) = &cluster.outlier_detection {
+        for (name, time) in
+            [("interval", outlier.interval), ("base_ejection_time", outlier.base_ejection_time)]
+        {
+            if time.is_zero() {
+                refuse(&format!("outlier_detection.{name}"), "must be above 0");
+            }
+        }
+        if outlier.max_ejection_percent > 100 {
+            refuse("outlier_detection.max_ejection_percent", "must be at most 100");
+        }
+    }
+    check_discovery(cluster, &resource, errors);
+}
+
+fn check_discovery(cluster: &config::Cluster, resource: &str, errors: &mut Vec<ConfigError>) {
+    let (endpoints, names) = match &cluster.discovery {
+        ClusterDiscovery::Static(endpoints) => (endpoints, Names::Resolved),
+        ClusterDiscovery::StrictDns { endpoints, refresh_rate, .. }
+        | ClusterDiscovery::LogicalDns { endpoints, refresh_rate, .. } => {
+            if refresh_rate.is_zero() {
+                errors.push(ConfigError::new(resource, "dns_refresh_rate", "must be above 0"));
+            }
+            (endpoints, Names::Allowed)
+        }
+        ClusterDiscovery::Eds { .. } => return,
+    };
+    if let ClusterDiscovery::LogicalDns { .. } = cluster.discovery
+        && endpoints.localities.iter().map(|l| l.endpoints.len()).sum::<usize>() != 1
+    {
+        errors.push(ConfigError::new(
+            resource,
+            "load_assignment",
+            "a LOGICAL_DNS cluster has exactly one endpoint",
+        ));
+    }
+    if let Err(found) = check_endpoints(resource, "load_assignment.", endpoints, names) {
+        errors.extend(found);
+    }
+}

@@ -1,0 +1,287 @@
+//! Listeners, filter chains, and the tables written inside connection managers.
+
+use super::{Compilation, routes};
+use crate::authz::CompiledRbac;
+use crate::config::{self, AccessLog, AccessLogFormat, Config, HttpFilter, NetworkFilter, RouteSource};
+use crate::listener::{ChainMatcher, FilterChain, HttpChain, Listener, TcpChain, Terminal};
+use crate::snapshot::TableId;
+use crate::template::Template;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// Source: Envoy: `max_request_headers_kb`.
+const REQUEST_HEADERS_KB: std::ops::RangeInclusive<u32> = 1..=8192;
+
+pub(super) fn compile(compilation: &mut Compilation<'_>, config: &Config) {
+    let mut seen = HashMap::with_capacity(config.listeners.len());
+    let mut addresses = HashMap::new();
+    for listener in &config.listeners {
+        if !compilation.admit(&mut seen, "listener", &listener.name) {
+            continue;
+        }
+        let resource = format!("listener/{}", listener.name);
+        for address in std::iter::once(&listener.address).chain(&listener.additional_addresses) {
+            if address.port() != 0
+                && let Some(other) = addresses.insert(*address, &listener.name)
+            {
+                compilation.refuse(
+                    &resource,
+                    "address",
+                    format!("`{address}` is taken by listener `{other}`"),
+                );
+            }
+        }
+        if !reuse(compilation, listener) {
+            one(compilation, listener, &resource);
+        }
+    }
+}
+
+/// Takes an unchanged listener over from the previous snapshot, with the tables written in it.
+fn reuse(compilation: &mut Compilation<'_>, listener: &config::Listener) -> bool {
+    let Some(previous) = compilation.previous else { return false };
+    let Some(old) = previous.listener(&listener.name).filter(|l| *l.config == *listener) else {
+        return false;
+    };
+    for chain in &old.chains {
+        match &chain.terminal {
+            Terminal::Http(http) => {
+                compilation.referenced_tables.insert(http.table.0);
+                if let RouteSource::Inline(_) = http.config.routes
+                    && let Some(table) = previous.table(http.table)
+                {
+                    let path = format!(
+                        "{}.route_config.",
+                        terminal_path(&chain_path(&old.config, chain.index), &chain.config)
+                    );
+                    routes::validate_references(
+                        compilation,
+                        table,
+                        &format!("listener/{}", listener.name),
+                        &path,
+                    );
+                    compilation.tables.put(http.table.0, table.clone());
+                }
+            }
+            Terminal::Tcp(tcp) => {
+                compilation.referenced.extend(routes::choice_references(&tcp.choice).map(|c| c.0))
+            }
+        }
+    }
+    compilation.listeners.push(old.clone());
+    true
+}
+
+fn chain_path(listener: &config::Listener, index: usize) -> String {
+    if index < listener.filter_chains.len() {
+        format!("filter_chains[{index}]")
+    } else {
+        "default_filter_chain".into()
+    }
+}
+
+fn terminal_path(chain_path: &str, chain: &config::FilterChain) -> String {
+    format!("{chain_path}.filters[{}].typed_config", chain.network_filters.len())
+}
+
+fn one(compilation: &mut Compilation<'_>, listener: &config::Listener, resource: &str) {
+    let errors_before = compilation.errors.len();
+    let mut matchers: Vec<ChainMatcher> = Vec::with_capacity(listener.filter_chains.len());
+    for (i, chain) in listener.filter_chains.iter().enumerate() {
+        let matcher = ChainMatcher::new(&chain.matches, &mut |field, reason| {
+            let path = format!("filter_chains[{i}].filter_chain_match.{field}");
+            compilation.errors.push(config::ConfigError::new(resource, path, reason));
+        });
+        if let Some(other) = matchers.iter().position(|m| *m == matcher) {
+            let path = format!("filter_chains[{i}].filter_chain_match");
+            compilation.refuse(resource, path, format!("is the same as that of filter_chains[{other}]"));
+        }
+        matchers.push(matcher);
+    }
+    let has_default = listener.default_filter_chain.is_some();
+    if matchers.is_empty() && !has_default {
+        compilation.refuse(resource, "filter_chains", "must not be empty");
+    }
+    if listener.tcp_backlog_size == 0 {
+        compilation.refuse(resource, "tcp_backlog_size", "must be above 0");
+    }
+    check_access_logs(compilation, resource, "", &listener.access_log);
+    let all = listener.filter_chains.iter().chain(&listener.default_filter_chain);
+    let chains: Vec<_> = all
+        .enumerate()
+        .filter_map(|(index, chain)| {
+            let path = chain_path(listener, index);
+            filter_chain(compilation, listener, resource, &path, index, chain)
+        })
+        .collect();
+    if compilation.errors.len() > errors_before {
+        return;
+    }
+    let needs_inspector = listener.tls_inspector || matchers.iter().any(ChainMatcher::needs_inspector);
+    compilation.listeners.push(Arc::new(Listener {
+        config: Arc::new(listener.clone()),
+        chains: chains.into(),
+        needs_inspector,
+        matchers: matchers.into(),
+        has_default,
+    }));
+}
+
+fn filter_chain(
+    compilation: &mut Compilation<'_>,
+    listener: &config::Listener,
+    resource: &str,
+    path: &str,
+    index: usize,
+    chain: &config::FilterChain,
+) -> Option<Arc<FilterChain>> {
+    if chain.transport_socket_connect_timeout.is_zero() {
+        compilation.refuse(resource, format!("{path}.transport_socket_connect_timeout"), "must be above 0");
+    }
+    let mut network_rbac = Vec::new();
+    for (i, filter) in chain.network_filters.iter().enumerate() {
+        let NetworkFilter::Rbac(rbac) = filter;
+        network_rbac.push(rules(compilation, resource, &format!("{path}.filters[{i}].typed_config"), rbac));
+    }
+    let typed = terminal_path(path, chain);
+    let terminal = match &chain.terminal {
+        config::Terminal::Http(http) => {
+            Terminal::Http(http_chain(compilation, listener, resource, &typed, index, http)?)
+        }
+        config::Terminal::Tcp(tcp) => Terminal::Tcp(tcp_chain(compilation, resource, &typed, tcp)?),
+    };
+    Some(Arc::new(FilterChain { config: chain.clone(), index, network_rbac: network_rbac.into(), terminal }))
+}
+
+fn rules(compilation: &mut Compilation<'_>, resource: &str, path: &str, rbac: &config::Rbac) -> CompiledRbac {
+    CompiledRbac::new(rbac, &mut |field, reason| {
+        compilation.errors.push(config::ConfigError::new(resource, format!("{path}.{field}"), reason));
+    })
+}
+
+fn http_chain(
+    compilation: &mut Compilation<'_>,
+    listener: &config::Listener,
+    resource: &str,
+    path: &str,
+    index: usize,
+    http: &config::HttpConnectionManager,
+) -> Option<HttpChain> {
+    check_http(compilation, resource, path, http);
+    let rbac = http.http_filters.iter().enumerate().map(|(i, HttpFilter::Rbac(r))| {
+        rules(compilation, resource, &format!("{path}.http_filters[{i}].typed_config"), r)
+    });
+    let rbac: Vec<_> = rbac.collect();
+    let number = match &http.routes {
+        RouteSource::Named(name) => {
+            if name.is_empty() {
+                compilation.refuse(resource, format!("{path}.rds.route_config_name"), "must not be empty");
+            }
+            compilation.tables.number(&routes::named_key(name))
+        }
+        RouteSource::Inline(table) => {
+            let number = compilation.tables.number(&format!("inline/{index}/{}", listener.name));
+            let place = routes::Place { resource, prefix: &format!("{path}.route_config."), number };
+            let table = routes::compile_table(compilation, &place, table)?;
+            compilation.tables.put(number, table);
+            number
+        }
+    };
+    compilation.referenced_tables.insert(number);
+    Some(HttpChain { config: Arc::new(http.clone()), table: TableId(number), rbac: rbac.into() })
+}
+
+fn check_http(
+    compilation: &mut Compilation<'_>,
+    resource: &str,
+    path: &str,
+    http: &config::HttpConnectionManager,
+) {
+    let mut refuse =
+        |field: &str, reason: &str| compilation.refuse(resource, format!("{path}.{field}"), reason);
+    if !REQUEST_HEADERS_KB.contains(&http.max_request_headers_kb) {
+        refuse("max_request_headers_kb", "must be between 1 and 8192");
+    }
+    if http.max_headers_count == 0 {
+        refuse("common_http_protocol_options.max_headers_count", "must be at least 1");
+    }
+    if http.max_requests_per_connection == Some(0) {
+        refuse("common_http_protocol_options.max_requests_per_connection", "must be at least 1");
+    }
+    for (name, window) in [
+        ("initial_stream_window_size", http.http2.initial_stream_window_size),
+        ("initial_connection_window_size", http.http2.initial_connection_window_size),
+    ] {
+        if !(65_535..=0x7fff_ffff).contains(&window) {
+            refuse(&format!("http2_protocol_options.{name}"), "must be between 65535 and 2147483647");
+        }
+    }
+    if http.http2.max_concurrent_streams == 0 {
+        refuse("http2_protocol_options.max_concurrent_streams", "must be at least 1");
+    }
+    let is_text = |text: &str| text.bytes().all(|b| b == b'\t' || (b >= b' ' && b != 0x7f));
+    for (name, text) in [("server_name", &http.server_name), ("via", &http.via)] {
+        if !is_text(text) {
+            refuse(name, "has a character that is not allowed in a header");
+        }
+    }
+    check_access_logs(compilation, resource, &format!("{path}."), &http.access_log);
+}
+
+fn tcp_chain(
+    compilation: &mut Compilation<'_>,
+    resource: &str,
+    path: &str,
+    tcp: &config::TcpProxy,
+) -> Option<TcpChain> {
+    if tcp.max_connect_attempts == 0 {
+        compilation.refuse(resource, format!("{path}.max_connect_attempts"), "must be at least 1");
+    }
+    check_access_logs(compilation, resource, &format!("{path}."), &tcp.access_log);
+    if let config::ClusterChoice::Header(_) = tcp.cluster {
+        compilation.refuse(resource, path, "a TCP proxy cannot take the cluster from a header");
+        return None;
+    }
+    let levels = routes::Above::none();
+    let choice = routes::choice(compilation, resource, path, &tcp.cluster, &levels)?;
+    compilation.referenced.extend(routes::choice_references(&choice).map(|c| c.0));
+    Some(TcpChain { config: Arc::new(tcp.clone()), choice })
+}
+
+/// Formats are parsed again where they are rendered; here they are refused in time.
+fn check_access_logs(compilation: &mut Compilation<'_>, resource: &str, prefix: &str, logs: &[AccessLog]) {
+    for (i, log) in logs.iter().enumerate() {
+        let path = format!("{prefix}access_log[{i}].typed_config.log_format");
+        match &log.format {
+            AccessLogFormat::Default => {}
+            AccessLogFormat::Text(text) => {
+                if let Err(reason) = Template::parse(text) {
+                    compilation.refuse(resource, path, reason);
+                }
+            }
+            AccessLogFormat::Json(object) => {
+                // A list instead of recursion: the depth of a configuration is not ours.
+                let mut open: Vec<(String, &serde_json::Value)> =
+                    object.iter().map(|(k, v)| (format!("{path}.json_format.{k}"), v)).collect();
+                while let Some((path, value)) = open.pop() {
+                    match value {
+                        serde_json::Value::String(text) => {
+                            if let Err(reason) = Template::parse(text) {
+                                compilation.refuse(resource, path, reason);
+                            }
+                        }
+                        serde_json::Value::Object(inner) => {
+                            open.extend(inner.iter().map(|(k, v)| (format!("{path}.{k}"), v)));
+                        }
+                        serde_json::Value::Array(items) => {
+                            open.extend(items.iter().enumerate().map(|(i, v)| (format!("{path}[{i}]"), v)));
+                        }
+                        serde_json::Value::Null
+                        | serde_json::Value::Bool(_)
+                        | serde_json::Value::Number(_) => {}
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! Sharing, carrying over, and refusals.

@@ -1,0 +1,75 @@
+//! Passive removal of hosts that fail ("outlier ejection").
+//!
+//! [`consecutive`] counts failures in a row on the data path; [`ejection`] takes hosts out and brings them back.
+//! Source: Envoy: outlier detection (consecutive 5xx, gateway failures, local-origin failures).
+
+mod consecutive;
+mod ejection;
+
+pub use consecutive::{Cause, HostState};
+pub use ejection::Sweep;
+
+use crate::cluster::{Host, HostLive};
+use crate::config::OutlierDetection;
+use crate::outcome::Outcome;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// What a report led to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ejection {
+    /// Nothing.
+    None,
+    /// The host was taken out (`outlier_detection.ejections_enforced_…`).
+    Ejected(Cause),
+    /// It would have been, but the share of enforcing said no (`ejections_detected_…`).
+    NotEnforced(Cause),
+    /// It would have been, but too many are out (`ejections_overflow`).
+    Overflow(Cause),
+}
+
+/// The rules of a cluster.
+#[derive(Clone, Debug)]
+pub struct Detector {
+    rules: OutlierDetection,
+}
+
+impl Detector {
+    /// A detector with these rules.
+    pub fn new(rules: &OutlierDetection) -> Self {
+        Self { rules: rules.clone() }
+    }
+
+    /// Counts an outcome. Says which thresholds are reached.
+    pub(crate) fn observe(&self, live: &HostLive, outcome: Outcome) -> [Option<Cause>; 2] {
+        consecutive::observe(&self.rules, live, outcome)
+    }
+
+    /// Whether a threshold that was reached is acted upon.
+    pub(crate) fn is_enforced(&self, cause: Cause, draw: u32) -> bool {
+        let share = match cause {
+            Cause::Consecutive5xx => self.rules.enforcing_consecutive_5xx,
+            Cause::ConsecutiveGatewayFailure => self.rules.enforcing_consecutive_gateway_failure,
+            Cause::ConsecutiveLocalOriginFailure => self.rules.enforcing_consecutive_local_origin_failure,
+        };
+        share.contains(draw)
+    }
+
+    /// Starts counting from zero again.
+    pub(crate) fn forget(&self, live: &HostLive, cause: Cause) {
+        live.outlier.reset(cause);
+    }
+
+    /// Takes a host out where the rules allow it. The caller holds the cluster's turn.
+    pub(crate) fn eject(&self, host: &Host, all: &[Arc<Host>], now: Instant, draw: u32) -> bool {
+        ejection::eject(&self.rules, host, all, now, draw)
+    }
+
+    /// Brings hosts back whose time is over. The caller holds the cluster's turn.
+    pub(crate) fn sweep(&self, all: &[Arc<Host>], now: Instant) -> Sweep {
+        ejection::sweep(&self.rules, all, now)
+    }
+}
+
+#[cfg(test)]
+mod tests;

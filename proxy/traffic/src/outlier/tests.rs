@@ -1,0 +1,1 @@
+//! Tables of what ejects, when, and how many.

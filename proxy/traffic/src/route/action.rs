@@ -1,0 +1,181 @@
+//! What a route does.
+
+use super::{Choice, Edits, HostRewriter, PathRewriter, Route, Target};
+use crate::config::Upgrade;
+use crate::retry::RetryPolicy;
+use crate::snapshot::Snapshot;
+use crate::view::{RequestView, path_only};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::host::split_port;
+
+/// A compiled [`config::Action`](crate::config::Action).
+#[derive(Debug)]
+pub enum Action {
+    /// Send it to a cluster.
+    Forward(Box<Forward>),
+    /// Answer with a redirect.
+    Redirect(Redirect),
+    /// Answer here.
+    Direct(Direct),
+}
+
+/// Sending a request to a cluster. Times are as in [`config::RouteAction`](crate::config::RouteAction).
+#[derive(Debug)]
+pub struct Forward {
+    /// Which cluster.
+    pub choice: Choice,
+    /// Status when the cluster does not exist.
+    pub cluster_not_found_status: u16,
+    /// Rewrite of the path: see [`Route::rewrite_path`].
+    pub path_rewrite: Option<PathRewriter>,
+    /// Rewrite of the authority where the share has none.
+    pub host_rewrite: Option<HostRewriter>,
+    /// Append the old authority to x-forwarded-host when it is rewritten.
+    pub append_x_forwarded_host: bool,
+    /// Until the whole response arrived, from the end of the request; `None` never.
+    pub timeout: Option<Duration>,
+    /// Overrides the stream idle timeout; `Some(ZERO)` switches it off.
+    pub idle_timeout: Option<Duration>,
+    /// Overrides the longest life of a stream; `Some(ZERO)` switches it off.
+    pub max_stream_duration: Option<Duration>,
+    /// `grpc-timeout` is honoured up to this; `Some(ZERO)`: without limit; `None`: not honoured.
+    pub grpc_timeout_header_max: Option<Duration>,
+    /// Retries: the route's policy, else the virtual host's.
+    pub retry: Option<Arc<RetryPolicy>>,
+    /// Upgrades allowed or forbidden for this route.
+    pub upgrades: Box<[Upgrade]>,
+    /// High priority: [`Cluster::breaker`](crate::cluster::Cluster::breaker) of that priority counts.
+    pub high_priority: bool,
+}
+
+/// The HTTP status to answer with because the cluster of a route does not exist.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NotFoundStatus(pub u16);
+
+impl Route {
+    /// Where a request of this route goes; `None` where the route answers itself.
+    ///
+    /// `draw` is uniformly random over all 64 bits.
+    ///
+    /// # Errors
+    /// The cluster does not exist in `snapshot`.
+    pub fn choose<V: RequestView + ?Sized>(
+        &self,
+        snapshot: &Snapshot,
+        view: &V,
+        draw: u64,
+    ) -> Option<Result<Target<'_>, NotFoundStatus>> {
+        let Action::Forward(forward) = &self.action else { return None };
+        Some(forward.choose_with(snapshot, view, draw, &self.request_edits, &self.response_edits))
+    }
+
+    /// Appends the target for the upstream to `out` and says true; false where it stays as it is.
+    pub fn rewrite_path(&self, target: &[u8], out: &mut Vec<u8>) -> bool {
+        let Action::Forward(forward) = &self.action else { return false };
+        let Some(rewrite) = &forward.path_rewrite else { return false };
+        rewrite.rewrite(&self.path, target, out);
+        true
+    }
+
+    /// Appends the value of `location` to `out` where this route is a redirect.
+    ///
+    /// Source: Envoy's `RouteEntryImplBase::newUri` by behaviour: the port of the request's authority goes when a port
+    /// is given, or when it is the default port of the scheme that is left.
+    pub fn location<V: RequestView + ?Sized>(&self, view: &V, out: &mut Vec<u8>) -> bool {
+        let Action::Redirect(redirect) = &self.action else { return false };
+        let scheme = redirect.scheme.as_deref().unwrap_or(view.scheme());
+        out.extend_from_slice(scheme);
+        out.extend_from_slice(b"://");
+        match &redirect.host {
+            Some(host) => out.extend_from_slice(host),
+            None => out.extend_from_slice(kept_authority(view, scheme, redirect.port.is_some())),
+        }
+        if let Some(port) = &redirect.port {
+            out.push(b':');
+            out.extend_from_slice(port);
+        }
+        let target = view.path();
+        let path_end = out.len();
+        let path = path_only(target);
+        match (&redirect.path, &redirect.path_rewrite) {
+            (Some(new), _) => {
+                out.extend_from_slice(new);
+                // A path with a query of its own replaces the request's query too.
+                if !new.contains(&b'?') && !redirect.strip_query {
+                    out.extend_from_slice(query_with_mark(target, path.len()));
+                }
+            }
+            (None, Some(rewrite)) => {
+                let kept = if redirect.strip_query { path } else { target };
+                rewrite.rewrite(&self.path, kept, out);
+            }
+            (None, None) => out.extend_from_slice(if redirect.strip_query { path } else { target }),
+        }
+        if out.len() == path_end {
+            out.push(b'/');
+        }
+        true
+    }
+}
+
+fn query_with_mark(target: &[u8], path_length: usize) -> &[u8] {
+    target.get(path_length..).unwrap_or_default()
+}
+
+fn kept_authority<'v, V: RequestView + ?Sized>(view: &'v V, scheme: &[u8], has_port: bool) -> &'v [u8] {
+    let authority = view.authority();
+    let Some((host, port)) = split_port(authority) else { return authority };
+    let left = view.scheme();
+    let was_default = (left == b"http" && port == b"80") || (left == b"https" && port == b"443");
+    if has_port || (scheme != left && was_default) { host } else { authority }
+}
+
+impl Forward {
+    fn choose_with<'r, V: RequestView + ?Sized>(
+        &'r self,
+        snapshot: &Snapshot,
+        view: &V,
+        draw: u64,
+        request_edits: &'r Edits,
+        response_edits: &'r Edits,
+    ) -> Result<Target<'r>, NotFoundStatus> {
+        let (cluster, share) =
+            self.choice.choose(snapshot, view, draw).ok_or(NotFoundStatus(self.cluster_not_found_status))?;
+        let route_host = self.host_rewrite.as_ref();
+        Ok(match share {
+            Some(share) => Target {
+                cluster,
+                request_edits: &share.request_edits,
+                response_edits: &share.response_edits,
+                host_rewrite: share.host_rewrite.as_ref().or(route_host),
+            },
+            None => Target { cluster, request_edits, response_edits, host_rewrite: route_host },
+        })
+    }
+}
+
+/// A redirect: see [`Route::location`].
+#[derive(Debug)]
+pub struct Redirect {
+    /// 301, 302, 303, 307 or 308.
+    pub status: u16,
+    pub(crate) scheme: Option<Box<[u8]>>,
+    pub(crate) host: Option<Box<[u8]>>,
+    pub(crate) port: Option<Box<[u8]>>,
+    pub(crate) path: Option<Box<[u8]>>,
+    pub(crate) path_rewrite: Option<PathRewriter>,
+    pub(crate) strip_query: bool,
+}
+
+/// A response answered here.
+#[derive(Debug)]
+pub struct Direct {
+    /// 200..=599.
+    pub status: u16,
+    /// Body.
+    pub body: Arc<[u8]>,
+    /// Type of the body.
+    pub content_type: Option<Box<str>>,
+}

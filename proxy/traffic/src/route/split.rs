@@ -1,0 +1,102 @@
+//! Which cluster a request goes to: one, one of several by weight, or the one a header names.
+
+use super::{Edits, HostRewriter};
+use crate::snapshot::{ClusterId, Snapshot};
+use crate::view::FieldView;
+
+/// A compiled [`config::ClusterChoice`](crate::config::ClusterChoice).
+#[derive(Debug)]
+pub enum Choice {
+    /// This one.
+    Single(ClusterId),
+    /// One of these.
+    Weighted(Box<[Share]>),
+    /// Named by a request header.
+    Header(Box<[u8]>),
+}
+
+/// A weighted cluster.
+#[derive(Debug)]
+pub struct Share {
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// Sum of the weights up to and including this one.
+    pub(crate) upper: u32,
+    /// Request edits of share, route, virtual host and table.
+    pub request_edits: Edits,
+    /// Response edits of the same.
+    pub response_edits: Edits,
+    /// Authority for this share.
+    pub host_rewrite: Option<HostRewriter>,
+}
+
+/// Where a request goes. The cluster exists in the snapshot that was asked.
+#[derive(Clone, Copy, Debug)]
+pub struct Target<'r> {
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// To be applied to the request, everything merged.
+    pub request_edits: &'r Edits,
+    /// To be applied to the response, everything merged.
+    pub response_edits: &'r Edits,
+    /// Rewrite of the authority: the share's, else the route's.
+    pub host_rewrite: Option<&'r HostRewriter>,
+}
+
+impl Choice {
+    /// The chosen cluster (and share) where it exists.
+    pub fn choose<F: FieldView + ?Sized>(
+        &self,
+        snapshot: &Snapshot,
+        fields: &F,
+        draw: u64,
+    ) -> Option<(ClusterId, Option<&Share>)> {
+        let (cluster, share) = match self {
+            Self::Single(cluster) => (*cluster, None),
+            Self::Weighted(shares) => {
+                let share = pick_share(shares, draw)?;
+                (share.cluster, Some(share))
+            }
+            Self::Header(name) => {
+                let name = std::str::from_utf8(fields.header(name)?).ok()?;
+                (snapshot.cluster_named(name)?, None)
+            }
+        };
+        snapshot.cluster(cluster).map(|_| (cluster, share))
+    }
+}
+
+/// The share that a uniformly random draw falls into. Shares of weight 0 are never picked.
+fn pick_share(shares: &[Share], draw: u64) -> Option<&Share> {
+    let total = shares.last()?.upper;
+    // The high half times the total: uniform to 2⁻³², without a division.
+    let at = (((draw >> 32) * u64::from(total)) >> 32) as u32;
+    shares.get(shares.partition_point(|s| s.upper <= at))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shares_are_picked_by_weight_and_never_at_zero() {
+        let share = |n: u32, upper: u32| Share {
+            cluster: ClusterId(n),
+            upper,
+            request_edits: Edits::default(),
+            response_edits: Edits::default(),
+            host_rewrite: None,
+        };
+        let shares = [share(0, 0), share(1, 10), share(2, 10), share(3, 100)];
+        let mut counts = [0u32; 4];
+        let mut rng = fastrand::Rng::with_seed(7);
+        for _ in 0..100_000 {
+            counts[pick_share(&shares, rng.u64(..)).unwrap().cluster.0 as usize] += 1;
+        }
+        assert_eq!((counts[0], counts[2]), (0, 0));
+        assert!((9_500..10_500).contains(&counts[1]), "{counts:?}");
+        assert_eq!(pick_share(&shares, 0).unwrap().cluster, ClusterId(1));
+        assert_eq!(pick_share(&shares, u64::MAX).unwrap().cluster, ClusterId(3));
+        assert!(pick_share(&[], 0).is_none());
+    }
+}
