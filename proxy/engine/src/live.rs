@@ -49,6 +49,8 @@ pub struct LiveListener {
     pub inspect: bool,
     /// Counters, kept while a listener of this name exists.
     pub stats: Arc<Sharded<ListenerStats>>,
+    /// Logs of connections that no chain was found for or that no chain logs.
+    pub logs: Box<[Arc<AccessLogger>]>,
 }
 
 impl LiveListener {

@@ -24,7 +24,7 @@ pub struct Shared {
     /// How far the proxy is on its way out.
     pub drain: DrainState,
     /// Counters of the process.
-    pub server: Sharded<ServerStats>,
+    pub server: Arc<Sharded<ServerStats>>,
     /// Node labels, series, log and span sinks.
     pub telemetry: Telemetry,
     /// Number of data workers.

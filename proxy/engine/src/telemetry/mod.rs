@@ -29,6 +29,7 @@ pub use stats::{Counter, Gauge, Histogram, Raised, Sharded, StatSet};
 pub use trace::{RequestTrace, Sampling, Span, SpanSink};
 
 use crate::worker::Worker;
+use outrigger_traffic::template::Template;
 use std::sync::Arc;
 use std::time::SystemTime;
 use tokio::time::Instant;
@@ -44,6 +45,8 @@ pub struct Telemetry {
     pub series: series::Registry,
     /// Where log lines go.
     pub access_log: access_log::LogChannel,
+    /// Name of this machine (`%HOSTNAME%`).
+    pub hostname: String,
     started: Instant,
     started_at: SystemTime,
 }
@@ -61,6 +64,7 @@ impl Telemetry {
             spans,
             series: series::Registry::new(workers),
             access_log,
+            hostname: hostname(),
             started: Instant::now(),
             started_at: SystemTime::now(),
         }
@@ -74,6 +78,10 @@ impl Telemetry {
         }
         .unwrap_or(self.started_at)
     }
+}
+
+fn hostname() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/hostname").map(|name| name.trim().to_owned()).unwrap_or_default()
 }
 
 /// Counts a request whose head was understood. Pairs with [`finish`], which counts it down.
@@ -116,6 +124,14 @@ pub fn finish(worker: &Worker, record: &RequestRecord<'_>) {
         let span = trace::server_span(telemetry, trace, record);
         if sink.accept(span) { stats.spans_exported.inc() } else { stats.spans_dropped.inc() }
     }
+}
+
+/// Renders a text with command operators for a request under way, as header values need it: what is not known (yet) is
+/// the empty text.
+pub fn render(worker: &Worker, record: &RequestRecord<'_>, template: &Template, out: &mut Vec<u8>) {
+    let total = record.timeline.total();
+    let view = facts::RequestView { record, total, telemetry: &worker.shared.telemetry };
+    template.render_with(&view, b"", out);
 }
 
 /// Records an attempt of a sampled request as a client span; `span_id` is the one given to [`RequestTrace::inject`].

@@ -5,7 +5,7 @@ use super::trace::RequestTrace;
 use crate::io::TlsFacts;
 use crate::listener::ConnFacts;
 use crate::live::{LiveChain, LiveCluster};
-use outrigger_traffic::snapshot::Host;
+use outrigger_traffic::cluster::Host;
 use outrigger_wire::{RequestHead, ResponseHead, Trailers, Version};
 use std::net::SocketAddr;
 use std::sync::Arc;

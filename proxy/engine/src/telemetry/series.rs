@@ -298,7 +298,7 @@ impl WorkerMetrics {
             principal: if connection.principal.is_empty() { 0 } else { self.hash.hash_one(&*connection.principal) },
             direction: chain.direction,
             cluster: cluster.map_or(0, |c| c.cluster.uid),
-            host: upstream.map_or(0, |u| u.host.id),
+            host: upstream.map_or(0, |u| u.host.id.0),
             flags: 0,
             status: 0,
             grpc_status: -1,

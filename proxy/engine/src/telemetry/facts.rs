@@ -1,0 +1,298 @@
+//! Values of the command operators for a request or connection that is over.
+
+use super::Telemetry;
+use super::access_log::start_time;
+use super::record::{ConnectionRecord, RequestRecord, Timeline, UpstreamFacts};
+use crate::io::PeerCert;
+use crate::listener::ConnFacts;
+use crate::live::{LiveChain, LiveCluster};
+use jiff::Timestamp;
+use outrigger_traffic::template::{AddressPart, Command, Facts, GrpcStatusFormat};
+use std::io::Write as _;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A request's values.
+pub(super) struct RequestView<'a> {
+    pub(super) record: &'a RequestRecord<'a>,
+    pub(super) total: Duration,
+    pub(super) telemetry: &'a Telemetry,
+}
+
+/// A TCP connection's values.
+pub(super) struct ConnectionView<'a> {
+    pub(super) record: &'a ConnectionRecord<'a>,
+    pub(super) telemetry: &'a Telemetry,
+}
+
+impl Facts for RequestView<'_> {
+    fn write(&self, command: &Command, out: &mut Vec<u8>) -> bool {
+        let r = self.record;
+        let t = r.timeline;
+        match command {
+            Command::RequestHeader { name, fallback, without_query } => {
+                let value = self.request_header(name).or_else(|| self.request_header(fallback.as_deref()?));
+                let cut = |v: &'_ [u8]| if *without_query { v.iter().position(|b| *b == b'?') } else { None };
+                write_bytes(out, value.map(|v| v.get(..cut(v).unwrap_or(v.len())).unwrap_or(v)))
+            }
+            Command::ResponseHeader { name, fallback } => {
+                let field = |name: &str| r.response.and_then(|head| head.fields.get(name.as_bytes()));
+                if &**name == ":status" {
+                    return write_number(out, (r.status != 0).then_some(r.status.into()));
+                }
+                write_bytes(out, field(name).or_else(|| field(fallback.as_deref()?)))
+            }
+            Command::ResponseTrailer { name, fallback } => {
+                let field = |name: &str| r.trailers.and_then(|trailers| trailers.get(name.as_bytes()));
+                write_bytes(out, field(name).or_else(|| field(fallback.as_deref()?)))
+            }
+            Command::GrpcStatus(format) => write_grpc(out, r.grpc_status, *format),
+            Command::DownstreamRemoteAddress(part) => write_address(out, Some(r.remote), *part),
+            // 0 where none was sent, as in Envoy.
+            Command::ResponseCode => write_number(out, Some(r.status.into())),
+            Command::ResponseCodeDetails => write_text(out, r.details),
+            Command::ResponseFlags => {
+                let start = out.len();
+                r.flags.write_short(out);
+                out.len() > start
+            }
+            Command::ResponseFlagsLong => {
+                let start = out.len();
+                r.flags.write_long(out);
+                out.len() > start
+            }
+            Command::BytesReceived => write_number(out, Some(r.request_body_bytes)),
+            Command::BytesSent => write_number(out, Some(r.response_body_bytes)),
+            Command::RequestHeadersBytes => write_number(out, u64::try_from(r.request.byte_size()).ok()),
+            Command::ResponseHeadersBytes => {
+                write_number(out, r.response.and_then(|head| u64::try_from(head.byte_size()).ok()))
+            }
+            Command::Duration => write_millis(out, Some(self.total)),
+            Command::RequestDuration => write_millis(out, t.since_start(t.request_end)),
+            Command::RequestTxDuration => write_millis(out, t.since_start(t.upstream_request_end)),
+            Command::ResponseDuration => write_millis(out, t.since_start(t.response_start)),
+            Command::ResponseTxDuration => {
+                write_millis(out, t.since_start(t.response_start).map(|first| self.total.saturating_sub(first)))
+            }
+            Command::Protocol => write_text(out, r.request.version().as_str()),
+            Command::RouteName => write_text(out, r.route),
+            Command::StreamId => write_bytes(out, r.request.fields.get(b"x-request-id")),
+            Command::TraceId => match r.trace {
+                Some(trace) => {
+                    trace.write_trace_id(out);
+                    true
+                }
+                None => false,
+            },
+            Command::SpanId => match r.trace {
+                Some(trace) => write!(out, "{:016x}", trace.span_id).is_ok(),
+                None => false,
+            },
+            Command::UpstreamRequestAttemptCount => write_number(out, Some(r.attempts.into())),
+            other => {
+                write_upstream(other, r.cluster, r.upstream, out)
+                    || write_connection(other, r.connection, r.chain, out)
+                    || write_common(other, t, self.telemetry, out)
+            }
+        }
+    }
+}
+
+impl RequestView<'_> {
+    fn request_header(&self, name: &str) -> Option<&[u8]> {
+        let head = self.record.request;
+        let value = match name {
+            ":method" => head.method_bytes(),
+            ":path" => head.path(),
+            ":authority" => head.authority(),
+            ":scheme" => head.scheme().as_bytes(),
+            "x-envoy-original-path" => {
+                return self.record.original_path.or_else(|| head.fields.get(name.as_bytes()));
+            }
+            other => return head.fields.get(other.as_bytes()),
+        };
+        (!value.is_empty()).then_some(value)
+    }
+}
+
+impl Facts for ConnectionView<'_> {
+    fn write(&self, command: &Command, out: &mut Vec<u8>) -> bool {
+        let r = self.record;
+        match command {
+            Command::ResponseFlags => {
+                let start = out.len();
+                r.flags.write_short(out);
+                out.len() > start
+            }
+            Command::ResponseFlagsLong => {
+                let start = out.len();
+                r.flags.write_long(out);
+                out.len() > start
+            }
+            // A connection has no status; Envoy logs 0.
+            Command::ResponseCode => write_number(out, Some(0)),
+            Command::DownstreamRemoteAddress(part) => write_address(out, Some(r.connection.peer), *part),
+            Command::BytesReceived => write_number(out, Some(r.received_bytes)),
+            Command::BytesSent => write_number(out, Some(r.sent_bytes)),
+            Command::Duration => write_millis(out, Some(r.timeline.total())),
+            Command::UpstreamRequestAttemptCount => write_number(out, Some(r.attempts.into())),
+            other => {
+                write_upstream(other, r.cluster, r.upstream, out)
+                    || write_connection(other, r.connection, r.chain, out)
+                    || write_common(other, r.timeline, self.telemetry, out)
+            }
+        }
+    }
+}
+
+/// Values that say where it went.
+fn write_upstream(
+    command: &Command,
+    cluster: Option<&Arc<LiveCluster>>,
+    upstream: Option<&UpstreamFacts>,
+    out: &mut Vec<u8>,
+) -> bool {
+    let tls = upstream.and_then(|u| u.tls.as_ref());
+    let peer = tls.and_then(|tls| tls.peer.as_ref());
+    match command {
+        Command::UpstreamCluster => match cluster {
+            Some(c) if c.cluster.config.alt_stat_name.is_empty() => write_text(out, &c.name),
+            Some(c) => write_text(out, &c.cluster.config.alt_stat_name),
+            None => false,
+        },
+        Command::UpstreamClusterRaw => cluster.is_some_and(|c| write_text(out, &c.name)),
+        Command::UpstreamRemoteAddress(part) => write_address(out, upstream.map(|u| u.host.address), *part),
+        Command::UpstreamLocalAddress(part) => write_address(out, upstream.and_then(|u| u.local), *part),
+        Command::UpstreamHostName => match upstream {
+            Some(u) if u.host.hostname.is_empty() => write_address(out, Some(u.host.address), AddressPart::Both),
+            Some(u) => write_text(out, &u.host.hostname),
+            None => false,
+        },
+        Command::UpstreamTransportFailureReason => upstream.is_some_and(|u| write_text(out, &u.failure)),
+        Command::UpstreamProtocol => upstream.is_some_and(|u| write_text(out, u.protocol.as_str())),
+        Command::UpstreamTlsVersion => tls.is_some_and(|tls| write_text(out, tls.version)),
+        Command::UpstreamTlsCipher => tls.is_some_and(|tls| write_text(out, tls.cipher)),
+        Command::UpstreamPeerUriSan => peer.is_some_and(|p| write_list(out, &p.uri_sans)),
+        Command::UpstreamPeerSubject => peer.is_some_and(|p| write_text(out, &p.subject)),
+        _ => false,
+    }
+}
+
+/// Values that say where it came from.
+fn write_connection(command: &Command, facts: &ConnFacts, chain: &LiveChain, out: &mut Vec<u8>) -> bool {
+    let tls = facts.tls.as_ref();
+    let peer: Option<&Arc<PeerCert>> = tls.and_then(|tls| tls.peer.as_ref());
+    match command {
+        Command::DownstreamDirectRemoteAddress(part) => write_address(out, Some(facts.peer), *part),
+        Command::DownstreamLocalAddress(part) => write_address(out, Some(facts.local), *part),
+        Command::RequestedServerName => facts.server_name.as_ref().is_some_and(|name| write_text(out, name)),
+        Command::FilterChainName => write_text(out, &facts.chain),
+        Command::ConnectionId => write_number(out, Some(facts.id)),
+        Command::DownstreamTlsVersion => tls.is_some_and(|tls| write_text(out, tls.version)),
+        Command::DownstreamTlsCipher => tls.is_some_and(|tls| write_text(out, tls.cipher)),
+        Command::DownstreamPeerUriSan => peer.is_some_and(|p| write_list(out, &p.uri_sans)),
+        Command::DownstreamPeerDnsSan => peer.is_some_and(|p| write_list(out, &p.dns_sans)),
+        Command::DownstreamPeerSubject => peer.is_some_and(|p| write_text(out, &p.subject)),
+        Command::DownstreamPeerIssuer => peer.is_some_and(|p| write_text(out, &p.issuer)),
+        Command::DownstreamPeerSerial => peer.is_some_and(|p| write_text(out, &p.serial)),
+        Command::DownstreamPeerFingerprint256 => peer.is_some_and(|p| write_text(out, &p.sha256)),
+        Command::DownstreamLocalUriSan | Command::DownstreamLocalSubject => {
+            let Some(own) = chain.tls.as_ref().and_then(|tls| tls.certificates().next()) else { return false };
+            match command {
+                Command::DownstreamLocalSubject => write_text(out, &own.subject),
+                _ => own.uri_sans.first().is_some_and(|uri| write_text(out, uri)),
+            }
+        }
+        _ => false,
+    }
+}
+
+/// Values that are the same for every kind of record.
+fn write_common(command: &Command, timeline: &Timeline, telemetry: &Telemetry, out: &mut Vec<u8>) -> bool {
+    match command {
+        Command::StartTime(format) => {
+            let at = Timestamp::try_from(telemetry.calendar(timeline.start)).unwrap_or_default();
+            start_time(at, format.as_deref()).is_some_and(|text| write_text(out, &text))
+        }
+        Command::Environment(variable) => {
+            std::env::var(&**variable).is_ok_and(|value| write_text(out, &value))
+        }
+        Command::Hostname => write_text(out, &telemetry.hostname),
+        // What this proxy never has: session ids of TLS 1.3 say nothing, bodies of local replies are not kept,
+        // a connection that failed its handshake has no record.
+        _ => false,
+    }
+}
+
+fn write_bytes(out: &mut Vec<u8>, value: Option<&[u8]>) -> bool {
+    value.is_some_and(|value| {
+        out.extend_from_slice(value);
+        true
+    })
+}
+
+/// Appends a text; an empty one is absent.
+fn write_text(out: &mut Vec<u8>, value: &str) -> bool {
+    out.extend_from_slice(value.as_bytes());
+    !value.is_empty()
+}
+
+fn write_list(out: &mut Vec<u8>, values: &[String]) -> bool {
+    for (index, value) in values.iter().enumerate() {
+        if index > 0 {
+            out.push(b',');
+        }
+        out.extend_from_slice(value.as_bytes());
+    }
+    !values.is_empty()
+}
+
+fn write_number(out: &mut Vec<u8>, value: Option<u64>) -> bool {
+    value.is_some_and(|value| write!(out, "{value}").is_ok())
+}
+
+fn write_millis(out: &mut Vec<u8>, value: Option<Duration>) -> bool {
+    value.is_some_and(|value| write!(out, "{}", value.as_millis()).is_ok())
+}
+
+fn write_address(out: &mut Vec<u8>, address: Option<SocketAddr>, part: AddressPart) -> bool {
+    let Some(address) = address else { return false };
+    match part {
+        AddressPart::Both => write!(out, "{address}"),
+        AddressPart::WithoutPort => write!(out, "{}", address.ip()),
+        AddressPart::Port => write!(out, "{}", address.port()),
+    }
+    .is_ok()
+}
+
+/// gRPC's status names. Source: gRPC: status codes.
+const GRPC: [(&str, &str); 17] = [
+    ("OK", "OK"),
+    ("Canceled", "CANCELLED"),
+    ("Unknown", "UNKNOWN"),
+    ("InvalidArgument", "INVALID_ARGUMENT"),
+    ("DeadlineExceeded", "DEADLINE_EXCEEDED"),
+    ("NotFound", "NOT_FOUND"),
+    ("AlreadyExists", "ALREADY_EXISTS"),
+    ("PermissionDenied", "PERMISSION_DENIED"),
+    ("ResourceExhausted", "RESOURCE_EXHAUSTED"),
+    ("FailedPrecondition", "FAILED_PRECONDITION"),
+    ("Aborted", "ABORTED"),
+    ("OutOfRange", "OUT_OF_RANGE"),
+    ("Unimplemented", "UNIMPLEMENTED"),
+    ("Internal", "INTERNAL"),
+    ("Unavailable", "UNAVAILABLE"),
+    ("DataLoss", "DATA_LOSS"),
+    ("Unauthenticated", "UNAUTHENTICATED"),
+];
+
+fn write_grpc(out: &mut Vec<u8>, status: Option<u32>, format: GrpcStatusFormat) -> bool {
+    let Some(status) = status else { return false };
+    let names = usize::try_from(status).ok().and_then(|index| GRPC.get(index));
+    match (format, names) {
+        (GrpcStatusFormat::Camel, Some((camel, _))) => write_text(out, camel),
+        (GrpcStatusFormat::Snake, Some((_, snake))) => write_text(out, snake),
+        (GrpcStatusFormat::Number, _) | (_, None) => write_number(out, Some(status.into())),
+    }
+}

@@ -1,0 +1,1 @@
+//! Everything in Prometheus' text exposition format.
