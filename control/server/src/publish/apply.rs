@@ -3,7 +3,7 @@
 //! What is checked is the world as it would be. A proxy whose plan the change does not alter is not
 //! compiled again. All resources of one call are stored together or not at all.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use super::planner::{Parsed, Problem};
 use super::publisher::Publisher;
-use super::world::{Resource, World};
+use super::world::{Resource, World, redacted};
 use crate::clock;
 use crate::store::{Change, Commit, Expect, Key, StoreError};
 
@@ -162,25 +162,22 @@ impl Publisher {
         };
         let plan = self.planner.prepare(&world).map_err(invalid)?;
         let (mut affected, mut problems) = (Vec::new(), Vec::new());
+        let mut warnings = BTreeSet::new();
         for (id, node) in self.nodes(&world) {
-            let before = current.plan.plan(&node).ok();
-            match plan.plan(&node) {
-                Ok(config) if before.as_ref().is_some_and(|before| before.version == config.version) => {}
-                Ok(config) => {
-                    if let Err(found) = self.planner.check(&config) {
-                        problems.extend(
-                            found.into_iter().map(|problem| Problem { proxy: id.clone(), ..problem }),
-                        );
-                    }
-                    affected.push(id);
-                }
-                // What no plan could be made for before is not this change's fault.
-                Err(_) if before.is_none() => {}
+            let before = current.plan.assemble(&node);
+            let config = plan.assemble(&node);
+            if before.version == config.version {
+                continue;
+            }
+            match plan.check(&config) {
+                Ok(()) => affected.push(id),
+                // What the proxy would have rejected before is not this change's fault.
+                Err(_) if current.plan.check(&before).is_err() => {}
                 Err(found) => {
-                    problems
-                        .extend(found.into_iter().map(|problem| Problem { proxy: id.clone(), ..problem }));
+                    problems.extend(found.into_iter().map(|problem| Problem { proxy: id.clone(), ..problem }));
                 }
             }
+            warnings.extend(config.notices);
             if problems.len() >= PROBLEMS_MAX {
                 break;
             }
@@ -190,7 +187,14 @@ impl Publisher {
         }
         let proxies = self.lock();
         affected.retain(|id| proxies.contains_key(id));
-        Ok((lines, affected, plan.warnings()))
+        drop(proxies);
+        let warnings = warnings.into_iter().take(PROBLEMS_MAX).map(|notice| Problem {
+            resource: notice.resource,
+            path: String::new(),
+            reason: notice.text,
+            proxy: String::new(),
+        });
+        Ok((lines, affected, warnings.collect()))
     }
 }
 
@@ -241,8 +245,8 @@ fn preview(
         name: key.name.clone(),
         action,
         resource_version: None,
-        before: before.map(|resource| resource.object.clone()),
-        after,
+        before: before.map(|resource| redacted(resource.object.clone())),
+        after: after.map(redacted),
     })
 }
 

@@ -1,7 +1,7 @@
 //! From facts and wishes to what each proxy is sent.
 //!
-//! In reading order: [`world`] (everything a plan is made from), [`planner`] (the seam to `outrigger-plan`),
-//! [`proxy`] (one connected proxy: what it was sent, what it said), [`publisher`] (keeps every proxy's
+//! In reading order: [`world`] (everything a plan is made from), [`planner`] (what is asked of a
+//! planner), [`istio`] (the product's, which is `outrigger-plan`), [`proxy`] (one connected proxy: what it was sent, what it said), [`publisher`] (keeps every proxy's
 //! plan up to date), [`apply`] (an operator's change: checked for every proxy before it is stored) and
 //! [`wait`] (until every proxy holds it).
 //!
@@ -12,6 +12,8 @@ pub mod world;
 
 pub mod planner;
 
+pub mod istio;
+
 pub mod proxy;
 
 pub mod publisher;
@@ -21,7 +23,8 @@ pub mod apply;
 pub mod wait;
 
 pub use apply::{Applied, ApplyError, ResourceChange};
-pub use planner::{NodeConfig, Plan, Planner, Problem, ProxyNode};
+pub use istio::IstioPlanner;
+pub use planner::{Plan, Planner, Problem};
 pub use proxy::ProxyStatus;
 pub use publisher::{ConnectError, Publisher, Subscription};
 pub use world::{Resource, World};

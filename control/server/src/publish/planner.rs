@@ -1,39 +1,16 @@
 //! The seam to the planner: what the publisher asks of it.
 //!
-//! The product's planner is `outrigger-plan`; tests bring their own.
+//! The product's is [`super::istio`]; tests bring their own.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use outrigger_traffic::config::{Config, ConfigError};
+use outrigger_plan::{NodeConfig, ProxyNode};
+use outrigger_traffic::config::ConfigError;
 use serde::Serialize;
 use serde_json::Value;
 
 use super::world::World;
-use crate::identity::Identity;
 use crate::store::Key;
-
-/// What one proxy is to be sent.
-#[derive(Clone, PartialEq, Debug)]
-pub struct NodeConfig {
-    /// Digest of the content: the same content has the same version.
-    pub version: String,
-    /// The content.
-    pub config: Config,
-}
-
-/// A proxy as it introduced itself, and who it proved to be.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct ProxyNode {
-    /// `node.id` of the xDS stream.
-    pub id: String,
-    /// From its certificate.
-    pub identity: Identity,
-    /// `node.user_agent_name`; tells our own proxies (`outrigger`) from others.
-    pub user_agent: String,
-    /// Labels from `node.metadata`; those of its registered workload win.
-    pub labels: BTreeMap<String, String>,
-}
 
 /// One thing that is wrong with a resource, or with what follows from it.
 #[derive(Clone, PartialEq, Eq, Serialize, Debug)]
@@ -88,11 +65,6 @@ pub trait Planner: Send + Sync + 'static {
     /// *Errors*: everything that makes its resources unusable.
     fn prepare(&self, world: &World) -> Result<Arc<dyn Plan>, Vec<Problem>>;
 
-    /// Compiles a configuration as the proxy will.
-    ///
-    /// *Errors*: everything the proxy would reject.
-    fn check(&self, config: &NodeConfig) -> Result<(), Vec<Problem>>;
-
     /// Proxies that must accept a change though none like them is connected: they find mistakes in
     /// resources for workloads that come later.
     fn stand_ins(&self, world: &World) -> Vec<ProxyNode>;
@@ -101,12 +73,10 @@ pub trait Planner: Send + Sync + 'static {
 /// A world made ready.
 pub trait Plan: Send + Sync + 'static {
     /// What one proxy is to be sent.
-    ///
-    /// *Errors*: everything that prevents a plan for it.
-    fn plan(&self, node: &ProxyNode) -> Result<NodeConfig, Vec<Problem>>;
+    fn assemble(&self, node: &ProxyNode) -> NodeConfig;
 
-    /// Things an operator should look at, which do not prevent a plan.
-    fn warnings(&self) -> Vec<Problem> {
-        Vec::new()
-    }
+    /// Compiles a configuration as the proxy will.
+    ///
+    /// *Errors*: everything the proxy would reject.
+    fn check(&self, config: &NodeConfig) -> Result<(), Vec<Problem>>;
 }

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use serde::Serialize;
 use tokio::sync::watch;
 
-use super::planner::{NodeConfig, Problem, ProxyNode};
+use outrigger_plan::{NodeConfig, ProxyNode};
+
+use super::planner::Problem;
 use crate::clock::{self, UnixMs};
 
 /// How many versions back an acknowledgement is still understood.
@@ -18,6 +20,7 @@ const REJECTION_BYTES_MAX: usize = 16 * 1024;
 /// See the module.
 pub(super) struct Proxy {
     pub(super) node: ProxyNode,
+    pub(super) user_agent: String,
     /// How many streams it has; more than one for a moment when it reconnects.
     pub(super) streams: u32,
     pub(super) connected_at: UnixMs,
@@ -56,7 +59,9 @@ pub struct ProxyStatus {
     /// `node.id`.
     pub id: String,
     /// From its certificate.
-    pub identity: String,
+    pub namespace: String,
+    /// From its certificate.
+    pub service_account: String,
     /// What program it is.
     pub user_agent: String,
     /// Whether it has a stream.
@@ -87,9 +92,10 @@ pub struct ProxyStatus {
 }
 
 impl Proxy {
-    pub(super) fn new(node: ProxyNode, now: UnixMs) -> Self {
+    pub(super) fn new(node: ProxyNode, user_agent: String, now: UnixMs) -> Self {
         Self {
             node,
+            user_agent,
             streams: 0,
             connected_at: now,
             disconnected_at: None,
@@ -182,8 +188,9 @@ impl Proxy {
         };
         ProxyStatus {
             id: self.node.id.clone(),
-            identity: self.node.identity.to_string(),
-            user_agent: self.node.user_agent.clone(),
+            namespace: self.node.namespace.clone(),
+            service_account: self.node.service_account.clone(),
+            user_agent: self.user_agent.clone(),
             connected: self.streams > 0,
             state,
             version,
@@ -202,24 +209,22 @@ impl Proxy {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::identity::Identity;
-    use outrigger_traffic::config::Config;
+    use outrigger_plan::NodeKind;
 
     fn proxy() -> Proxy {
-        let identity = Identity::new("cluster.local", "shop", "cart").unwrap();
-        let node = ProxyNode {
-            id: "cart-1".to_owned(),
-            identity,
-            user_agent: "outrigger".to_owned(),
-            labels: std::collections::BTreeMap::new(),
-        };
-        let mut proxy = Proxy::new(node, 0);
+        let node = ProxyNode::without_workload("cart-1", NodeKind::Sidecar, "shop", "cart");
+        let mut proxy = Proxy::new(node, "outrigger".to_owned(), 0);
         proxy.streams = 1;
         proxy
     }
 
     fn config(version: &str) -> NodeConfig {
-        NodeConfig { version: version.to_owned(), config: Config::default() }
+        NodeConfig {
+            version: version.to_owned(),
+            config: outrigger_traffic::config::Config::default(),
+            api_listeners: Vec::new(),
+            notices: Vec::new(),
+        }
     }
 
     #[test]

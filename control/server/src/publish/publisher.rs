@@ -10,10 +10,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use outrigger_plan::{NodeConfig, ProxyNode};
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
-use super::planner::{NodeConfig, Plan, Planner, Problem, ProxyNode};
+use super::planner::{Plan, Planner, Problem};
 use super::proxy::{Proxy, ProxyStatus};
 use super::world::World;
 use crate::clock;
@@ -99,16 +100,18 @@ impl Publisher {
         self.prepared.load().world.clone()
     }
 
-    /// Announces a proxy. Its first configuration follows as soon as it is planned; the channel holds
+    /// Announces a proxy: `node` as it introduced itself, its namespace and service account those of its
+    /// certificate; its workload is found here, and again whenever workloads change. Its first configuration follows as soon as it is planned; the channel holds
     /// `None` until then.
     ///
     /// *Errors*: [`ConnectError`].
-    pub fn connect(self: &Arc<Self>, node: ProxyNode) -> Result<Subscription, ConnectError> {
+    pub fn connect(self: &Arc<Self>, node: ProxyNode, user_agent: &str) -> Result<Subscription, ConnectError> {
         let now = clock::unix_ms();
         let id = node.id.clone();
         let configs = {
             let mut proxies = self.lock();
-            if proxies.get(&id).is_some_and(|held| held.streams > 0 && held.node.identity != node.identity) {
+            let foreign = proxies.get(&id).filter(|held| !is_same_identity(&held.node, &node));
+            if foreign.is_some_and(|held| held.streams > 0) {
                 return Err(ConnectError::NodeIdTaken(id));
             }
             let connected = proxies.values().filter(|proxy| proxy.streams > 0).count();
@@ -117,11 +120,12 @@ impl Publisher {
                 return Err(ConnectError::Full);
             }
             // Somebody else's record under this id is not this proxy's history.
-            if proxies.get(&id).is_some_and(|held| held.node.identity != node.identity) {
+            if proxies.get(&id).is_some_and(|held| !is_same_identity(&held.node, &node)) {
                 proxies.remove(&id);
             }
-            let proxy = proxies.entry(id.clone()).or_insert_with(|| Proxy::new(node.clone(), now));
+            let proxy = proxies.entry(id.clone()).or_insert_with(|| Proxy::new(node.clone(), String::new(), now));
             proxy.node = node;
+            user_agent.clone_into(&mut proxy.user_agent);
             proxy.streams += 1;
             proxy.connected_at = now;
             proxy.disconnected_at = None;
@@ -178,7 +182,12 @@ impl Publisher {
                 () = debounce => {
                     policy_due = None;
                     match read_resources(&self.store).await {
-                        Ok(read) => {
+                        Ok(mut read) => {
+                            let held = self.world();
+                            if *read.resources == *held.resources {
+                                // Only our own records changed: what was made of the resources stays good.
+                                read.resources = held.resources;
+                            }
                             let world = World { workloads: workloads.borrow_and_update().clone(), ..read };
                             self.replan(world).await;
                         }
@@ -236,7 +245,11 @@ impl Publisher {
         let planned = tokio::task::spawn_blocking(move || {
             let prepared = publisher.prepared.load_full();
             for node in nodes {
-                let outcome = prepared.plan.plan(&node);
+                let config = prepared.plan.assemble(&node);
+                // What it holds already was compiled when it was new.
+                let held = publisher.config_of(&node.id).is_some_and(|held| held.version == config.version);
+                let outcome =
+                    if held { Ok(config) } else { prepared.plan.check(&config).map(|()| config) };
                 publisher.publish(&node, outcome, prepared.world.revision);
             }
         });
@@ -290,6 +303,10 @@ impl Publisher {
         }
         self.progress.send_modify(|count| *count += 1);
     }
+}
+
+fn is_same_identity(one: &ProxyNode, two: &ProxyNode) -> bool {
+    one.namespace == two.namespace && one.service_account == two.service_account
 }
 
 /// Why the publisher could not start.

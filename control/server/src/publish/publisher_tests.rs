@@ -4,6 +4,7 @@
 use std::net::IpAddr;
 
 use outrigger_api::outrigger::v1;
+use outrigger_plan::NodeKind;
 use outrigger_traffic::config::Config;
 use serde_json::json;
 
@@ -47,25 +48,30 @@ impl Planner for NamesPlanner {
         }
     }
 
-    fn check(&self, config: &NodeConfig) -> Result<(), Vec<Problem>> {
-        if config.version.contains("poison") {
-            Err(vec![problem("listener/x", "would be rejected")])
-        } else {
-            Ok(())
-        }
-    }
-
     fn stand_ins(&self, _world: &World) -> Vec<ProxyNode> {
         Vec::new()
     }
 }
 
 impl Plan for Names {
-    fn plan(&self, node: &ProxyNode) -> Result<NodeConfig, Vec<Problem>> {
-        let mine = self.0.resources.values().filter(|r| r.key.namespace == node.identity.namespace());
+    fn assemble(&self, node: &ProxyNode) -> NodeConfig {
+        let mine = self.0.resources.values().filter(|r| r.key.namespace == node.namespace);
         let mut names: Vec<String> = mine.map(|r| format!("{}={}", r.key.name, r.object["value"])).collect();
         names.extend(self.0.workloads.iter().map(|workload| workload.instance_id.clone()));
-        Ok(NodeConfig { version: names.join(","), config: Config::default() })
+        NodeConfig {
+            version: names.join(","),
+            config: Config::default(),
+            api_listeners: Vec::new(),
+            notices: Vec::new(),
+        }
+    }
+
+    fn check(&self, config: &NodeConfig) -> Result<(), Vec<Problem>> {
+        if config.version.contains("poison") {
+            Err(vec![problem("listener/x", "would be rejected")])
+        } else {
+            Ok(())
+        }
     }
 }
 
@@ -79,12 +85,7 @@ fn problem(resource: &str, reason: &str) -> Problem {
 }
 
 fn node(id: &str, namespace: &str) -> ProxyNode {
-    ProxyNode {
-        id: id.to_owned(),
-        identity: Identity::new("cluster.local", namespace, "app").unwrap(),
-        user_agent: "outrigger".to_owned(),
-        labels: BTreeMap::new(),
-    }
+    ProxyNode::without_workload(id, NodeKind::Sidecar, namespace, "app")
 }
 
 struct Fixture {
@@ -140,7 +141,7 @@ async fn register(registry: &Registry, instance: &str) -> String {
 #[tokio::test]
 async fn proxy_is_sent_its_plan_and_only_when_it_changes() {
     let fixture = fixture().await;
-    let mut shop = fixture.publisher.connect(node("shop-1", "shop")).unwrap();
+    let mut shop = fixture.publisher.connect(node("shop-1", "shop"), "outrigger").unwrap();
     assert_eq!(next(&mut shop).await, "");
     fixture.apply("other/x/1 shop/a/1").await.unwrap();
     assert_eq!(next(&mut shop).await, "a=\"1\"");
@@ -154,7 +155,7 @@ async fn proxy_is_sent_its_plan_and_only_when_it_changes() {
 #[tokio::test]
 async fn workloads_reach_proxies_without_a_policy_change() {
     let fixture = fixture().await;
-    let mut shop = fixture.publisher.connect(node("shop-1", "shop")).unwrap();
+    let mut shop = fixture.publisher.connect(node("shop-1", "shop"), "outrigger").unwrap();
     next(&mut shop).await;
     let lease = register(&fixture.registry, "w1").await;
     assert_eq!(next(&mut shop).await, "w1");
@@ -166,7 +167,7 @@ async fn workloads_reach_proxies_without_a_policy_change() {
 #[tokio::test]
 async fn what_a_proxy_would_reject_is_refused_and_changes_nothing() {
     let fixture = fixture().await;
-    let _shop = fixture.publisher.connect(node("shop-1", "shop")).unwrap();
+    let _shop = fixture.publisher.connect(node("shop-1", "shop"), "outrigger").unwrap();
     fixture.apply("shop/a/1").await.unwrap();
     let refused = fixture.apply("shop/b/1 shop/a/poison").await.unwrap_err();
     let ApplyError::Invalid(problems) = refused else { panic!("{refused}") };
@@ -208,8 +209,8 @@ async fn stale_version_is_a_conflict_and_dry_run_stores_nothing() {
 async fn wait_ends_when_every_connected_proxy_has_acknowledged() {
     let fixture = fixture().await;
     let publisher = &fixture.publisher;
-    let mut one = publisher.connect(node("one", "shop")).unwrap();
-    let mut two = publisher.connect(node("two", "shop")).unwrap();
+    let mut one = publisher.connect(node("one", "shop"), "outrigger").unwrap();
+    let mut two = publisher.connect(node("two", "shop"), "outrigger").unwrap();
     for proxy in [&mut one, &mut two] {
         let version = next(proxy).await;
         proxy.acknowledged(&version);
@@ -241,13 +242,13 @@ async fn wait_ends_when_every_connected_proxy_has_acknowledged() {
 #[tokio::test]
 async fn node_id_of_another_identity_is_refused_while_it_is_in_use() {
     let fixture = fixture().await;
-    let held = fixture.publisher.connect(node("x", "shop")).unwrap();
-    let again = fixture.publisher.connect(node("x", "shop")).unwrap();
-    let foreign = fixture.publisher.connect(node("x", "evil")).err();
+    let held = fixture.publisher.connect(node("x", "shop"), "outrigger").unwrap();
+    let again = fixture.publisher.connect(node("x", "shop"), "outrigger").unwrap();
+    let foreign = fixture.publisher.connect(node("x", "evil"), "outrigger").err();
     assert_eq!(foreign, Some(ConnectError::NodeIdTaken("x".to_owned())));
     drop(held);
     assert_eq!(fixture.publisher.connected_count(), 1, "a reconnect overlaps with the old stream");
     drop(again);
     assert_eq!(fixture.publisher.proxies()[0].state, "DISCONNECTED");
-    fixture.publisher.connect(node("x", "evil")).unwrap();
+    fixture.publisher.connect(node("x", "evil"), "outrigger").unwrap();
 }

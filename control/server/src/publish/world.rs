@@ -47,7 +47,7 @@ impl From<Record> for Resource {
 impl Resource {
     /// The object with the numbers in its metadata, as the operator API shows it. Kubernetes' names.
     pub fn shown(&self) -> Value {
-        let mut object = self.object.clone();
+        let mut object = redacted(self.object.clone());
         if let Some(metadata) =
             object.as_object_mut().map(|object| object.entry("metadata").or_insert_with(empty))
         {
@@ -59,6 +59,18 @@ impl Resource {
         }
         object
     }
+}
+
+/// A resource without what must not leave this service: the values of a `Secret`.
+pub fn redacted(mut object: Value) -> Value {
+    if object.get("kind").and_then(Value::as_str) == Some("Secret") {
+        for field in ["data", "stringData"] {
+            if let Some(values) = object.get_mut(field).and_then(Value::as_object_mut) {
+                values.values_mut().for_each(|value| *value = json!("[redacted]"));
+            }
+        }
+    }
+    object
 }
 
 fn empty() -> Value {
