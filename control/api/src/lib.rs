@@ -5,13 +5,15 @@
 //! official ones (checked against the official descriptors by `tests/official/compare.py`). Reading order:
 //! the generated packages ([`envoy`], [`outrigger`], …) · [`pool`] (descriptors at run time) · [`strict`] (the one way
 //! from binary, YAML or JSON to messages, which refuses every field that is not implemented) · [`ignored`] (the short list
-//! of fields that are accepted without effect) · [`official`] (names of what the official API has and we have not).
+//! of fields that are accepted without effect) · [`official`] (names of what the official API has and we have not) ·
+//! [`metadata`] (what travels beside Envoy's fields).
 
 mod generated;
 pub mod ignored;
 pub mod official;
+pub mod metadata;
 mod pool;
 pub mod strict;
 
 pub use generated::{envoy, google, grpc, opentelemetry, outrigger};
-pub use pool::{DESCRIPTORS, TYPE_URL_PREFIX, any, pool};
+pub use pool::{DESCRIPTORS, TYPE_URL_PREFIX, any, pool, to_json};

@@ -1,7 +1,7 @@
 //! Descriptors of everything in `proto/`, for reflection.
 
 use prost::{Message, Name};
-use prost_reflect::DescriptorPool;
+use prost_reflect::{DescriptorPool, DynamicMessage, SerializeOptions};
 use std::sync::LazyLock;
 
 /// The encoded `FileDescriptorSet` of all our files and the well-known types they use.
@@ -27,6 +27,15 @@ pub fn any<M: Message + Name>(message: &M) -> prost_types::Any {
     }
 }
 
+/// A message as JSON, with the field names of the `.proto` files, for people to read. `None` when the type is not known
+/// or the bytes are not such a message.
+pub fn to_json(type_url: &str, bytes: &[u8]) -> Option<serde_json::Value> {
+    let name = type_url.rsplit('/').next().unwrap_or(type_url);
+    let message = DynamicMessage::decode(pool().get_message_by_name(name)?, bytes).ok()?;
+    let options = SerializeOptions::new().use_proto_field_name(true).skip_default_fields(true);
+    message.serialize_with_options(serde_json::value::Serializer, &options).ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -37,6 +46,15 @@ mod tests {
         assert_eq!(Listener::full_name(), "envoy.config.listener.v3.Listener");
         assert!(pool().get_message_by_name("envoy.config.listener.v3.Listener").is_some());
         assert!(pool().all_messages().count() > 150);
+    }
+
+    #[test]
+    fn json_has_names_of_the_proto_files() {
+        let listener = Listener { name: "x".into(), ..Listener::default() };
+        let any = any(&listener);
+        let json = to_json(&any.type_url, &any.value).unwrap();
+        assert_eq!(json, serde_json::json!({ "name": "x" }));
+        assert_eq!(to_json("type.googleapis.com/none", &[]), None);
     }
 
     #[test]

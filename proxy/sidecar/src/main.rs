@@ -1,1 +1,42 @@
-fn main() {}
+//! `outrigger-proxy`: sidecar and edge gateway.
+//!
+//! Reading order: [`cli`] · [`start`] (from flags to a running proxy, and its end) · [`bootstrap`] and [`mesh`] (the two
+//! ways to a configuration) · [`feed`] (the control service's stream) · [`otlp`], [`logging`], [`health`], [`concurrency`].
+
+#![allow(unreachable_pub, reason = "a binary has no outside; `pub` marks what a file offers to its siblings")]
+
+mod bootstrap;
+mod cli;
+mod concurrency;
+mod feed;
+mod health;
+mod logging;
+mod mesh;
+mod otlp;
+mod start;
+
+use clap::Parser;
+use cli::{Cli, Mode, Verb};
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    if let Some(Verb::Health(flags)) = &cli.verb {
+        return health::check(flags);
+    }
+    if rustls::crypto::aws_lc_rs::default_provider().install_default().is_err() {
+        eprintln!("error: a TLS provider was installed before");
+        return ExitCode::FAILURE;
+    }
+    let result = match cli.run.mode {
+        Mode::Validate => bootstrap::validate(&cli.run),
+        Mode::Serve => start::serve(&cli.run),
+    };
+    match result {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

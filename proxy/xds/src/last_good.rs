@@ -6,7 +6,7 @@
 use crate::feed::Raw;
 use crate::feed::held::HeldMap;
 use outrigger_api::envoy::service::discovery::v3::{DeltaDiscoveryResponse, Resource};
-use outrigger_api::google::protobuf::Any;
+use prost_types::Any;
 use prost::Message;
 use std::fs;
 use std::io::{self, Write};

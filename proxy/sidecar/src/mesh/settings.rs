@@ -100,6 +100,7 @@ fn workload(flags: &Mesh, address: IpAddr) -> anyhow::Result<Workload> {
         outbound_port: if flags.role == Role::Sidecar { u32::from(flags.outbound_port) } else { 0 },
         weight: 1,
         health: Health::Healthy.into(),
+        gateway: flags.role == Role::Gateway,
     })
 }
 

@@ -1,0 +1,124 @@
+//! The control service's stream, wired to the engine: what it applies, what it shows.
+
+use outrigger_api::envoy::config::core::v3::Node;
+use outrigger_engine::admin::{ConfigDumpSource, ExtraMetrics};
+use outrigger_engine::proxy::ProxyHandle;
+use outrigger_traffic::config::{Config, ConfigError, Endpoints};
+use outrigger_xds::ads::Kind;
+use outrigger_xds::ads::session::Variant;
+use outrigger_xds::ads::stream::{self, StreamStatus};
+use outrigger_xds::feed::{Feed, Sink};
+use outrigger_xds::transport::Transport;
+use serde_json::{Value, json};
+use std::fmt::{self, Write};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+/// The engine as the feed's sink.
+pub struct EngineSink(pub ProxyHandle);
+
+impl Sink for EngineSink {
+    fn apply(&self, config: Config) -> Result<u64, Vec<ConfigError>> {
+        self.0.apply(config)
+    }
+
+    fn apply_endpoints(&self, endpoints: &Endpoints) -> Result<(), Vec<ConfigError>> {
+        self.0.apply_endpoints(endpoints)
+    }
+}
+
+/// What the admin interface shows of the feed. It exists before the feed does.
+#[derive(Clone, Default)]
+pub struct FeedView {
+    feed: Arc<OnceLock<Arc<Mutex<Feed>>>>,
+    /// State of the stream.
+    pub stream: Arc<StreamStatus>,
+}
+
+impl fmt::Debug for FeedView {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FeedView").field("stream", &self.stream).finish_non_exhaustive()
+    }
+}
+
+impl FeedView {
+    /// The feed is there.
+    pub fn set(&self, feed: Arc<Mutex<Feed>>) {
+        let _ = self.feed.set(feed);
+    }
+
+    fn with<T>(&self, f: impl FnOnce(&Feed) -> T) -> Option<T> {
+        self.feed.get().map(|feed| f(&feed.lock().unwrap_or_else(PoisonError::into_inner)))
+    }
+}
+
+impl ConfigDumpSource for FeedView {
+    fn configs(&self) -> Vec<Value> {
+        self.with(dump).unwrap_or_default()
+    }
+}
+
+/// Envoy's `/config_dump` sections with what came over the wire. Secrets are named, not shown.
+fn dump(feed: &Feed) -> Vec<Value> {
+    let sections = [
+        (Kind::Cluster, "type.googleapis.com/envoy.admin.v3.ClustersConfigDump", "dynamic_active_clusters", "cluster"),
+        (Kind::Listener, "type.googleapis.com/envoy.admin.v3.ListenersConfigDump", "dynamic_listeners", "listener"),
+        (Kind::RouteConfig, "type.googleapis.com/envoy.admin.v3.RoutesConfigDump", "dynamic_route_configs", "route_config"),
+        (Kind::Endpoints, "type.googleapis.com/envoy.admin.v3.EndpointsConfigDump", "dynamic_endpoint_configs", "endpoint_config"),
+        (Kind::Secret, "type.googleapis.com/envoy.admin.v3.SecretsConfigDump", "dynamic_active_secrets", "secret"),
+    ];
+    sections
+        .into_iter()
+        .map(|(kind, type_url, list, field)| {
+            let entries: Vec<Value> = feed
+                .accepted()
+                .iter()
+                .filter(|((k, _), _)| *k == kind)
+                .map(|((_, name), held)| {
+                    let content = if kind == Kind::Secret {
+                        json!("[redacted]")
+                    } else {
+                        outrigger_api::to_json(kind.type_url(), &held.bytes).unwrap_or(Value::Null)
+                    };
+                    json!({ "name": name, "version_info": held.version, field: content })
+                })
+                .collect();
+            json!({ "@type": type_url, list: entries })
+        })
+        .collect()
+}
+
+impl ExtraMetrics for FeedView {
+    fn write(&self, out: &mut String) {
+        let status = self.with(|f| f.status.clone()).unwrap_or_default();
+        let load = |n: &std::sync::atomic::AtomicU64| n.load(Ordering::Relaxed);
+        let connected = u64::from(self.stream.connected.load(Ordering::Relaxed));
+        let rows = [
+            ("envoy_control_plane_connected_state", "gauge", "Whether the control service's stream is up.", connected),
+            ("outrigger_xds_streams_total", "counter", "Streams opened to the control service.", load(&self.stream.streams)),
+            ("outrigger_xds_stream_failures_total", "counter", "Streams that ended or failed.", load(&self.stream.failures)),
+            ("outrigger_xds_updates_total", "counter", "Responses of the control service.", status.updates),
+            ("outrigger_xds_rejected_total", "counter", "Responses with a refused resource.", status.rejected),
+            (
+                "outrigger_xds_refused_resources",
+                "gauge",
+                "Resources whose newest version is refused.",
+                status.refused.len() as u64,
+            ),
+        ];
+        for (name, kind, help, value) in rows {
+            let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}");
+        }
+    }
+}
+
+/// Follows the control service for as long as it is polled.
+pub async fn follow(
+    feed: Arc<Mutex<Feed>>,
+    transport: Arc<dyn Transport>,
+    variant: Variant,
+    node: Node,
+    view: FeedView,
+) {
+    stream::run(feed, transport, variant, node, view.stream).await;
+}

@@ -1,0 +1,193 @@
+//! From flags to a running proxy, and to its end.
+
+use crate::bootstrap::{self, Plan};
+use crate::cli::Run;
+use crate::concurrency::default_concurrency;
+use crate::feed::{EngineSink, FeedView, follow};
+use crate::logging::{self, LevelHandle};
+use crate::mesh::client::ControlClient;
+use crate::mesh::register::Registration;
+use crate::mesh::settings::Settings;
+use crate::mesh::{enrol, svid::Svid};
+use crate::otlp::{self, ExportStatus};
+use anyhow::Context;
+use outrigger_engine::admin::{LogLevel, Sources};
+use outrigger_engine::proxy::{Proxy, ProxyHandle, ProxyOptions};
+use outrigger_engine::telemetry::trace::span_queue;
+use outrigger_traffic::config::ConfigError;
+use outrigger_xds::ads::session::Variant;
+use outrigger_xds::feed::Feed;
+use outrigger_xds::last_good::LastGood;
+use std::process::ExitCode;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+
+/// Spans waiting for the exporter.
+const SPANS_MAX: usize = 4096;
+
+/// Serves until SIGTERM, SIGINT or `/quitquitquit`.
+///
+/// # Errors
+/// When the flags or the configuration cannot be used.
+pub fn serve(flags: &Run) -> anyhow::Result<ExitCode> {
+    let level = logging::start(&flags.log_level, flags.log_format)?;
+    let plan = bootstrap::plan(flags)?;
+    // The control thread: everything that is not a request.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(run(flags, plan, level))
+}
+
+async fn run(flags: &Run, plan: Plan, level: LevelHandle) -> anyhow::Result<ExitCode> {
+    let view = FeedView::default();
+    let (spans, exported) = span_queue(SPANS_MAX);
+    let options = ProxyOptions {
+        concurrency: flags.concurrency.unwrap_or_else(default_concurrency),
+        node: plan.identity.clone(),
+        admin: plan.admin,
+        drain_time: Duration::from_secs(flags.drain_time_s),
+        spans: Some(Arc::new(spans)),
+        admin_sources: Sources {
+            config_dump: Some(Arc::new(view.clone())),
+            log_level: Some(Arc::new(Level { handle: level, text: Mutex::new(flags.log_level.clone()) })),
+            metrics: Some(Arc::new(view.clone())),
+            command_line: command_line(flags),
+        },
+        ..ProxyOptions::default()
+    };
+    let proxy = Proxy::start(options).context("proxy cannot be started")?;
+    if let (Some(path), Some(address)) = (&flags.admin_address_path, proxy.admin_addr()) {
+        std::fs::write(path, address.to_string()).context("--admin-address-path")?;
+    }
+    let collector = bootstrap::collector(proxy.clone());
+    tokio::spawn(otlp::export(exported, collector, plan.identity.id.as_str().into(), Arc::new(ExportStatus::default())));
+    let registration = configure(flags, plan, &proxy, view).await?;
+    wait_for_the_end(&proxy).await?;
+    if let Some(registration) = registration {
+        leave(&registration, Duration::from_millis(flags.mesh.leave_grace_ms)).await;
+    }
+    let cut = proxy.drain().await;
+    if cut > 0 {
+        tracing::warn!(connections = cut, "drain time was over before these had finished");
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Brings the configuration in: static, from a foreign control service, or from the mesh.
+async fn configure(
+    flags: &Run,
+    plan: Plan,
+    proxy: &ProxyHandle,
+    view: FeedView,
+) -> anyhow::Result<Option<Arc<Registration>>> {
+    let sink = Arc::new(EngineSink(proxy.clone()));
+    if !flags.mesh.control.is_empty() {
+        return join_mesh(flags, plan, sink, view).await.map(Some);
+    }
+    let Some(dynamic) = plan.dynamic else {
+        proxy.apply(plan.config).map_err(|errors| refused(&errors))?;
+        return Ok(None);
+    };
+    let mut feed = Feed::new(dynamic.variant, plan.config, sink, plan.last_good);
+    let restored = feed.start(Instant::now()).map_err(|errors| refused(&errors))?;
+    tracing::info!(resources = restored, "started from disk");
+    let feed = Arc::new(Mutex::new(feed));
+    view.set(feed.clone());
+    tokio::spawn(follow(feed, dynamic.transport, dynamic.variant, plan.node, view));
+    Ok(None)
+}
+
+/// Enrols, starts from what is on disk, follows the control service, registers.
+async fn join_mesh(flags: &Run, plan: Plan, sink: Arc<EngineSink>, view: FeedView) -> anyhow::Result<Arc<Registration>> {
+    let settings = Arc::new(Settings::from_flags(&flags.mesh)?);
+    let client = Arc::new(ControlClient::new(settings.clone()));
+    let first = enrol::first(&client, &settings).await?;
+    let mut base = plan.config;
+    base.secrets.extend(first.secrets());
+    let last_good = LastGood::new(settings.state_dir.join("last-good"));
+    let mut feed = Feed::new(Variant::Delta, base, sink, Some(last_good));
+    let restored = feed.start(Instant::now()).map_err(|errors| refused(&errors))?;
+    tracing::info!(resources = restored, role = ?settings.role, "started from disk");
+    let feed = Arc::new(Mutex::new(feed));
+    view.set(feed.clone());
+    let (svids, renewed) = watch::channel(first);
+    tokio::spawn(enrol::keep_fresh(client.clone(), settings.clone(), svids.clone()));
+    tokio::spawn(enrol::follow_roots(client.clone(), settings.clone(), svids));
+    tokio::spawn(use_renewed(renewed, feed.clone()));
+    let registration = Arc::new(Registration::new(client.clone(), settings));
+    let kept = registration.clone();
+    tokio::spawn(async move { kept.keep().await });
+    let transport = Arc::new(client.transport()?);
+    tokio::spawn(follow(feed, transport, Variant::Delta, plan.node, view));
+    Ok(registration)
+}
+
+/// Every renewed certificate and every changed trust bundle takes effect in the running proxy.
+async fn use_renewed(mut renewed: watch::Receiver<Svid>, feed: Arc<Mutex<Feed>>) {
+    while renewed.changed().await.is_ok() {
+        let secrets = renewed.borrow_and_update().secrets();
+        let result = feed.lock().unwrap_or_else(PoisonError::into_inner).set_local_secrets(secrets, Instant::now());
+        if let Err(errors) = result {
+            tracing::error!(?errors, "renewed certificate cannot be used");
+        }
+    }
+}
+
+/// Peers are told first; for a moment they may still come.
+async fn leave(registration: &Registration, grace: Duration) {
+    if let Err(error) = registration.leave().await {
+        tracing::warn!(error = format!("{error:#}"), "left without telling the control service");
+    }
+    tokio::time::sleep(grace).await;
+}
+
+async fn wait_for_the_end(proxy: &ProxyHandle) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut reopen = signal(SignalKind::user_defined1())?;
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => return Ok(()),
+            _ = interrupt.recv() => return Ok(()),
+            () = proxy.quit_requested() => return Ok(()),
+            _ = reopen.recv() => { proxy.reopen_logs(); }
+        }
+    }
+}
+
+fn refused(errors: &[ConfigError]) -> anyhow::Error {
+    let lines: Vec<String> = errors.iter().map(|e| format!("  {e}")).collect();
+    anyhow::anyhow!("configuration refused:\n{}", lines.join("\n"))
+}
+
+fn command_line(flags: &Run) -> serde_json::Map<String, serde_json::Value> {
+    let mut map = serde_json::Map::new();
+    let mut put = |name: &str, value: serde_json::Value| drop(map.insert(name.into(), value));
+    put("config_path", flags.config_path.as_ref().map(|p| p.display().to_string()).into());
+    put("concurrency", flags.concurrency.into());
+    put("drain_time", format!("{}s", flags.drain_time_s).into());
+    put("log_level", flags.log_level.clone().into());
+    put("mode", "Serve".into());
+    map
+}
+
+/// `/logging` of the admin interface.
+#[derive(Debug)]
+struct Level {
+    handle: LevelHandle,
+    text: Mutex<String>,
+}
+
+impl LogLevel for Level {
+    fn level(&self) -> String {
+        self.text.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set_level(&self, level: &str) -> Result<(), String> {
+        let filter = logging::parse(level).map_err(|e| e.to_string())?;
+        self.handle.reload(filter).map_err(|e| e.to_string())?;
+        level.clone_into(&mut self.text.lock().unwrap_or_else(PoisonError::into_inner));
+        Ok(())
+    }
+}
