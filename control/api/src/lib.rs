@@ -10,8 +10,8 @@
 
 mod generated;
 pub mod ignored;
-pub mod official;
 pub mod metadata;
+pub mod official;
 mod pool;
 pub mod strict;
 

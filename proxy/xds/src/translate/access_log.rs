@@ -1,0 +1,95 @@
+//! Access logs.
+
+use super::{At, files};
+use outrigger_api::envoy::config::accesslog::v3::{AccessLog as ProtoLog, access_log};
+use outrigger_api::envoy::config::core::v3::{SubstitutionFormatString, substitution_format_string};
+use outrigger_api::envoy::extensions::access_loggers::file::v3::{FileAccessLog, file_access_log};
+use outrigger_api::envoy::extensions::access_loggers::stream::v3::{
+    StderrAccessLog, StdoutAccessLog, stderr_access_log, stdout_access_log,
+};
+use outrigger_traffic::config::{AccessLog, AccessLogFormat, AccessLogSink};
+use prost_types::{Struct, Value, value::Kind};
+use serde_json::{Map, Number, Value as Json};
+
+/// The logs in the field `access_log` of the message here.
+pub(super) fn access_logs(logs: &[ProtoLog], at: &At<'_>) -> Vec<AccessLog> {
+    logs.iter().enumerate().filter_map(|(i, log)| one(log, &at.item("access_log", i))).collect()
+}
+
+fn one(log: &ProtoLog, at: &At<'_>) -> Option<AccessLog> {
+    let at = at.field("typed_config");
+    let access_log::ConfigType::TypedConfig(any) = at.need(log.config_type.as_ref())?;
+    if let Some(message) = at.unpack::<FileAccessLog>(any) {
+        let message = message.message()?;
+        at.field("path").need_text(&message.path);
+        let format = file_format(message.access_log_format.as_ref(), &at)?;
+        return Some(AccessLog { sink: AccessLogSink::File(message.path), format });
+    }
+    if let Some(message) = at.unpack::<StdoutAccessLog>(any) {
+        let format = match message.message()?.access_log_format {
+            None => AccessLogFormat::Default,
+            Some(stdout_access_log::AccessLogFormat::LogFormat(f)) => format(&f, &at.field("log_format"))?,
+        };
+        return Some(AccessLog { sink: AccessLogSink::Stdout, format });
+    }
+    if let Some(message) = at.unpack::<StderrAccessLog>(any) {
+        let format = match message.message()?.access_log_format {
+            None => AccessLogFormat::Default,
+            Some(stderr_access_log::AccessLogFormat::LogFormat(f)) => format(&f, &at.field("log_format"))?,
+        };
+        return Some(AccessLog { sink: AccessLogSink::Stderr, format });
+    }
+    at.refuse_type(any);
+    None
+}
+
+fn file_format(from: Option<&file_access_log::AccessLogFormat>, at: &At<'_>) -> Option<AccessLogFormat> {
+    use file_access_log::AccessLogFormat as F;
+    match from {
+        None => Some(AccessLogFormat::Default),
+        Some(F::Format(text)) => Some(AccessLogFormat::Text(text.clone())),
+        Some(F::JsonFormat(map)) => object(map, &at.field("json_format")),
+        Some(F::TypedJsonFormat(map)) => object(map, &at.field("typed_json_format")),
+        Some(F::LogFormat(f)) => format(f, &at.field("log_format")),
+    }
+}
+
+fn format(from: &SubstitutionFormatString, at: &At<'_>) -> Option<AccessLogFormat> {
+    use substitution_format_string::Format as F;
+    match at.need(from.format.as_ref())? {
+        F::TextFormat(text) => Some(AccessLogFormat::Text(text.clone())),
+        F::TextFormatSource(source) => {
+            files::text(source, &at.field("text_format_source")).map(AccessLogFormat::Text)
+        }
+        F::JsonFormat(map) => object(map, &at.field("json_format")),
+    }
+}
+
+fn object(from: &Struct, at: &At<'_>) -> Option<AccessLogFormat> {
+    if from.fields.is_empty() {
+        at.refuse("must not be empty");
+    }
+    map(from).map(AccessLogFormat::Json).or_else(|| {
+        at.refuse("holds a number that JSON cannot express");
+        None
+    })
+}
+
+fn map(from: &Struct) -> Option<Map<String, Json>> {
+    from.fields.iter().map(|(key, value)| Some((key.clone(), json(value)?))).collect()
+}
+
+fn json(from: &Value) -> Option<Json> {
+    Some(match &from.kind {
+        None | Some(Kind::NullValue(_)) => Json::Null,
+        Some(Kind::BoolValue(v)) => Json::Bool(*v),
+        // A whole number keeps its shape: 1, not 1.0.
+        Some(Kind::NumberValue(v)) if v.fract() == 0.0 && v.abs() < 9.0e15 => {
+            Json::Number((*v as i64).into())
+        }
+        Some(Kind::NumberValue(v)) => Json::Number(Number::from_f64(*v)?),
+        Some(Kind::StringValue(v)) => Json::String(v.clone()),
+        Some(Kind::ListValue(v)) => Json::Array(v.values.iter().map(json).collect::<Option<_>>()?),
+        Some(Kind::StructValue(v)) => Json::Object(map(v)?),
+    })
+}

@@ -1,0 +1,121 @@
+//! Circuit breakers and outlier detection.
+
+use crate::translate::At;
+use crate::translate::value::{duration, percent, percent_u32, positive_or};
+use outrigger_api::envoy::config::cluster::v3 as proto;
+use outrigger_api::envoy::config::core::v3::RoutingPriority;
+use outrigger_traffic::config::{CircuitBreakers, Fraction, OutlierDetection, RetryBudget, Thresholds};
+
+/// Limits by priority.
+pub(super) fn circuit_breakers(message: &proto::CircuitBreakers, at: &At<'_>) -> CircuitBreakers {
+    let mut breakers = CircuitBreakers::default();
+    let mut given = [false; 2];
+    for (i, thresholds) in message.thresholds.iter().enumerate() {
+        let at = at.item("thresholds", i);
+        let [default_given, high_given] = &mut given;
+        let (seen, slot) = match RoutingPriority::try_from(thresholds.priority) {
+            Ok(RoutingPriority::Default) => (default_given, &mut breakers.default),
+            Ok(RoutingPriority::High) => (high_given, &mut breakers.high),
+            Err(_) => {
+                at.field("priority").refuse("is not known");
+                continue;
+            }
+        };
+        if std::mem::replace(seen, true) {
+            at.field("priority").refuse("the limits of this priority are given twice");
+        }
+        *slot = limits(thresholds, &at);
+    }
+    breakers
+}
+
+fn limits(message: &proto::circuit_breakers::Thresholds, at: &At<'_>) -> Thresholds {
+    let default = Thresholds::default();
+    Thresholds {
+        max_connections: message.max_connections.unwrap_or(default.max_connections),
+        max_pending_requests: message.max_pending_requests.unwrap_or(default.max_pending_requests),
+        max_requests: message.max_requests.unwrap_or(default.max_requests),
+        max_retries: message.max_retries.unwrap_or(default.max_retries),
+        retry_budget: message.retry_budget.as_ref().map(|b| retry_budget(b, &at.field("retry_budget"))),
+        track_remaining: message.track_remaining,
+    }
+}
+
+fn retry_budget(message: &proto::circuit_breakers::thresholds::RetryBudget, at: &At<'_>) -> RetryBudget {
+    let budget = match message.budget_percent {
+        Some(value) => percent(value, &at.field("budget_percent")),
+        None => Fraction::from_percent(20),
+    };
+    RetryBudget { budget, min_retry_concurrency: message.min_retry_concurrency.unwrap_or(3) }
+}
+
+/// When hosts are set aside.
+pub(super) fn outlier_detection(message: &proto::OutlierDetection, at: &At<'_>) -> OutlierDetection {
+    let default = OutlierDetection::default();
+    let share = |value: Option<u32>, default: Fraction, field: &str| match value {
+        Some(value) => Fraction::from_percent(percent_u32(value, &at.field(field))),
+        None => default,
+    };
+    // Statistical ejection is not there: saying that it is off is fine, switching it on is not.
+    for (field, value) in [
+        ("enforcing_success_rate", message.enforcing_success_rate),
+        ("enforcing_local_origin_success_rate", message.enforcing_local_origin_success_rate),
+        ("enforcing_failure_percentage", message.enforcing_failure_percentage),
+        ("enforcing_failure_percentage_local_origin", message.enforcing_failure_percentage_local_origin),
+    ] {
+        if value.is_some_and(|v| v > 0) {
+            at.field(field)
+                .refuse("ejection by success rate or failure percentage is not supported; only 0 is");
+        }
+    }
+    let base_ejection_time = positive_or(
+        message.base_ejection_time.as_ref(),
+        default.base_ejection_time,
+        &at.field("base_ejection_time"),
+    );
+    let max_ejection_time = positive_or(
+        message.max_ejection_time.as_ref(),
+        default.max_ejection_time.max(base_ejection_time),
+        &at.field("max_ejection_time"),
+    );
+    if max_ejection_time < base_ejection_time {
+        at.field("max_ejection_time").refuse("must not be below `base_ejection_time`");
+    }
+    OutlierDetection {
+        consecutive_5xx: message.consecutive_5xx.unwrap_or(default.consecutive_5xx),
+        enforcing_consecutive_5xx: share(
+            message.enforcing_consecutive_5xx,
+            default.enforcing_consecutive_5xx,
+            "enforcing_consecutive_5xx",
+        ),
+        consecutive_gateway_failure: message
+            .consecutive_gateway_failure
+            .unwrap_or(default.consecutive_gateway_failure),
+        enforcing_consecutive_gateway_failure: share(
+            message.enforcing_consecutive_gateway_failure,
+            default.enforcing_consecutive_gateway_failure,
+            "enforcing_consecutive_gateway_failure",
+        ),
+        split_external_local_origin_errors: message.split_external_local_origin_errors,
+        consecutive_local_origin_failure: message
+            .consecutive_local_origin_failure
+            .unwrap_or(default.consecutive_local_origin_failure),
+        enforcing_consecutive_local_origin_failure: share(
+            message.enforcing_consecutive_local_origin_failure,
+            default.enforcing_consecutive_local_origin_failure,
+            "enforcing_consecutive_local_origin_failure",
+        ),
+        interval: positive_or(message.interval.as_ref(), default.interval, &at.field("interval")),
+        base_ejection_time,
+        max_ejection_time,
+        max_ejection_time_jitter: message
+            .max_ejection_time_jitter
+            .as_ref()
+            .and_then(|v| duration(v, &at.field("max_ejection_time_jitter")))
+            .unwrap_or(default.max_ejection_time_jitter),
+        max_ejection_percent: match message.max_ejection_percent {
+            Some(value) => percent_u32(value, &at.field("max_ejection_percent")),
+            None => default.max_ejection_percent,
+        },
+    }
+}

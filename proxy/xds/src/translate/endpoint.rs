@@ -1,0 +1,107 @@
+//! `ClusterLoadAssignment`.
+
+use super::At;
+use super::value::{host_port, metadata, metadata_labels};
+use outrigger_api::envoy::config::core::v3::HealthStatus as ProtoHealth;
+use outrigger_api::envoy::config::endpoint::v3 as proto;
+use outrigger_api::metadata::LABELS;
+use outrigger_traffic::config::{
+    Endpoint, EndpointAddress, Endpoints, HealthStatus, Locality, LocalityEndpoints,
+};
+use std::net::{IpAddr, SocketAddr};
+
+/// Lowest priority that Envoy accepts.
+const PRIORITY_MAX: u32 = 128;
+
+/// Whether endpoints may be names.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Names {
+    /// No: IP addresses only.
+    Addresses,
+    /// Yes: the cluster resolves them.
+    Resolved,
+}
+
+/// The endpoints of a cluster.
+pub(super) fn endpoints(message: &proto::ClusterLoadAssignment, names: Names, at: &At<'_>) -> Endpoints {
+    at.field("cluster_name").need_text(&message.cluster_name);
+    let overprovisioning_factor = message.policy.as_ref().and_then(|p| p.overprovisioning_factor);
+    if overprovisioning_factor == Some(0) {
+        at.field("policy").field("overprovisioning_factor").refuse("must be greater than 0");
+    }
+    Endpoints {
+        cluster_name: message.cluster_name.clone(),
+        localities: message
+            .endpoints
+            .iter()
+            .enumerate()
+            .map(|(i, l)| locality(l, names, &at.item("endpoints", i)))
+            .collect(),
+        overprovisioning_factor,
+    }
+}
+
+fn locality(message: &proto::LocalityLbEndpoints, names: Names, at: &At<'_>) -> LocalityEndpoints {
+    let locality = message.locality.as_ref().map(|l| Locality {
+        region: l.region.clone(),
+        zone: l.zone.clone(),
+        sub_zone: l.sub_zone.clone(),
+    });
+    if message.load_balancing_weight == Some(0) {
+        at.field("load_balancing_weight").refuse("must be greater than 0");
+    }
+    if message.priority > PRIORITY_MAX {
+        at.field("priority").refuse(format!("must be at most {PRIORITY_MAX}"));
+    }
+    LocalityEndpoints {
+        locality: locality.unwrap_or_default(),
+        weight: message.load_balancing_weight,
+        priority: message.priority,
+        endpoints: message
+            .lb_endpoints
+            .iter()
+            .enumerate()
+            .filter_map(|(i, e)| endpoint(e, names, &at.item("lb_endpoints", i)))
+            .collect(),
+    }
+}
+
+fn endpoint(message: &proto::LbEndpoint, names: Names, at: &At<'_>) -> Option<Endpoint> {
+    let weight = message.load_balancing_weight.unwrap_or(1);
+    if weight == 0 {
+        at.field("load_balancing_weight").refuse("must be greater than 0");
+    }
+    let health = match ProtoHealth::try_from(message.health_status) {
+        Ok(ProtoHealth::Unknown) => HealthStatus::Unknown,
+        Ok(ProtoHealth::Healthy) => HealthStatus::Healthy,
+        Ok(ProtoHealth::Unhealthy) => HealthStatus::Unhealthy,
+        Ok(ProtoHealth::Draining) => HealthStatus::Draining,
+        Ok(ProtoHealth::Timeout) => HealthStatus::Timeout,
+        Ok(ProtoHealth::Degraded) => HealthStatus::Degraded,
+        Err(_) => {
+            at.field("health_status").refuse("is not known");
+            HealthStatus::Unknown
+        }
+    };
+    let at_metadata = at.field("metadata");
+    let ours = metadata(message.metadata.as_ref(), &[LABELS], &at_metadata);
+    let labels = metadata_labels(ours.as_ref(), &at_metadata);
+    let at = at.field("endpoint");
+    let proto::lb_endpoint::HostIdentifier::Endpoint(endpoint) = at.need(message.host_identifier.as_ref())?;
+    let at_address = at.field("address");
+    let (host, port) = host_port(endpoint.address.as_ref(), &at_address)?;
+    let address = match (host.parse::<IpAddr>(), names) {
+        (Ok(ip), _) => EndpointAddress::Socket(SocketAddr::new(ip, port)),
+        (Err(_), Names::Resolved) => EndpointAddress::Name(host.to_owned(), port),
+        (Err(_), Names::Addresses) => {
+            at_address.field("socket_address").field("address").refuse(format!(
+                "`{host}` is not an IP address; names need a cluster of type STRICT_DNS or LOGICAL_DNS"
+            ));
+            return None;
+        }
+    };
+    if port == 0 {
+        at_address.field("socket_address").field("port_value").refuse("must be greater than 0");
+    }
+    Some(Endpoint { address, hostname: endpoint.hostname.clone(), weight, health, labels })
+}

@@ -1,0 +1,180 @@
+//! One xDS message into the config model.
+//!
+//! Nothing is dropped in silence: [`outrigger_api::strict`] refuses fields that we do not have, and what remains is
+//! either expressed in [`outrigger_traffic::config`] or refused here, with the path of the field. Every problem of a
+//! resource is reported at once. Defaults are Envoy's, and so are the rules on values (required fields, ranges) that
+//! Envoy itself enforces; both are written where the field is translated.
+//!
+//! Reading order: [`at`] (where the translation stands) · [`files`] (what `filename` reads) · [`value`] (numbers, times,
+//! texts) · [`listener`] → [`http_connection_manager`] → [`route`] · [`cluster`] → [`endpoint`] · [`tls`], [`secret`] ·
+//! [`rbac`], [`access_log`], [`trace`], [`tcp_proxy`], [`source`].
+
+mod access_log;
+mod at;
+mod cluster;
+mod endpoint;
+pub mod files;
+mod http_connection_manager;
+mod listener;
+mod rbac;
+mod route;
+mod secret;
+mod source;
+mod tcp_proxy;
+mod tls;
+mod trace;
+mod value;
+
+pub(crate) use at::{At, Cx};
+pub(crate) use value::socket_address;
+
+use files::{Disk, FileReader};
+use outrigger_api::envoy::config::cluster::v3::Cluster;
+use outrigger_api::envoy::config::endpoint::v3::ClusterLoadAssignment;
+use outrigger_api::envoy::config::listener::v3::Listener;
+use outrigger_api::envoy::config::route::v3::RouteConfiguration;
+use outrigger_api::envoy::extensions::transport_sockets::tls::v3::Secret;
+use outrigger_api::strict;
+use outrigger_traffic::config::{self, ConfigError, Resource};
+use prost::{Message, Name};
+
+/// Translates the content of an `Any` that a control service sent.
+///
+/// *Errors*: an unknown type, unknown fields in any depth, and everything that the functions below refuse.
+pub fn translate_any(type_url: &str, bytes: &[u8]) -> Result<Resource, Vec<ConfigError>> {
+    translate_any_with(type_url, bytes, &Disk)
+}
+
+/// [`translate_any`], with files read through `files`.
+pub fn translate_any_with(
+    type_url: &str,
+    bytes: &[u8],
+    files: &dyn FileReader,
+) -> Result<Resource, Vec<ConfigError>> {
+    let name = type_url.rsplit('/').next().unwrap_or(type_url);
+    if name == Listener::full_name() {
+        let message: Listener = checked("listener", type_url, bytes, |m: &Listener| m.name.clone())?;
+        translate_listener_with(&message, files).map(Resource::Listener)
+    } else if name == RouteConfiguration::full_name() {
+        let message = checked("route_config", type_url, bytes, |m: &RouteConfiguration| m.name.clone())?;
+        translate_route_config_with(&message, files).map(Resource::RouteConfig)
+    } else if name == Cluster::full_name() {
+        let message = checked("cluster", type_url, bytes, |m: &Cluster| m.name.clone())?;
+        translate_cluster_with(&message, files).map(Resource::Cluster)
+    } else if name == ClusterLoadAssignment::full_name() {
+        let named = |m: &ClusterLoadAssignment| m.cluster_name.clone();
+        let message = checked("endpoints", type_url, bytes, named)?;
+        translate_endpoints(&message).map(Resource::Endpoints)
+    } else if name == Secret::full_name() {
+        let message = checked("secret", type_url, bytes, |m: &Secret| m.name.clone())?;
+        translate_secret_with(&message, files).map(Resource::Secret)
+    } else {
+        Err(vec![ConfigError::new("", "", format!("`{name}` is not a kind of resource"))])
+    }
+}
+
+/// Strict decoding, with the resource's own name in the errors.
+fn checked<M: Message + Name + Default>(
+    kind: &str,
+    type_url: &str,
+    bytes: &[u8],
+    name: impl Fn(&M) -> String,
+) -> Result<M, Vec<ConfigError>> {
+    let resource = || format!("{kind}/{}", M::decode(bytes).map(|m| name(&m)).unwrap_or_default());
+    let problem = |p: strict::Problem| ConfigError::new(resource(), p.path, p.reason);
+    let checked = strict::from_binary(type_url, bytes)
+        .map_err(|problems| problems.into_iter().map(problem).collect::<Vec<_>>())?;
+    for notice in &checked.notices {
+        ::tracing::info!(
+            resource = resource(),
+            field = notice.path,
+            reason = notice.reason,
+            "field has no effect"
+        );
+    }
+    checked.into_typed().map_err(|p| vec![problem(p)])
+}
+
+/// Runs one translation and gives its value, or everything that is wrong.
+pub(crate) fn run<T>(
+    resource: String,
+    files: &dyn FileReader,
+    translate: impl FnOnce(&At<'_>) -> T,
+) -> Result<T, Vec<ConfigError>> {
+    let cx = Cx::new(resource, files);
+    let value = translate(&At::root(&cx));
+    let errors = cx.into_errors();
+    if errors.is_empty() { Ok(value) } else { Err(errors) }
+}
+
+/// A value that stands in after a refusal was noted: it never leaves [`run`].
+fn required<T>(value: Option<T>) -> Result<T, Vec<ConfigError>> {
+    value.ok_or_else(|| vec![ConfigError::new("", "", "the resource is empty")])
+}
+
+/// Translates a listener.
+pub fn translate_listener(message: &Listener) -> Result<config::Listener, Vec<ConfigError>> {
+    translate_listener_with(message, &Disk)
+}
+
+/// [`translate_listener`], with files read through `files`.
+pub fn translate_listener_with(
+    message: &Listener,
+    files: &dyn FileReader,
+) -> Result<config::Listener, Vec<ConfigError>> {
+    required(run(format!("listener/{}", message.name), files, |at| listener::listener(message, at))?)
+}
+
+/// Translates a route table.
+pub fn translate_route_config(message: &RouteConfiguration) -> Result<config::RouteConfig, Vec<ConfigError>> {
+    translate_route_config_with(message, &Disk)
+}
+
+/// [`translate_route_config`], with files read through `files`.
+pub fn translate_route_config_with(
+    message: &RouteConfiguration,
+    files: &dyn FileReader,
+) -> Result<config::RouteConfig, Vec<ConfigError>> {
+    run(format!("route_config/{}", message.name), files, |at| {
+        if message.name.is_empty() {
+            at.field("name").refuse("must not be empty");
+        }
+        route::route_config(message, false, at)
+    })
+}
+
+/// Translates a cluster.
+pub fn translate_cluster(message: &Cluster) -> Result<config::Cluster, Vec<ConfigError>> {
+    translate_cluster_with(message, &Disk)
+}
+
+/// [`translate_cluster`], with files read through `files`.
+pub fn translate_cluster_with(
+    message: &Cluster,
+    files: &dyn FileReader,
+) -> Result<config::Cluster, Vec<ConfigError>> {
+    run(format!("cluster/{}", message.name), files, |at| cluster::cluster(message, at))
+}
+
+/// Translates the endpoints of an EDS cluster.
+pub fn translate_endpoints(message: &ClusterLoadAssignment) -> Result<config::Endpoints, Vec<ConfigError>> {
+    run(format!("endpoints/{}", message.cluster_name), &Disk, |at| {
+        endpoint::endpoints(message, endpoint::Names::Addresses, at)
+    })
+}
+
+/// Translates a secret.
+pub fn translate_secret(message: &Secret) -> Result<config::Secret, Vec<ConfigError>> {
+    translate_secret_with(message, &Disk)
+}
+
+/// [`translate_secret`], with files read through `files`.
+pub fn translate_secret_with(
+    message: &Secret,
+    files: &dyn FileReader,
+) -> Result<config::Secret, Vec<ConfigError>> {
+    required(run(format!("secret/{}", message.name), files, |at| secret::secret(message, at))?)
+}
+
+#[cfg(test)]
+mod tests;
