@@ -2,6 +2,7 @@
 //!
 //! Everything here is reached through `Rc` on one thread: cells instead of locks, nothing borrowed across an await.
 
+use crate::http::date::DateCache;
 use crate::drain::{DrainNode, DrainState};
 use crate::io::{BufferPool, Wheel};
 use crate::jobs::Jobs;
@@ -62,6 +63,8 @@ pub struct Worker {
     pub wheel: Wheel,
     /// Read and write buffers.
     pub buffers: BufferPool,
+    /// The `date` field of responses.
+    pub dates: DateCache,
     /// Connections to hosts.
     pub pools: Pools,
     /// Request metrics of this worker.
@@ -88,6 +91,7 @@ impl Worker {
             rng: RefCell::new(fastrand::Rng::new()),
             wheel: Wheel::start(),
             buffers: BufferPool::default(),
+            dates: DateCache::default(),
             pools: Pools::default(),
             metrics: WorkerMetrics::new(&shared.telemetry.series, id),
             logs: WorkerLogs::default(),

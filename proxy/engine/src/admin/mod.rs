@@ -3,12 +3,19 @@
 //! HTTP/1.1 on the control runtime, on loopback unless configured otherwise, without authentication. Names of paths and
 //! JSON fields are Envoy's. What changes something is a POST.
 
+mod certs;
+mod clusters;
+mod config_dump;
+mod listeners;
+mod mutate;
 mod ready;
 mod server;
+mod server_info;
+mod stats;
 
 pub use server::bind;
 pub(crate) use server::serve;
-use server::Path;
+use server::{Context, Path, Reply};
 
 use serde_json::Value;
 use std::sync::Arc;
@@ -49,12 +56,41 @@ pub trait ExtraMetrics: Send + Sync + std::fmt::Debug {
     fn write(&self, out: &mut String);
 }
 
-/// Every path, in the order of `/help`.
-static PATHS: &[Path] = &[
-    Path { path: "/ready", changes: false, help: "print LIVE, or 503 and why not", answer: ready::ready },
-    Path { path: "/healthcheck/fail", changes: true, help: "make readiness fail", answer: ready::fail },
-    Path { path: "/healthcheck/ok", changes: true, help: "let readiness succeed again", answer: ready::ok },
-];
+macro_rules! paths {
+    ($($method:ident $path:literal $help:literal $answer:expr;)*) => {
+        /// Every path, in the order of `/help`.
+        static PATHS: &[Path] = &[
+            $(Path { path: $path, changes: paths!(@$method), help: $help, answer: $answer },)*
+        ];
+    };
+    (@GET) => { false };
+    (@POST) => { true };
+}
+
+paths! {
+    GET "/" "print this text" help;
+    GET "/certs" "print the certificates in use" certs::certs;
+    GET "/clusters" "print clusters and hosts (format=json)" clusters::clusters;
+    GET "/config_dump" "print the configuration in effect (resource, name_regex)" config_dump::config_dump;
+    POST "/drain_listeners" "close listeners (graceful, inboundonly)" mutate::drain_listeners;
+    POST "/healthcheck/fail" "make readiness fail" ready::fail;
+    POST "/healthcheck/ok" "let readiness succeed again" ready::ok;
+    GET "/help" "print this text" help;
+    GET "/listeners" "print listeners and their addresses (format=json)" listeners::listeners;
+    POST "/logging" "print or change the log level (level, paths)" mutate::logging;
+    GET "/memory" "print memory in use" server_info::memory;
+    POST "/quitquitquit" "end the proxy in order" mutate::quit;
+    GET "/ready" "print LIVE, or 503 and why not" ready::ready;
+    POST "/reopen_logs" "open access log files anew" mutate::reopen_logs;
+    GET "/runtime" "print runtime overrides (there are none)" server_info::runtime;
+    GET "/server_info" "print version, state and node" server_info::server_info;
+    GET "/stats" "print statistics (format=json|prometheus, filter, usedonly)" stats::stats;
+    GET "/stats/prometheus" "print statistics in Prometheus' format (filter, usedonly)" stats::prometheus;
+}
+
+fn help(_: &Context<'_>) -> Reply {
+    Reply::text(help_text())
+}
 
 /// What `/help` prints.
 fn help_text() -> String {

@@ -7,4 +7,4 @@ mod resolve;
 
 pub use jobs::ClusterJobs;
 pub use outlier_job::Sweeper;
-pub use resolve::{Answer, Resolve, SystemResolver};
+pub use resolve::{Answer, Resolve, Resolving, SystemResolver};

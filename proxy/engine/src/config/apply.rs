@@ -14,7 +14,7 @@ use crate::identity::Secrets;
 use crate::listener::Listeners;
 use crate::live::Live;
 use crate::worker::Shared;
-use outrigger_traffic::config::{ClusterDiscovery, Config, ConfigError, Endpoints};
+use outrigger_traffic::config::{ClusterDiscovery, Config, ConfigError, Endpoints, Listener, TrafficDirection};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -136,10 +136,13 @@ impl Applier {
         all
     }
 
-    /// Closes every listening socket; connections are asked to finish.
-    pub fn close_listeners(&mut self) {
+    /// Closes listening sockets (those of inbound listeners, or all); connections are asked to finish. Listeners come
+    /// back with the next configuration.
+    pub fn close_listeners(&mut self, inbound_only: bool) {
+        let keep = |listener: &&Listener| inbound_only && listener.traffic_direction != TrafficDirection::Inbound;
+        let kept: Vec<Listener> = self.config.listeners.iter().filter(keep).cloned().collect();
         let (prepared, _) = self.listeners.prepare(&[]);
-        self.listeners.commit(prepared, &[], |_| None);
+        self.listeners.commit(prepared, &kept, |_| None);
     }
 
     /// Frees old states that no worker uses. Called by the control job now and then.

@@ -6,13 +6,15 @@
 //! * [`series`]: Istio's standard metrics, labelled with both ends' identity.
 //! * [`trace`]: trace context and spans.
 //! * [`access_log`]: lines per request.
-//! * [`names`], [`prometheus`]: what a scrape shows.
+//! * [`collect`], [`process`], [`names`], [`prometheus`]: what a scrape shows.
 
 pub mod access_log;
+pub mod collect;
 mod facts;
 pub mod flags;
 pub mod labels;
 pub mod names;
+pub mod process;
 pub mod prometheus;
 pub mod record;
 pub mod series;

@@ -1,7 +1,7 @@
-//! Names of what a scrape shows, apart from the fields of the stat sets, which name themselves (see [`super::sets`]).
+//! Names of metrics that are no field of a stat set, and how fields are named in Prometheus.
 //!
-//! Envoy's names are kept. Where such a name breaks a Prometheus convention, the exposition adapts without renaming: a
-//! counter without `_total` is exposed untyped. Only names with an abbreviated unit get another name here.
+//! Envoy's and Istio's names are kept. Where such a name breaks a Prometheus convention, the exposition adapts without
+//! renaming (a counter without `_total` is exposed untyped); names with an abbreviated unit lose it.
 
 /// Name, type and meaning of a metric.
 #[derive(Clone, Copy, Debug)]
@@ -33,39 +33,35 @@ metrics! {
     ISTIO_TCP_SENT = "istio_tcp_sent_bytes_total", "counter", "Bytes sent to the client over TCP connections";
     ISTIO_TCP_RECEIVED = "istio_tcp_received_bytes_total", "counter", "Bytes received from the client over TCP connections";
     ISTIO_BUILD = "istio_build", "gauge", "Always 1; labels say which build this is";
-    SERVER_LIVE = "envoy_server_live", "gauge", "1 while the proxy serves, 0 while it drains";
-    SERVER_STATE = "envoy_server_state", "gauge", "0 live, 1 draining, 2 waiting for its first configuration";
-    SERVER_UPTIME = "envoy_server_uptime", "gauge", "Seconds since the start";
-    SERVER_MEMORY = "envoy_server_memory_physical_size", "gauge", "Resident memory of the process in bytes";
-    SERVER_CERT_DAYS = "envoy_server_days_until_first_cert_expiring", "gauge", "Whole days until the first certificate in use ends";
     CERT_EXPIRY = "outrigger_certificate_expiry_timestamp_seconds", "gauge", "When a certificate in use ends, seconds since 1970";
-    LISTENERS_ACTIVE = "envoy_listener_manager_total_listeners_active", "gauge", "Listeners in use";
-    CLUSTERS_ACTIVE = "envoy_cluster_manager_active_clusters", "gauge", "Clusters in use";
-    MEMBERSHIP_TOTAL = "envoy_cluster_membership_total", "gauge", "Hosts of the cluster";
-    MEMBERSHIP_HEALTHY = "envoy_cluster_membership_healthy", "gauge", "Hosts that are neither unhealthy nor ejected";
-    MEMBERSHIP_DEGRADED = "envoy_cluster_membership_degraded", "gauge", "Hosts declared degraded";
-    EJECTIONS_ACTIVE = "envoy_cluster_outlier_detection_ejections_active", "gauge", "Hosts ejected now";
-    BREAKER_CX_OPEN = "envoy_cluster_circuit_breakers_cx_open", "gauge", "1 while no further connection is allowed";
-    BREAKER_PENDING_OPEN = "envoy_cluster_circuit_breakers_rq_pending_open", "gauge", "1 while no further request may wait";
-    BREAKER_RQ_OPEN = "envoy_cluster_circuit_breakers_rq_open", "gauge", "1 while no further request is allowed";
-    BREAKER_RETRY_OPEN = "envoy_cluster_circuit_breakers_rq_retry_open", "gauge", "1 while no further retry is allowed";
     PROCESS_START = "process_start_time_seconds", "gauge", "When the process started, seconds since 1970";
     PROCESS_MEMORY = "process_resident_memory_bytes", "gauge", "Resident memory of the process";
     PROCESS_CPU = "process_cpu_seconds_total", "counter", "Processor time of the process, user and system";
     PROCESS_FDS = "process_open_fds", "gauge", "Open file descriptors";
 }
 
-/// Prometheus' name of a field of a stat set below `prefix`, as in `envoy_cluster` and `ssl.handshake`.
-pub fn field_name(prefix: &str, field: &str) -> String {
-    if let Some(own) = field.strip_prefix("outrigger_") {
-        return format!("outrigger_{own}");
+/// Prometheus' name of a field of a stat set below `prefix`, as in `envoy_cluster` and `ssl.handshake`, and the class of
+/// responses it counts where its name ends in one (`_2xx`).
+pub fn field_name(prefix: &str, field: &str, is_counter: bool) -> (String, Option<&'static str>) {
+    if field.starts_with("outrigger_") {
+        let total = if is_counter { "_total" } else { "" };
+        return (format!("{field}{total}"), None);
     }
+    let class = ["1", "2", "3", "4", "5"].into_iter().find(|class| {
+        field.strip_suffix("xx").and_then(|rest| rest.strip_suffix(class)).is_some_and(|rest| rest.ends_with("_rq_"))
+    });
     let mut name = String::with_capacity(prefix.len() + field.len() + 1);
     name.push_str(prefix);
     name.push('_');
-    // Prometheus wants no abbreviated units; Envoy's `_ms` histograms are of milliseconds, said in their help text.
-    name.push_str(&field.strip_suffix("_ms").unwrap_or(field).replace('.', "_"));
-    name
+    match class {
+        Some(_) => {
+            name.push_str(field.get(..field.len() - 3).unwrap_or(field));
+            name.push_str("xx");
+        }
+        // Prometheus wants no abbreviated units; the help text says that these are milliseconds.
+        None => name.push_str(&field.strip_suffix("_ms").unwrap_or(field).replace('.', "_")),
+    }
+    (name, class)
 }
 
 #[cfg(test)]
@@ -74,10 +70,15 @@ mod tests {
 
     #[test]
     fn field_names_follow_envoys_scheme() {
-        assert_eq!(field_name("envoy_cluster", "ssl.handshake"), "envoy_cluster_ssl_handshake");
-        assert_eq!(field_name("envoy_http", "downstream_rq_total"), "envoy_http_downstream_rq_total");
-        assert_eq!(field_name("envoy_cluster", "upstream_cx_connect_ms"), "envoy_cluster_upstream_cx_connect");
-        assert_eq!(field_name("envoy_server", "outrigger_defects"), "outrigger_defects");
+        let name = |prefix, field, counter| field_name(prefix, field, counter).0;
+        assert_eq!(name("envoy_cluster", "ssl.handshake", true), "envoy_cluster_ssl_handshake");
+        assert_eq!(name("envoy_http", "downstream_rq_total", true), "envoy_http_downstream_rq_total");
+        assert_eq!(name("envoy_cluster", "upstream_cx_connect_ms", false), "envoy_cluster_upstream_cx_connect");
+        assert_eq!(name("envoy_server", "outrigger_defects", true), "outrigger_defects_total");
+        assert_eq!(
+            field_name("envoy_http", "downstream_rq_5xx", true),
+            ("envoy_http_downstream_rq_xx".to_owned(), Some("5"))
+        );
     }
 
     #[test]
