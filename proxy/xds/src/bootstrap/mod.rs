@@ -1,0 +1,188 @@
+//! The file a proxy starts with: Envoy's Bootstrap, in YAML or JSON.
+//!
+//! Static resources are translated like those of a control service, with the same refusals; what they refer to on disk is
+//! read here, so that `--mode validate` finds a missing file. Every problem is reported, with its path in the file and,
+//! for YAML, its line. Reading order: [`load_bootstrap`] · [`dynamic`] (where the rest comes from) · [`runtime`].
+
+mod dynamic;
+mod runtime;
+
+pub use dynamic::{Dynamic, DynamicSource, GrpcSource};
+pub use outrigger_api::strict::Format;
+
+use crate::translate::files::{Disk, FileReader};
+use crate::translate::{self, run};
+use outrigger_api::envoy::config::bootstrap::v3 as proto;
+use outrigger_api::envoy::config::core::v3::Node;
+use outrigger_api::strict::{self, Lines, Problem};
+use outrigger_traffic::config::{Config, ConfigError};
+use prost::Message;
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+
+/// A bootstrap that is understood in every part.
+#[derive(Clone, Debug, Default)]
+pub struct Bootstrap {
+    /// Who this proxy says it is; empty where the file says nothing.
+    pub node: Node,
+    /// Where the admin server listens; `None`: the proxy's default.
+    pub admin: Option<SocketAddr>,
+    /// The static resources.
+    pub config: Config,
+    /// Where the other resources come from.
+    pub dynamic: Dynamic,
+    /// Fields that were given and have no effect, with the reason why that is harmless.
+    pub notices: Vec<ConfigError>,
+}
+
+/// Reads a bootstrap.
+///
+/// *Errors*: every syntax error, unknown or unsupported field, missing file and impossible value, in the file's order.
+pub fn load_bootstrap(text: &str, format: Format) -> Result<Bootstrap, Vec<ConfigError>> {
+    load_bootstrap_with(Some((text, format)), None, &Disk)
+}
+
+/// Reads a bootstrap file and lays a YAML text (`--config-yaml`) over it as protobuf merges messages: single values
+/// replace, lists are appended. Files that it names are read through `files`.
+///
+/// *Errors*: as [`load_bootstrap`].
+pub fn load_bootstrap_with(
+    file: Option<(&str, Format)>,
+    overlay: Option<&str>,
+    files: &dyn FileReader,
+) -> Result<Bootstrap, Vec<ConfigError>> {
+    let mut errors = Vec::new();
+    let mut notices = Vec::new();
+    let mut bytes = Vec::new();
+    let mut lines = Lines::default();
+    let parts = file.into_iter().chain(overlay.map(|text| (text, Format::Yaml)));
+    for (text, format) in parts {
+        match strict::from_text::<proto::Bootstrap>(text, format) {
+            Ok(mut checked) => {
+                notices.extend(checked.notices.drain(..).map(error));
+                // Paths of merged lists are not those of either text.
+                lines = if overlay.is_some() { Lines::default() } else { std::mem::take(&mut checked.lines) };
+                match checked.into_typed::<proto::Bootstrap>() {
+                    Ok(message) => message.encode_raw(&mut bytes),
+                    Err(problem) => errors.push(error(problem)),
+                }
+            }
+            Err(problems) => errors.extend(problems.into_iter().map(error)),
+        }
+    }
+    if !errors.is_empty() {
+        return Err(errors);
+    }
+    // Concatenated encodings decode to the merged message (protobuf encoding: last one wins, lists are appended).
+    let message = match proto::Bootstrap::decode(bytes.as_slice()) {
+        Ok(message) => message,
+        Err(error) => return Err(vec![ConfigError::new("", "", format!("cannot be merged: {error}"))]),
+    };
+    let mut loader = Loader { files, lines, errors, notices };
+    let bootstrap = loader.bootstrap(message);
+    if loader.errors.is_empty() {
+        Ok(Bootstrap { notices: loader.notices, ..bootstrap })
+    } else {
+        Err(loader.errors)
+    }
+}
+
+fn error(problem: Problem) -> ConfigError {
+    ConfigError::new("", problem.path, with_line(problem.reason, problem.line))
+}
+
+fn with_line(reason: String, line: Option<u64>) -> String {
+    match line {
+        Some(line) => format!("{reason} (line {line})"),
+        None => reason,
+    }
+}
+
+struct Loader<'a> {
+    files: &'a dyn FileReader,
+    lines: Lines,
+    errors: Vec<ConfigError>,
+    notices: Vec<ConfigError>,
+}
+
+impl Loader<'_> {
+    fn bootstrap(&mut self, message: proto::Bootstrap) -> Bootstrap {
+        let config = message.static_resources.as_ref().map(|s| self.static_resources(s)).unwrap_or_default();
+        let admin = message.admin.as_ref().and_then(|admin| {
+            // An admin section without an address keeps Envoy's admin server off; ours keeps its default.
+            admin.address.as_ref()?;
+            let found = run(String::new(), self.files, |at| {
+                let at = at.field("address");
+                translate::socket_address(admin.address.as_ref(), &at)
+            });
+            self.take("admin", found).flatten()
+        });
+        let clusters: BTreeSet<&str> = config.clusters.iter().map(|c| c.name.as_str()).collect();
+        let dynamic = message.dynamic_resources.as_ref().and_then(|d| {
+            let found = run(String::new(), self.files, |at| dynamic::dynamic(d, &clusters, at));
+            self.take("dynamic_resources", found)
+        });
+        if let Some(layers) = &message.layered_runtime {
+            let mut harmless = Vec::new();
+            let found = run(String::new(), self.files, |at| harmless = runtime::check(layers, at));
+            self.take("layered_runtime", found);
+            self.notices.extend(harmless);
+        }
+        Bootstrap {
+            node: message.node.unwrap_or_default(),
+            admin,
+            config,
+            dynamic: dynamic.unwrap_or_default(),
+            notices: Vec::new(),
+        }
+    }
+
+    fn static_resources(&mut self, message: &proto::bootstrap::StaticResources) -> Config {
+        let mut config = Config::default();
+        for (i, listener) in message.listeners.iter().enumerate() {
+            let found = translate::translate_listener_with(listener, self.files);
+            config.listeners.extend(self.take(&format!("static_resources.listeners[{i}]"), found));
+        }
+        for (i, cluster) in message.clusters.iter().enumerate() {
+            let found = translate::translate_cluster_with(cluster, self.files);
+            config.clusters.extend(self.take(&format!("static_resources.clusters[{i}]"), found));
+        }
+        for (i, secret) in message.secrets.iter().enumerate() {
+            let found = translate::translate_secret_with(secret, self.files);
+            config.secrets.extend(self.take(&format!("static_resources.secrets[{i}]"), found));
+        }
+        self.unique("listeners", config.listeners.iter().map(|l| l.name.as_str()));
+        self.unique("clusters", config.clusters.iter().map(|c| c.name.as_str()));
+        self.unique("secrets", config.secrets.iter().map(|s| s.name.as_str()));
+        config
+    }
+
+    fn unique<'n>(&mut self, kind: &str, names: impl Iterator<Item = &'n str>) {
+        let mut seen = BTreeSet::new();
+        for name in names.filter(|name| !seen.insert(*name)) {
+            let path = format!("static_resources.{kind}");
+            self.errors.push(ConfigError::new("", path, format!("`{name}` is given twice")));
+        }
+    }
+
+    /// The value, or its errors with the path that they have in the file.
+    fn take<T>(&mut self, base: &str, found: Result<T, Vec<ConfigError>>) -> Option<T> {
+        match found {
+            Ok(value) => Some(value),
+            Err(errors) => {
+                for error in errors {
+                    let path = match error.path.as_str() {
+                        "" => base.to_owned(),
+                        path => format!("{base}.{path}"),
+                    };
+                    let reason = with_line(error.reason, self.lines.find(&path));
+                    self.errors.push(ConfigError::new(error.resource, path, reason));
+                }
+                None
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
