@@ -5,7 +5,8 @@
 //! shared between snapshots even when clusters come and go around it. Hence a number may have nothing behind it:
 //! a route may name a cluster that is not there yet.
 
-use crate::cluster::{Cluster, Ids};
+use crate::cluster::Ids;
+pub use crate::cluster::{Cluster, Host, HostId};
 use crate::listener::Listener;
 use crate::route::RouteTable;
 use std::collections::HashMap;

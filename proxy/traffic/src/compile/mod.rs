@@ -112,4 +112,4 @@ impl<'p> Compilation<'p> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
