@@ -20,3 +20,7 @@ pub mod serve;
 pub mod grpc;
 
 pub mod publish;
+
+pub mod api;
+
+pub mod service;

@@ -1,0 +1,144 @@
+//! Operators' tokens: `oat_ID_SECRET`, of which the id and the SHA-256 of the secret are kept.
+//!
+//! Refusals take the same time whether the id is known or not.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use axum::extract::{Request, State};
+use axum::http::header::AUTHORIZATION;
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
+
+use super::Api;
+use super::error::ApiError;
+use crate::clock::UnixMs;
+use crate::random;
+use crate::store::{Change, Expect, Key, SharedStore, StoreError};
+
+/// Kind under which tokens are kept.
+pub const KIND: &str = "~OperatorToken";
+
+/// Longest `Authorization` value looked at, in bytes.
+const HEADER_BYTES_MAX: usize = 512;
+
+/// Longest a request may take that is not a wait.
+pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// What is kept of a token.
+#[derive(Clone, Serialize, Deserialize, Debug)]
+#[serde(rename_all = "camelCase")]
+pub struct OperatorToken {
+    /// Public part.
+    pub id: String,
+    /// SHA-256 of the secret part, hexadecimal.
+    pub secret_sha256: String,
+    /// For people.
+    pub description: String,
+    /// Milliseconds since 1970.
+    pub created_at: UnixMs,
+}
+
+/// Makes a token and returns it. It cannot be shown again.
+///
+/// *Errors*: the store's; a lack of randomness as [`StoreError::Backend`].
+pub async fn create(store: &SharedStore, description: &str, now: UnixMs) -> Result<(String, OperatorToken), StoreError> {
+    let failed = |error: random::NoRandomness| StoreError::Backend(Box::new(error));
+    let (id, secret) = (random::hex::<8>().map_err(failed)?, random::hex::<32>().map_err(failed)?);
+    let token = OperatorToken {
+        id: id.clone(),
+        secret_sha256: random::to_hex(&Sha256::digest(secret.as_bytes())),
+        description: description.to_owned(),
+        created_at: now,
+    };
+    let value = serde_json::to_value(&token).map_err(|error| StoreError::Backend(Box::new(error)))?;
+    store.commit(vec![Change::Put { key: Key::new(KIND, "", &id), value, expect: Expect::Absent }], now).await?;
+    Ok((format!("oat_{id}_{secret}"), token))
+}
+
+/// The first token of all, when there is none yet.
+///
+/// *Errors*: the store's.
+pub async fn create_first(store: &SharedStore, now: UnixMs) -> Result<Option<String>, StoreError> {
+    if store.list(Some(KIND.to_owned()), None).await?.is_empty() {
+        Ok(Some(create(store, "first start", now).await?.0))
+    } else {
+        Ok(None)
+    }
+}
+
+/// Whether `text` is a token of ours.
+///
+/// *Errors*: the store's.
+pub async fn verify(store: &SharedStore, text: &str) -> Result<bool, StoreError> {
+    let Some((id, secret)) = text.strip_prefix("oat_").and_then(|rest| rest.split_once('_')) else {
+        return Ok(false);
+    };
+    if id.is_empty() || !id.bytes().all(|b| b.is_ascii_hexdigit()) {
+        return Ok(false);
+    }
+    let offered = random::to_hex(&Sha256::digest(secret.as_bytes()));
+    let record = store.get(Key::new(KIND, "", id)).await?;
+    let token = record.and_then(|record| serde_json::from_value::<OperatorToken>(record.value).ok());
+    let known = token.is_some();
+    let kept = token.map_or_else(|| "0".repeat(64), |token| token.secret_sha256);
+    Ok(bool::from(kept.as_bytes().ct_eq(offered.as_bytes())) && known)
+}
+
+/// Lets a request through only with a token.
+pub async fn require(State(api): State<Arc<Api>>, request: Request, next: Next) -> Response {
+    let offered = request
+        .headers()
+        .get(AUTHORIZATION)
+        .filter(|value| value.len() <= HEADER_BYTES_MAX)
+        .and_then(|value| value.to_str().ok())
+        .and_then(|value| value.split_once(' '))
+        .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
+        .map(|(_, token)| token.trim().to_owned());
+    let valid = match offered {
+        Some(token) => verify(&api.store, &token).await,
+        None => Ok(false),
+    };
+    match valid {
+        Ok(true) => next.run(request).await,
+        Ok(false) => {
+            api.metrics.operator_unauthorized.fetch_add(1, Ordering::Relaxed);
+            ApiError::Unauthorized.into_response()
+        }
+        Err(error) => ApiError::from(error).into_response(),
+    }
+}
+
+/// Bounds every request that is not meant to wait.
+pub async fn bound(request: Request, next: Next) -> Response {
+    if request.uri().path() == super::route::WAIT {
+        return next.run(request).await;
+    }
+    match tokio::time::timeout(REQUEST_TIMEOUT, next.run(request)).await {
+        Ok(response) => response,
+        Err(_) => ApiError::Timeout.into_response(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::memory::MemoryStore;
+
+    #[tokio::test]
+    async fn only_the_whole_token_is_good() {
+        let store = SharedStore::new(MemoryStore::default());
+        let first = create_first(&store, 0).await.unwrap().unwrap();
+        assert!(create_first(&store, 0).await.unwrap().is_none(), "printed once");
+        assert!(verify(&store, &first).await.unwrap());
+        let kept = store.list(None, None).await.unwrap()[0].value.to_string();
+        assert!(!kept.contains(first.rsplit('_').next().unwrap()));
+        for wrong in ["", "oat_", "oat__", &first[..first.len() - 1], &first.replace("oat_", "ojt_"), "oat_00_00"] {
+            assert!(!verify(&store, wrong).await.unwrap(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,321 @@
+//! The whole service, put together: opened, started, stopped.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Serialize;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use crate::api::{self, Api};
+use crate::clock;
+use crate::grpc::certificate::Certificates;
+use crate::grpc::registration::Registrations;
+use crate::identity::server_tls::{ServerTls, ServerTlsError};
+use crate::identity::svid::SvidSource;
+use crate::identity::{
+    Authority, AuthorityError, AuthoritySettings, Identity, ServerNames, join_token, keys, spiffe,
+};
+use crate::publish::publisher::StartError as PublisherError;
+use crate::publish::{IstioPlanner, Publisher};
+use crate::serve::{Limits, Port};
+use crate::source::Registry;
+use crate::source::register::RegistrySettings;
+use crate::store::redb::RedbStore;
+use crate::store::{SharedStore, StoreError};
+use crate::telemetry::Metrics;
+use outrigger_api::outrigger::v1::certificate_service_server::CertificateServiceServer;
+use outrigger_api::outrigger::v1::registration_service_server::RegistrationServiceServer;
+
+/// Namespace of this service's own identity, and of policies that hold for the whole mesh.
+pub const SYSTEM_NAMESPACE: &str = "outrigger-system";
+
+/// Service account of this service.
+pub const SERVICE_ACCOUNT: &str = "outrigger-control";
+
+/// How often the authority is looked at when nothing is pending.
+const AUTHORITY_INTERVAL: Duration = Duration::from_secs(60);
+
+/// How often join tokens that are no good any more are removed.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(3_600);
+
+/// What an operator chooses.
+#[derive(Clone, Debug)]
+pub struct ServiceSettings {
+    /// Where everything is kept.
+    pub data_dir: PathBuf,
+    /// Where members of the mesh call. Port 0: any.
+    pub xds_address: SocketAddr,
+    /// Where operators call. Port 0: any. Plaintext on loopback, TLS elsewhere.
+    pub api_address: SocketAddr,
+    /// TLS for operators on loopback too.
+    pub api_tls: bool,
+    /// Last part of the mesh's own host names.
+    pub mesh_domain: String,
+    /// Certificates.
+    pub authority: AuthoritySettings,
+    /// Leases.
+    pub registry: RegistrySettings,
+    /// Names by which hosts call this service, for its certificate.
+    pub names: ServerNames,
+}
+
+/// Where the service really listens; also in `addresses.json` in the data directory.
+#[derive(Clone, Serialize, Debug)]
+pub struct Addresses {
+    /// gRPC: xDS, registration, certificates.
+    pub xds: SocketAddr,
+    /// Operator API, as a URL.
+    pub api: String,
+    /// PEM file with the root certificate: what a host needs to trust this service before it joins.
+    pub root_certificate: PathBuf,
+    /// Process id.
+    pub pid: u32,
+}
+
+/// Why the service did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum ServiceError {
+    /// A file or directory.
+    #[error("{path}")]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A port.
+    #[error("listening on {address}")]
+    Bind {
+        /// Which.
+        address: SocketAddr,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The certificate authority.
+    #[error(transparent)]
+    Authority(#[from] AuthorityError),
+    /// Our own certificate.
+    #[error(transparent)]
+    Tls(#[from] ServerTlsError),
+    /// A name.
+    #[error("trust domain")]
+    Identity(#[from] spiffe::IdentityError),
+    /// What is stored.
+    #[error(transparent)]
+    Publisher(#[from] PublisherError),
+}
+
+/// The running service.
+pub struct Service {
+    /// Where it listens.
+    pub addresses: Addresses,
+    /// The first operator token, when this was the first start.
+    pub first_token: Option<String>,
+    /// Plans and knows the proxies.
+    pub publisher: Arc<Publisher>,
+    shutdown: watch::Sender<bool>,
+    ports: JoinSet<()>,
+    jobs: JoinSet<()>,
+}
+
+impl Service {
+    /// Opens what is stored, binds the ports, starts everything, and only then writes `addresses.json`.
+    ///
+    /// *Errors*: [`ServiceError`].
+    pub async fn start(settings: ServiceSettings) -> Result<Self, ServiceError> {
+        let now = clock::unix_ms();
+        let dir = &settings.data_dir;
+        keys::create_private_dir(dir).map_err(|source| file(dir, source))?;
+        let addresses_path = dir.join("addresses.json");
+        if let Err(source) = std::fs::remove_file(&addresses_path)
+            && source.kind() != std::io::ErrorKind::NotFound
+        {
+            return Err(file(&addresses_path, source));
+        }
+        let metrics = Arc::new(Metrics::default());
+        let store = SharedStore::new(RedbStore::open(&dir.join("control.redb"))?);
+        let authority = Arc::new(Authority::open(&dir.join("identity"), settings.authority.clone(), now)?);
+        authority.advance(now)?;
+        let own = Identity::new(&settings.authority.trust_domain, SYSTEM_NAMESPACE, SERVICE_ACCOUNT)?;
+        let tls = Arc::new(ServerTls::new(Arc::clone(&authority), own, settings.names.clone(), now)?);
+        let registry = Arc::new(Registry::open(store.clone(), settings.registry).await?);
+        let planner = IstioPlanner::new(outrigger_plan::Settings {
+            trust_domain: settings.authority.trust_domain.clone(),
+            mesh_domain: settings.mesh_domain.clone(),
+            root_namespace: SYSTEM_NAMESPACE.to_owned(),
+            ..outrigger_plan::Settings::default()
+        });
+        let publisher =
+            Publisher::start(Arc::new(planner), store.clone(), Arc::clone(&registry), Arc::clone(&metrics)).await?;
+        let first_token = first_token(&store, dir, now).await?;
+
+        let xds_listener = bind(settings.xds_address).await?;
+        let api_listener = bind(settings.api_address).await?;
+        let api_tls = settings.api_tls || !settings.api_address.ip().is_loopback();
+        let addresses = Addresses {
+            xds: local(&xds_listener, settings.xds_address)?,
+            api: format!(
+                "{}://{}",
+                if api_tls { "https" } else { "http" },
+                local(&api_listener, settings.api_address)?
+            ),
+            root_certificate: dir.join("identity").join("root.crt"),
+            pid: std::process::id(),
+        };
+
+        let parts = Parts { store, authority, registry, publisher, metrics, tls };
+        let shutdown = watch::Sender::new(false);
+        let mut ports = JoinSet::new();
+        ports.spawn(parts.mesh_port(xds_listener).serve(shutdown.subscribe()));
+        ports.spawn(parts.operator_port(api_listener, api_tls).serve(shutdown.subscribe()));
+        let jobs = parts.jobs();
+        let text = serde_json::to_vec_pretty(&addresses).unwrap_or_default();
+        keys::write_atomic(&addresses_path, &text, keys::PUBLIC_MODE)
+            .map_err(|source| file(&addresses_path, source))?;
+        tracing::info!(xds = %addresses.xds, api = addresses.api, "control service ready");
+        Ok(Self { addresses, first_token, publisher: parts.publisher, shutdown, ports, jobs })
+    }
+
+    /// Stops accepting, lets requests finish for a few seconds, ends.
+    pub async fn stop(mut self) {
+        self.shutdown.send_replace(true);
+        while self.ports.join_next().await.is_some() {}
+        self.jobs.shutdown().await;
+        tracing::info!("control service stopped");
+    }
+}
+
+/// What the ports and jobs share.
+struct Parts {
+    store: SharedStore,
+    authority: Arc<Authority>,
+    registry: Arc<Registry>,
+    publisher: Arc<Publisher>,
+    metrics: Arc<Metrics>,
+    tls: Arc<ServerTls>,
+}
+
+impl Parts {
+    fn mesh_port(&self, listener: TcpListener) -> Port {
+        let certificates = Certificates {
+            authority: Arc::clone(&self.authority),
+            store: self.store.clone(),
+            metrics: Arc::clone(&self.metrics),
+        };
+        let registrations = Registrations {
+            registry: Arc::clone(&self.registry),
+            authority: Arc::clone(&self.authority),
+            metrics: Arc::clone(&self.metrics),
+        };
+        let routes = tonic::service::Routes::new(CertificateServiceServer::new(certificates))
+            .add_service(RegistrationServiceServer::new(registrations));
+        let _svids = SvidSource::new(Arc::clone(&self.authority));
+        let tls = Arc::clone(&self.tls);
+        Port {
+            listener,
+            tls: Some(Arc::new(move || tls.mesh())),
+            router: routes.into_axum_router(),
+            limits: Limits::default(),
+            metrics: Arc::clone(&self.metrics),
+        }
+    }
+
+    fn operator_port(&self, listener: TcpListener, with_tls: bool) -> Port {
+        let api = Api {
+            store: self.store.clone(),
+            publisher: Arc::clone(&self.publisher),
+            registry: Arc::clone(&self.registry),
+            authority: Arc::clone(&self.authority),
+            metrics: Arc::clone(&self.metrics),
+        };
+        let tls = Arc::clone(&self.tls);
+        let current: crate::serve::CurrentTls = Arc::new(move || tls.operator());
+        Port {
+            listener,
+            tls: with_tls.then_some(current),
+            router: api::route::router(Arc::new(api)),
+            limits: Limits { connections_max: 1_000, ..Limits::default() },
+            metrics: Arc::clone(&self.metrics),
+        }
+    }
+
+    fn jobs(&self) -> JoinSet<()> {
+        let mut jobs = JoinSet::new();
+        jobs.spawn(Arc::clone(&self.publisher).follow());
+        let registry = Arc::clone(&self.registry);
+        jobs.spawn(async move { registry.expire().await });
+        let tls = Arc::clone(&self.tls);
+        jobs.spawn(async move { tls.follow().await });
+        jobs.spawn(follow_authority(Arc::clone(&self.authority)));
+        jobs.spawn(sweep_tokens(self.store.clone()));
+        jobs
+    }
+}
+
+/// Lets rotations proceed as their times come.
+async fn follow_authority(authority: Arc<Authority>) {
+    let mut bundle = authority.trust_bundle();
+    loop {
+        let step = Arc::clone(&authority);
+        let due = tokio::task::spawn_blocking(move || step.advance(clock::unix_ms())).await;
+        let wait = match due {
+            Ok(Ok(Some(at))) => {
+                let left = u64::try_from(at.saturating_sub(clock::unix_ms())).unwrap_or(0);
+                // A little late rather than a little early, which would be for nothing.
+                Duration::from_millis(left.saturating_add(5)).min(AUTHORITY_INTERVAL)
+            }
+            Ok(Ok(None)) => AUTHORITY_INTERVAL,
+            Ok(Err(error)) => {
+                tracing::error!(%error, "rotation does not proceed");
+                Duration::from_secs(1)
+            }
+            Err(error) => {
+                tracing::error!(%error, "rotation does not proceed");
+                Duration::from_secs(1)
+            }
+        };
+        // A rotation that begins changes the bundle.
+        let _ = tokio::time::timeout(wait, bundle.changed()).await;
+    }
+}
+
+async fn sweep_tokens(store: SharedStore) {
+    loop {
+        match join_token::sweep(&store, clock::unix_ms()).await {
+            Ok(0) => {}
+            Ok(count) => tracing::info!(count, "dead join tokens removed"),
+            Err(error) => tracing::warn!(%error, "join tokens not swept"),
+        }
+        tokio::time::sleep(SWEEP_INTERVAL).await;
+    }
+}
+
+/// Makes the first operator token on the first start and leaves it in a file only the owner can read.
+async fn first_token(store: &SharedStore, dir: &Path, now: i64) -> Result<Option<String>, ServiceError> {
+    let token = api::auth::create_first(store, now).await?;
+    if let Some(token) = &token {
+        let path = dir.join("admin.token");
+        keys::write_atomic(&path, format!("{token}\n").as_bytes(), keys::SECRET_MODE)
+            .map_err(|source| file(&path, source))?;
+    }
+    Ok(token)
+}
+
+async fn bind(address: SocketAddr) -> Result<TcpListener, ServiceError> {
+    TcpListener::bind(address).await.map_err(|source| ServiceError::Bind { address, source })
+}
+
+fn local(listener: &TcpListener, address: SocketAddr) -> Result<SocketAddr, ServiceError> {
+    listener.local_addr().map_err(|source| ServiceError::Bind { address, source })
+}
+
+fn file(path: &Path, source: std::io::Error) -> ServiceError {
+    ServiceError::File { path: path.to_owned(), source }
+}
