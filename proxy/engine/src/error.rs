@@ -90,8 +90,8 @@ impl ProxyError {
         let none = F::NONE;
         match self {
             Self::BadRequest(details, status) => row(status, 13, F::DOWNSTREAM_PROTOCOL_ERROR, details, ""),
-            Self::NoRoute => row(404, 12, F::NO_ROUTE_FOUND, "route_not_found", ""),
-            Self::ClusterNotFound(status) => row(status, grpc_of(status), F::NO_CLUSTER_FOUND, "cluster_not_found", ""),
+            Self::NoRoute => row(404, 12, F::NO_ROUTE, "route_not_found", ""),
+            Self::ClusterNotFound(status) => row(status, grpc_of(status), F::NO_CLUSTER, "cluster_not_found", ""),
             Self::NoHealthyHost => {
                 row(503, 14, F::NO_HEALTHY_UPSTREAM, "no_healthy_upstream", "no healthy upstream")
             }
@@ -126,7 +126,7 @@ impl ProxyError {
             Self::UpstreamClosed => blamed(row(
                 503,
                 14,
-                F::UPSTREAM_CONNECTION_TERMINATION,
+                F::UPSTREAM_TERMINATION,
                 "upstream_reset_before_response_started{connection_termination}",
                 "upstream connect error or disconnect/reset before headers. reset reason: connection termination",
             )),
@@ -140,14 +140,14 @@ impl ProxyError {
             Self::ResponseTimeout => blamed(row(
                 504,
                 4,
-                F::UPSTREAM_REQUEST_TIMEOUT,
+                F::UPSTREAM_TIMEOUT,
                 "upstream_response_timeout",
                 "upstream request timeout",
             )),
             Self::PerTryTimeout => blamed(row(
                 504,
                 4,
-                F::UPSTREAM_REQUEST_TIMEOUT,
+                F::UPSTREAM_TIMEOUT,
                 "upstream_per_try_timeout",
                 "upstream request timeout",
             )),
@@ -171,7 +171,7 @@ impl ProxyError {
             Self::ClientGone => row(
                 0,
                 1,
-                F::DOWNSTREAM_CONNECTION_TERMINATION,
+                F::DOWNSTREAM_TERMINATION,
                 "downstream_remote_disconnect",
                 "",
             ),

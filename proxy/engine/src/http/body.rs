@@ -264,12 +264,19 @@ pub async fn pump(
 }
 
 /// Waits for more of the body; what the writer gathered is sent before waiting, not before.
-async fn fill_or_flush(reader: &mut BodyReader, writer: &mut BodyWriter) -> Result<Fill, Failed> {
+pub(crate) async fn fill_or_flush(reader: &mut BodyReader, writer: &mut BodyWriter) -> Result<Fill, Failed> {
     if let Some(fill) = poll_now(|cx| reader.poll_fill(cx)).await {
         return fill.map_err(Failed::Source);
     }
     writer.flush().await.map_err(Failed::Sink)?;
-    std::future::poll_fn(|cx| reader.poll_fill(cx)).await.map_err(Failed::Source)
+    std::future::poll_fn(|cx| {
+        if let Poll::Ready(fill) = reader.poll_fill(cx) {
+            return Poll::Ready(fill.map_err(Failed::Source));
+        }
+        // A receiver that lost interest must not be found out only with the next byte.
+        writer.poll_gone(cx).map(|error| Err(Failed::Sink(error)))
+    })
+    .await
 }
 
 /// Polls once: `None` when it was not ready. The task is woken when it becomes so.

@@ -15,7 +15,7 @@ use outrigger_wire::h1::{
 use outrigger_wire::{Method, RequestHead, ResponseHead, Trailers};
 
 use super::super::body::{BodyError, Fill};
-use crate::io::{Buf, Io};
+use crate::io::{BIG_BUFFER_BYTES, BUFFER_BYTES, Buf, Io};
 use crate::worker::Worker;
 
 /// The receiving half of an HTTP/1.1 connection.
@@ -99,11 +99,21 @@ impl H1Reader {
             None => {
                 // A stream that is known to have nothing must not cost a buffer while it waits.
                 ready!(self.io.poll_readable(cx))?;
-                self.buf.insert(self.worker.buffers.take())
+                let large = matches!(&self.decoder, BodyDecoder::Length(body) if body.remaining() > BUFFER_BYTES as u64);
+                let pool = &self.worker.buffers;
+                self.buf.insert(if large { pool.take_big() } else { pool.take() })
             }
         };
-        if buf.space().is_empty() {
-            buf.grow(self.limits.max_head_bytes);
+        if buf.is_full() {
+            // Only an incomplete head fills a buffer, because body bytes are consumed before more is read.
+            let wanted = self.limits.max_head_bytes.saturating_add(1).max(BIG_BUFFER_BYTES);
+            let mut larger = if wanted == BIG_BUFFER_BYTES {
+                self.worker.buffers.take_big()
+            } else {
+                self.worker.buffers.take_sized(wanted)
+            };
+            larger.append(buf.data());
+            *buf = larger;
         }
         let n = match self.io.poll_read(cx, buf.space()) {
             Poll::Ready(Ok(n)) => n,

@@ -1,0 +1,18 @@
+//! The end of a request: what was learned goes to counters, log and span, once.
+
+use tokio::time::Instant;
+
+use super::Exchange;
+use super::notes::Notes;
+use crate::telemetry;
+
+/// Tells telemetry.
+pub(super) fn finish(x: &mut Exchange<'_>, notes: &mut Notes) {
+    notes.timeline.end = Some(Instant::now());
+    let (received, sent) = notes.tunnelled;
+    let bytes = (x.reader.received() + received, x.front.responder.writer.sent() + sent);
+    let started = x.front.responder.is_started();
+    let response = started.then_some(&*x.front.response);
+    let record = notes.record(x.front.connection, &x.front.serving, x.front.request, response, bytes);
+    telemetry::finish(&x.front.connection.worker, &record);
+}

@@ -1,0 +1,196 @@
+//! Sending a request to a cluster: everything that is decided once, before the first attempt.
+
+use std::time::Duration;
+
+use outrigger_traffic::config::Upgrade;
+use outrigger_traffic::route::{Forward, HostRewriter, Matched};
+use outrigger_wire::h1::ConnectionHeader;
+use outrigger_wire::{Known, Method, Version};
+
+use super::notes::Notes;
+use super::{Exchange, Front, respond, retry};
+use crate::error::ProxyError;
+use crate::http::Serving;
+use crate::http::view::{HeadView, grpc_timeout};
+use crate::live::LiveCluster;
+use std::sync::Arc;
+
+/// What stays the same in every attempt.
+#[derive(Debug)]
+pub(super) struct Plan<'s> {
+    /// The route's action.
+    pub(super) forward: &'s Forward,
+    /// Header edits of the response.
+    pub(super) response_edits: &'s outrigger_traffic::route::Edits,
+    /// Where to.
+    pub(super) cluster: Arc<LiveCluster>,
+    /// The route's timeout, or the client's (`grpc-timeout`).
+    pub(super) timeout: Option<Duration>,
+    /// The authority becomes the picked host's name.
+    pub(super) host_from_pick: bool,
+    /// The request changes protocols.
+    pub(super) connection: ConnectionHeader,
+    /// The response may be a switch to another protocol.
+    pub(super) tunnel: bool,
+    /// Tell the upstream the number of the attempt.
+    pub(super) tell_attempts: bool,
+    /// Largest body kept for another attempt, bytes.
+    pub(super) replay_limit: usize,
+    /// Trailers of the request may travel on.
+    pub(super) request_trailers_down: bool,
+}
+
+/// Forwards the request and passes the response on.
+pub(super) async fn run(
+    x: &mut Exchange<'_>,
+    notes: &mut Notes,
+    serving: &Serving,
+    matched: Matched<'_>,
+    forward: &Forward,
+) -> Result<(), ProxyError> {
+    let stats = serving.stats(x.front.worker());
+    let draw = x.front.worker().draw();
+    let chosen = matched.route.choose(&serving.live.snapshot, &HeadView(x.front.request), draw);
+    let target = match chosen {
+        Some(Ok(target)) => target,
+        Some(Err(missing)) => {
+            stats.no_cluster.inc();
+            return Err(ProxyError::ClusterNotFound(missing.0));
+        }
+        None => return Err(ProxyError::Defect),
+    };
+    let Some(cluster) = serving.live.cluster(target.cluster).cloned() else {
+        stats.no_cluster.inc();
+        return Err(ProxyError::ClusterNotFound(forward.cluster_not_found_status));
+    };
+    stats.rq_total.inc();
+    notes.cluster = Some(cluster.clone());
+    notes.tell_attempts = matched.virtual_host.include_attempt_count_in_response;
+    let tunnel = admit_upgrade(x, serving, forward)?;
+    rewrite(&mut x.front, notes, matched, forward, target.host_rewrite)?;
+    respond::edit_request(&mut x.front, notes, target.request_edits);
+    let timeout = limits(&mut x.front, notes, forward);
+    let buffer = matched.route.per_request_buffer_limit_bytes.unwrap_or(1 << 20);
+    let down_h1 = x.front.request.version() != Version::Http2;
+    let plan = Plan {
+        forward,
+        response_edits: target.response_edits,
+        cluster,
+        timeout,
+        host_from_pick: matches!(target.host_rewrite, Some(HostRewriter::Auto)),
+        connection: if tunnel && x.front.request.method() != Method::Connect {
+            ConnectionHeader::Upgrade
+        } else {
+            ConnectionHeader::None
+        },
+        tunnel,
+        tell_attempts: matched.virtual_host.include_request_attempt_count,
+        replay_limit: buffer as usize,
+        request_trailers_down: !down_h1 || serving.config().http1.enable_trailers,
+    };
+    retry::attempts(x, notes, &plan).await
+}
+
+/// Whether the exchange may become a tunnel; the route's word goes before the connection manager's.
+fn admit_upgrade(x: &mut Exchange<'_>, serving: &Serving, forward: &Forward) -> Result<bool, ProxyError> {
+    let connect = x.front.request.method() == Method::Connect;
+    if !x.upgrade && !connect {
+        return Ok(false);
+    }
+    let kind: &[u8] = if connect { b"connect" } else { x.front.request.fields.get_known(Known::Upgrade).unwrap_or_default() };
+    let says = |list: &[Upgrade]| {
+        list.iter().find(|one| one.upgrade_type.as_bytes().eq_ignore_ascii_case(kind)).map(|one| one.enabled)
+    };
+    let allowed = says(&forward.upgrades).or_else(|| says(&serving.config().upgrades)).unwrap_or(false);
+    if allowed && x.front.request.version() != Version::Http2 {
+        return Ok(true);
+    }
+    if kind.eq_ignore_ascii_case(b"h2c") || (!connect && !allowed && !kind.eq_ignore_ascii_case(b"websocket")) {
+        // A server may ignore an upgrade it does not want (RFC 9110 §7.8); h2c in particular is often only an offer.
+        x.front.request.fields.remove_known(Known::Upgrade);
+        x.front.request.fields.remove(b"http2-settings");
+        return Ok(false);
+    }
+    serving.stats(x.front.worker()).downstream_rq_ws_on_non_ws_route.inc();
+    Err(ProxyError::UpgradeForbidden)
+}
+
+fn rewrite(
+    x: &mut Front<'_>,
+    notes: &mut Notes,
+    matched: Matched<'_>,
+    forward: &Forward,
+    host: Option<&HostRewriter>,
+) -> Result<(), ProxyError> {
+    let mut new = Vec::new();
+    // The host first: it may be made from the path as the client sent it.
+    if let Some(host) = host
+        && host.rewrite(&HeadView(x.request), &mut new)
+    {
+        if forward.append_x_forwarded_host {
+            let old = x.request.authority().to_vec();
+            x.request.fields.join(b"x-forwarded-host", b", ", &old);
+        }
+        if !x.request.set_authority(&new) {
+            return Err(ProxyError::BadRequest("host_rewrite_failed", 400));
+        }
+    }
+    new.clear();
+    if matched.route.rewrite_path(x.request.path(), &mut new) && new != x.request.path() {
+        let old = x.request.path().to_vec();
+        x.request.fields.set(b"x-envoy-original-path", &old);
+        notes.original_path = Some(old);
+        if !x.request.set_path(&new) {
+            return Err(ProxyError::BadPath);
+        }
+    }
+    Ok(())
+}
+
+/// Sets the time limits of the route; returns its timeout.
+fn limits(x: &mut Front<'_>, notes: &Notes, forward: &Forward) -> Option<Duration> {
+    let mut timeout = forward.timeout.filter(|timeout| !timeout.is_zero());
+    if notes.is_grpc
+        && let (Some(most), Some(asked)) = (forward.grpc_timeout_header_max, grpc_timeout(&x.request.fields))
+    {
+        timeout = Some(if most.is_zero() { asked } else { asked.min(most) });
+    }
+    if let Some(idle) = forward.idle_timeout {
+        x.clock.set_idle(Some(idle));
+    }
+    if let Some(longest) = forward.max_stream_duration {
+        x.clock.set_longest(Some(longest));
+    }
+    // Source: Envoy: x-envoy-expected-rq-timeout-ms; the shorter of the two limits the upstream will meet.
+    let per_try = forward.retry.as_ref().and_then(|retry| retry.config.per_try_timeout);
+    let expected = match (timeout, per_try) {
+        (Some(timeout), Some(per_try)) => Some(timeout.min(per_try)),
+        (timeout, per_try) => timeout.or(per_try),
+    };
+    if let Some(expected) = expected {
+        let mut digits = Digits::default();
+        let text = digits.write(u64::try_from(expected.as_millis()).unwrap_or(u64::MAX));
+        x.request.fields.set(b"x-envoy-expected-rq-timeout-ms", text);
+    }
+    timeout
+}
+
+/// Decimal digits without an allocation.
+#[derive(Debug, Default)]
+pub(super) struct Digits([u8; 20]);
+
+impl Digits {
+    /// The digits of `number`.
+    pub(super) fn write(&mut self, mut number: u64) -> &[u8] {
+        let mut used = 0;
+        for digit in self.0.iter_mut().rev() {
+            *digit = b'0' + (number % 10) as u8;
+            number /= 10;
+            used += 1;
+            if number == 0 {
+                break;
+            }
+        }
+        self.0.get(20 - used..).unwrap_or_default()
+    }
+}

@@ -1,0 +1,120 @@
+//! What is learned of a request on its way and told at its end.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use outrigger_traffic::route::Route;
+use outrigger_wire::{RequestHead, ResponseHead, Trailers};
+use tokio::time::Instant;
+
+use crate::error::ProxyError;
+use crate::http::{Connection, Serving};
+use crate::live::LiveCluster;
+use crate::telemetry::{RequestRecord, RequestTrace, ResponseFlags, Timeline, UpstreamFacts};
+
+/// What is learned of a request on its way.
+#[derive(Debug)]
+pub struct Notes {
+    /// When.
+    pub timeline: Timeline,
+    /// The client's address after x-forwarded-for was taken into account.
+    pub remote: SocketAddr,
+    /// Whether the request comes from inside, as x-forwarded-for has it (`x-envoy-internal`).
+    pub internal: bool,
+    /// The request is gRPC.
+    pub is_grpc: bool,
+    /// `grpc-status` of the response.
+    pub grpc_status: Option<u32>,
+    /// Its trace.
+    pub trace: Option<RequestTrace>,
+    /// The path before a rewrite.
+    pub original_path: Option<Vec<u8>>,
+    /// The route.
+    pub route: Option<Arc<Route>>,
+    /// The cluster.
+    pub cluster: Option<Arc<LiveCluster>>,
+    /// The host of the last attempt.
+    pub upstream: Option<UpstreamFacts>,
+    /// Attempts made.
+    pub attempts: u32,
+    /// `x-envoy-attempt-count` goes into the response.
+    pub tell_attempts: bool,
+    /// Why it ended so.
+    pub flags: ResponseFlags,
+    /// `%RESPONSE_CODE_DETAILS%`.
+    pub details: &'static str,
+    /// Details that hold a policy's name; used instead of `details` when not empty.
+    pub details_named: String,
+    /// Status sent downstream; 0: none.
+    pub status: u16,
+    /// Trailers sent downstream.
+    pub trailers: Option<Trailers>,
+    /// Bytes of a tunnel: received, sent.
+    pub tunnelled: (u64, u64),
+}
+
+impl Notes {
+    /// Of a request that begins.
+    pub const fn new(start: Instant, remote: SocketAddr) -> Self {
+        Self {
+            timeline: Timeline::starting(start),
+            remote,
+            internal: false,
+            is_grpc: false,
+            grpc_status: None,
+            trace: None,
+            original_path: None,
+            route: None,
+            cluster: None,
+            upstream: None,
+            attempts: 0,
+            tell_attempts: false,
+            flags: ResponseFlags::NONE,
+            details: "",
+            details_named: String::new(),
+            status: 0,
+            trailers: None,
+            tunnelled: (0, 0),
+        }
+    }
+
+    /// Takes over what the table says of an error.
+    pub fn blame(&mut self, error: ProxyError, response_started: bool) {
+        let row = error.row();
+        self.flags |= row.flag;
+        self.details = if response_started { error.details_after_start() } else { row.details };
+    }
+
+    /// Everything known so far, for logs and header templates.
+    pub fn record<'a>(
+        &'a self,
+        connection: &'a Connection,
+        serving: &'a Serving,
+        request: &'a RequestHead,
+        response: Option<&'a ResponseHead>,
+        bytes: (u64, u64),
+    ) -> RequestRecord<'a> {
+        RequestRecord {
+            connection: &connection.facts,
+            chain: &serving.chain,
+            remote: self.remote,
+            request,
+            original_path: self.original_path.as_deref(),
+            response,
+            trailers: self.trailers.as_ref(),
+            status: self.status,
+            is_grpc: self.is_grpc,
+            grpc_status: self.grpc_status,
+            flags: self.flags,
+            details: if self.details_named.is_empty() { self.details } else { &self.details_named },
+            route: self.route.as_ref().map_or("", |route| &route.name),
+            cluster: self.cluster.as_ref(),
+            upstream: self.upstream.as_ref(),
+            attempts: self.attempts,
+            timeline: &self.timeline,
+            request_body_bytes: bytes.0,
+            response_body_bytes: bytes.1,
+            trace: self.trace.as_ref(),
+        }
+    }
+}

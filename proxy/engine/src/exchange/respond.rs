@@ -1,0 +1,260 @@
+//! Responses: those made here, and what is done to those of an upstream before they leave.
+
+use outrigger_traffic::config::{HeaderAppend, ServerHeader};
+use outrigger_traffic::route::{Direct, Edit, Edits, Route};
+use outrigger_wire::h1::BodyLength;
+use outrigger_wire::{FieldBlock, Known, ResponseHead};
+
+use super::{Exchange, Front};
+use super::notes::Notes;
+use crate::error::ProxyError;
+use crate::http::Serving;
+use crate::http::body::{BodyError, discard, poll_now};
+use crate::http::view::HeadView;
+use crate::telemetry;
+
+/// Ends a request that failed: answers from the error table, or breaks off a response that had begun.
+pub(super) async fn fail(x: &mut Exchange<'_>, notes: &mut Notes, error: ProxyError) {
+    let started = x.front.responder.is_started();
+    notes.blame(error, started);
+    let stats = x.front.serving.stats(x.front.worker());
+    match error {
+        ProxyError::StreamIdle(_) => stats.downstream_rq_idle_timeout.inc(),
+        ProxyError::MaxDuration(_) => stats.downstream_rq_max_duration_reached.inc(),
+        ProxyError::RequestTimeout => stats.downstream_rq_timeout.inc(),
+        ProxyError::BadPath => stats.downstream_rq_failed_path_normalization.inc(),
+        ProxyError::ClientGone => stats.downstream_rq_rx_reset.inc(),
+        _ => {}
+    }
+    if error == ProxyError::ClientGone {
+        x.front.responder.abort();
+        return;
+    }
+    if started {
+        stats.rq_reset_after_downstream_response_started.inc();
+        stats.downstream_rq_tx_reset.inc();
+        // What the upstream sent so far is passed on before the connection is cut.
+        let _ = x.front.responder.writer.flush().await;
+        x.front.responder.abort();
+        return;
+    }
+    let row = error.row();
+    if matches!(error, ProxyError::BadBody | ProxyError::BadRequest(..) | ProxyError::RequestTimeout) {
+        x.front.responder.close_after();
+    }
+    if local(x, notes, row.status, row.grpc_status, row.body.as_bytes(), None, error).await.is_err() {
+        x.front.responder.abort();
+    }
+}
+
+/// Sends a response made here.
+async fn local(
+    x: &mut Exchange<'_>,
+    notes: &mut Notes,
+    status: u16,
+    grpc_status: u8,
+    body: &[u8],
+    content_type: Option<&str>,
+    error: ProxyError,
+) -> Result<(), BodyError> {
+    x.front.response.clear();
+    x.front.response.status = status;
+    let body = if notes.is_grpc {
+        x.front.response.status = 200;
+        notes.grpc_status = Some(grpc_status.into());
+        grpc_fields(&mut x.front.response.fields, grpc_status, body);
+        &[]
+    } else {
+        if !body.is_empty() {
+            x.front.response.fields.set(b"content-type", content_type.unwrap_or("text/plain").as_bytes());
+        }
+        body
+    };
+    match error {
+        ProxyError::Overflow => {
+            x.front.response.fields.set(b"x-envoy-overloaded", b"true");
+        }
+        ProxyError::LowVersion => {
+            x.front.response.fields.set(b"upgrade", b"HTTP/1.1");
+        }
+        _ => {}
+    }
+    if let Some(route) = notes.route.clone() {
+        edit_response(&mut x.front, notes, &route.response_edits);
+    }
+    send_local(x, notes, body).await
+}
+
+fn grpc_fields(fields: &mut FieldBlock, status: u8, message: &[u8]) {
+    fields.set(b"content-type", b"application/grpc");
+    fields.set(b"grpc-status", itoa(status.into()).as_bytes());
+    if !message.is_empty() {
+        // Our texts hold no byte that must be percent-encoded (gRPC over HTTP/2, "Status-Message").
+        fields.set(b"grpc-message", message);
+    }
+}
+
+/// Sends the head in `x.response` and a whole body.
+async fn send_local(x: &mut Exchange<'_>, notes: &mut Notes, body: &[u8]) -> Result<(), BodyError> {
+    // A request that was not read may be dropped if it is here already; otherwise this connection ends.
+    if !x.reader.is_over() {
+        let mut rest = std::pin::pin!(discard(x.reader, 64 * 1024));
+        if poll_now(|cx| rest.as_mut().poll(cx)).await != Some(true) {
+            x.front.responder.close_after();
+        }
+    }
+    let length = body.len() as u64;
+    if !matches!(x.front.response.status, 204 | 304) {
+        x.front.response.fields.set(b"content-length", itoa(length).as_bytes());
+    }
+    decorate(x.front.connection, &x.front.serving, x.front.response, notes);
+    notes.status = x.front.response.status;
+    x.front.responder.head(x.front.response, BodyLength::Length(length))?;
+    let mut rest = body;
+    while !rest.is_empty() && !x.front.responder.writer.is_finished() {
+        let n = x.front.clock.guard(x.front.responder.writer.send(rest, true)).await.map_err(|_| BodyError::Closed)??;
+        rest = rest.get(n..).unwrap_or_default();
+    }
+    x.front.responder.writer.finish(None)?;
+    x.front.clock.guard(x.front.responder.writer.flush()).await.map_err(|_| BodyError::Closed)?
+}
+
+fn itoa(number: u64) -> String {
+    number.to_string()
+}
+
+/// Answers a route's redirect.
+pub(super) async fn redirect(
+    x: &mut Exchange<'_>,
+    notes: &mut Notes,
+    route: &Route,
+    status: u16,
+) -> Result<(), ProxyError> {
+    x.front.serving.stats(x.front.worker()).rq_redirect.inc();
+    notes.details = "direct_response";
+    x.front.response.clear();
+    x.front.response.status = status;
+    let mut location = Vec::new();
+    route.location(&HeadView(x.front.request), &mut location);
+    if !x.front.response.fields.set(b"location", &location) {
+        return Err(ProxyError::BadPath);
+    }
+    edit_response(&mut x.front, notes, &route.response_edits);
+    send_local(x, notes, &[]).await.map_err(|_| ProxyError::ClientGone)
+}
+
+/// Redirects to the path as it is after normalisation (`UNESCAPE_AND_REDIRECT`).
+pub(super) async fn redirect_to_path(x: &mut Exchange<'_>, notes: &mut Notes) -> Result<(), ProxyError> {
+    x.front.serving.stats(x.front.worker()).downstream_rq_redirected_with_normalized_path.inc();
+    notes.details = "path_normalization_failed";
+    x.front.response.clear();
+    x.front.response.status = 307;
+    x.front.response.fields.set(b"location", x.front.request.path());
+    send_local(x, notes, &[]).await.map_err(|_| ProxyError::ClientGone)
+}
+
+/// Answers a route's direct response.
+pub(super) async fn direct(
+    x: &mut Exchange<'_>,
+    notes: &mut Notes,
+    route: &Route,
+    direct: &Direct,
+) -> Result<(), ProxyError> {
+    x.front.serving.stats(x.front.worker()).rq_direct_response.inc();
+    notes.details = "direct_response";
+    x.front.response.clear();
+    x.front.response.status = direct.status;
+    if !direct.body.is_empty() {
+        let kind = direct.content_type.as_deref().unwrap_or("text/plain");
+        x.front.response.fields.set(b"content-type", kind.as_bytes());
+    }
+    edit_response(&mut x.front, notes, &route.response_edits);
+    send_local(x, notes, &direct.body).await.map_err(|_| ProxyError::ClientGone)
+}
+
+/// What every response gets, whoever made it: server, date, via, request id.
+pub(super) fn decorate(
+    connection: &crate::http::Connection,
+    serving: &Serving,
+    response: &mut ResponseHead,
+    notes: &Notes,
+) {
+    let config = serving.config();
+    match config.server_header {
+        ServerHeader::Overwrite => {
+            response.fields.set(b"server", config.server_name.as_bytes());
+        }
+        ServerHeader::AppendIfAbsent if !response.fields.contains_known(Known::Server) => {
+            response.fields.append(b"server", config.server_name.as_bytes());
+        }
+        ServerHeader::AppendIfAbsent | ServerHeader::PassThrough => {}
+    }
+    connection.worker.dates.fill(&mut response.fields);
+    if !config.via.is_empty() {
+        response.fields.join(b"via", b", ", config.via.as_bytes());
+    }
+    if notes.tell_attempts && notes.attempts > 0 {
+        response.fields.set(b"x-envoy-attempt-count", itoa(notes.attempts.into()).as_bytes());
+    }
+}
+
+/// Applies header edits to the response in `x.response`.
+pub(super) fn edit_response(x: &mut Front<'_>, notes: &Notes, edits: &Edits) {
+    let mut value = Vec::new();
+    for step in edits.steps() {
+        if let Edit::Set { value: template, .. } = step
+            && template.literal().is_none()
+        {
+            value.clear();
+            let record = notes.record(x.connection, &x.serving, x.request, Some(&*x.response), (0, 0));
+            telemetry::render(&x.connection.worker, &record, template, &mut value);
+        }
+        apply(&mut x.response.fields, step, &value);
+    }
+}
+
+/// Applies header edits to the request.
+pub(super) fn edit_request(x: &mut Front<'_>, notes: &Notes, edits: &Edits) {
+    let mut value = Vec::new();
+    for step in edits.steps() {
+        if let Edit::Set { value: template, .. } = step
+            && template.literal().is_none()
+        {
+            value.clear();
+            let record = notes.record(x.connection, &x.serving, x.request, None, (0, 0));
+            telemetry::render(&x.connection.worker, &record, template, &mut value);
+        }
+        apply(&mut x.request.fields, step, &value);
+    }
+}
+
+/// One step; `rendered` is the value where it is not a literal.
+fn apply(fields: &mut FieldBlock, step: &Edit, rendered: &[u8]) {
+    match step {
+        Edit::Remove(name) => {
+            fields.remove(name.as_bytes());
+        }
+        Edit::Set { name, value, append, keep_empty } => {
+            let value = value.literal().unwrap_or(rendered);
+            if value.is_empty() && !keep_empty {
+                return;
+            }
+            let name = name.as_bytes();
+            match append {
+                HeaderAppend::AppendIfExistsOrAdd => {
+                    fields.append(name, value);
+                }
+                HeaderAppend::AddIfAbsent if !fields.contains(name) => {
+                    fields.append(name, value);
+                }
+                HeaderAppend::OverwriteIfExists if fields.contains(name) => {
+                    fields.set(name, value);
+                }
+                HeaderAppend::OverwriteIfExistsOrAdd => {
+                    fields.set(name, value);
+                }
+                HeaderAppend::AddIfAbsent | HeaderAppend::OverwriteIfExists => {}
+            }
+        }
+    }
+}

@@ -1,0 +1,28 @@
+//! Which route a request takes.
+
+use outrigger_traffic::route::Matched;
+
+use super::Front;
+use super::notes::Notes;
+use crate::error::ProxyError;
+use crate::http::Serving;
+use crate::http::view::HeadView;
+
+/// Finds the route.
+///
+/// *Errors*: none matches, or the table (RDS) has not arrived yet.
+pub(super) fn find<'s>(
+    x: &Front<'_>,
+    serving: &'s Serving,
+    _notes: &mut Notes,
+) -> Result<Matched<'s>, ProxyError> {
+    let table = serving.live.snapshot.table(serving.http().table);
+    let draw = x.worker().draw_u32();
+    match table.and_then(|table| table.find(&HeadView(x.request), draw)) {
+        Some(matched) => Ok(matched),
+        None => {
+            serving.stats(x.worker()).no_route.inc();
+            Err(ProxyError::NoRoute)
+        }
+    }
+}

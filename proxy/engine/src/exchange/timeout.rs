@@ -1,0 +1,158 @@
+//! The time limits of a stream and what each of them means.
+//!
+//! One [`Clock`] belongs to a connection (HTTP/1.1) or a stream (HTTP/2) and is used again for every request; its
+//! deadlines live on the worker's wheel, so that moving one costs a cell write.
+//!
+//! | limit | runs | over |
+//! |---|---|---|
+//! | idle | from the last byte that moved | 408 or 504 `SI` |
+//! | phase | `request_timeout` until the request arrived, then the route's timeout | 408, 504 `UT` |
+//! | longest | the whole stream | 408 or 504 `DT` |
+//! | attempt | one attempt, or an attempt without a byte | 504 `UT` |
+
+use std::cell::Cell;
+use std::future::Future;
+use std::pin::pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use crate::error::ProxyError;
+use crate::http::body::Progress;
+use crate::io::{Deadline, Wheel};
+
+/// The running time limits of one stream.
+#[derive(Debug)]
+pub struct Clock {
+    idle: Deadline,
+    idle_after: Cell<Option<Duration>>,
+    phase: Deadline,
+    phase_error: Cell<ProxyError>,
+    longest: Deadline,
+    attempt: Deadline,
+    attempt_idle: Deadline,
+    attempt_idle_after: Cell<Option<Duration>>,
+    /// The request arrived to its last byte.
+    complete: Cell<bool>,
+}
+
+impl Clock {
+    /// A clock with nothing set.
+    pub fn new(wheel: &Wheel) -> Self {
+        Self {
+            idle: wheel.deadline(),
+            idle_after: Cell::new(None),
+            phase: wheel.deadline(),
+            phase_error: Cell::new(ProxyError::RequestTimeout),
+            longest: wheel.deadline(),
+            attempt: wheel.deadline(),
+            attempt_idle: wheel.deadline(),
+            attempt_idle_after: Cell::new(None),
+            complete: Cell::new(false),
+        }
+    }
+
+    /// A request begins: nothing of the last one is left.
+    pub fn start(&self, idle: Option<Duration>, request: Option<Duration>, longest: Option<Duration>) {
+        self.complete.set(false);
+        self.set_idle(idle);
+        self.phase_error.set(ProxyError::RequestTimeout);
+        self.phase.set_opt(request);
+        self.longest.set_opt(longest);
+        self.end_attempt();
+    }
+
+    /// The stream idle timeout from now on; `None` or zero: none.
+    pub fn set_idle(&self, after: Option<Duration>) {
+        let after = after.filter(|after| !after.is_zero());
+        self.idle_after.set(after);
+        self.idle.set_opt(after);
+    }
+
+    /// The longest life of the stream, from now; `None` or zero: none.
+    pub fn set_longest(&self, after: Option<Duration>) {
+        self.longest.set_opt(after.filter(|after| !after.is_zero()));
+    }
+
+    /// The request arrived: from now on the route's timeout runs.
+    pub fn request_complete(&self, route: Option<Duration>) {
+        if self.complete.replace(true) {
+            return;
+        }
+        self.phase_error.set(ProxyError::ResponseTimeout);
+        self.phase.set_opt(route.filter(|route| !route.is_zero()));
+    }
+
+    /// Whether the request arrived to its last byte.
+    pub const fn is_complete(&self) -> bool {
+        self.complete.get()
+    }
+
+    /// An attempt begins.
+    pub fn start_attempt(&self, whole: Option<Duration>, idle: Option<Duration>) {
+        self.attempt.set_opt(whole);
+        self.attempt_idle_after.set(idle);
+        self.attempt_idle.set_opt(idle);
+    }
+
+    /// The attempt is over, or its response has begun.
+    pub fn end_attempt(&self) {
+        self.attempt.clear();
+        self.attempt_idle.clear();
+        self.attempt_idle_after.set(None);
+    }
+
+    /// The request is over.
+    pub fn stop(&self) {
+        self.idle.clear();
+        self.phase.clear();
+        self.longest.clear();
+        self.end_attempt();
+    }
+
+    /// A tunnel has only an idle timeout.
+    pub fn tunnel(&self) {
+        self.phase.clear();
+        self.end_attempt();
+    }
+
+    /// Ready with what is over.
+    pub fn poll_expired(&self, cx: &mut Context<'_>) -> Poll<ProxyError> {
+        let complete = self.complete.get();
+        let table = [
+            (&self.longest, ProxyError::MaxDuration(complete)),
+            (&self.phase, self.phase_error.get()),
+            (&self.attempt, ProxyError::PerTryTimeout),
+            (&self.attempt_idle, ProxyError::PerTryIdleTimeout),
+            (&self.idle, ProxyError::StreamIdle(complete)),
+        ];
+        for (deadline, error) in table {
+            if (deadline.is_armed() || deadline.is_expired()) && deadline.poll_expired(cx).is_ready() {
+                return Poll::Ready(error);
+            }
+        }
+        Poll::Pending
+    }
+
+    /// Runs `future` until it is done or a limit is over.
+    pub async fn guard<F: Future>(&self, future: F) -> Result<F::Output, ProxyError> {
+        let mut future = pin!(future);
+        std::future::poll_fn(|cx| {
+            if let Poll::Ready(output) = future.as_mut().poll(cx) {
+                return Poll::Ready(Ok(output));
+            }
+            self.poll_expired(cx).map(Err)
+        })
+        .await
+    }
+}
+
+impl Progress for Clock {
+    fn moved(&self) {
+        if let Some(after) = self.idle_after.get() {
+            self.idle.set(after);
+        }
+        if let Some(after) = self.attempt_idle_after.get() {
+            self.attempt_idle.set(after);
+        }
+    }
+}

@@ -1,0 +1,246 @@
+//! An HTTP/1.1 connection from its first request to its last, strictly in order.
+//!
+//! ```text
+//!   idle ──byte──▶ head ──complete──▶ exchange ──keep-alive──▶ idle
+//!    │ timeout,      │ malformed,       │ close
+//!    │ drain         │ timeout          ▼
+//!    └──────────▶ closed ◀── linger ◀───┘
+//! ```
+
+use std::pin::pin;
+use std::rc::Rc;
+use std::task::Poll;
+use std::time::Duration;
+
+use outrigger_traffic::config::HttpConnectionManager;
+use outrigger_wire::h1::{BodyLength, RequestFraming};
+use outrigger_wire::{RequestHead, ResponseHead, Scheme};
+use tokio::time::Instant;
+
+use super::super::body::{BodyError, BodyReader, BodyWriter, discard};
+use super::super::respond::Responder;
+use super::super::{Connection, Serving};
+use super::reader::answerable;
+use super::{H1Reader, H1Writer};
+use crate::error::ProxyError;
+use crate::exchange::timeout::Clock;
+use crate::exchange::{self, Exchange, Front};
+use crate::io::{Buf, Deadline};
+use crate::telemetry::Raised;
+
+/// A request that was answered before its end is read and dropped up to here, so that the connection can be kept;
+/// beyond, it is closed.
+const DISCARD: u64 = 64 * 1024;
+/// How long a closed connection is read and dropped, so that the client sees our answer and not a reset
+/// (RFC 9112 §9.6).
+const LINGER: Duration = Duration::from_secs(1);
+
+/// What became of waiting for a request.
+enum Arrival {
+    /// A head, complete.
+    Head(RequestFraming),
+    /// A head that cannot be served.
+    Bad(ProxyError),
+    /// The connection is over.
+    Over,
+}
+
+/// Serves requests until the connection ends.
+pub async fn serve(connection: Rc<Connection>, first: Option<Buf>) {
+    let worker = connection.worker.clone();
+    let serving = connection.serving();
+    serving.stats(&worker).downstream_cx_http1_total.inc();
+    let _active = Raised::new(serving.chain.stats.clone(), worker.id, |stats| &stats.downstream_cx_http1_active);
+    let mut reader = H1Reader::new(worker.clone(), connection.io.clone(), serving.limits());
+    if let Some(first) = first {
+        reader.prepend(first);
+    }
+    let mut reader = BodyReader::H1(reader);
+    let mut responder = Responder::new(BodyWriter::H1(H1Writer::new(connection.io.clone())));
+    let mut request = RequestHead::with_capacity();
+    let mut response = ResponseHead::default();
+    let clock = Clock::new(&worker.wheel);
+    let timer = worker.wheel.deadline();
+    loop {
+        let BodyReader::H1(h1) = &mut reader else { break };
+        let (arrival, start) = next_request(&connection, h1, &mut request, &timer).await;
+        timer.clear();
+        let serving = connection.serving_now();
+        h1.set_limits(serving.limits());
+        let framing = match arrival {
+            Arrival::Over => break,
+            Arrival::Head(framing) => Ok(framing),
+            Arrival::Bad(error) => Err(error),
+        };
+        let last = connection.count_request(&serving);
+        let keep = framing.is_ok_and(|framing| framing.keep_alive) && !last;
+        if last && connection.drain.is_draining() {
+            serving.stats(&worker).downstream_cx_drain_close.inc();
+        }
+        responder.begin(request.version(), request.method(), keep);
+        request.set_scheme(if connection.io.is_tls() { Scheme::Https } else { Scheme::Http });
+        let checked = framing.and_then(|framing| admit(&mut request, framing, serving.config()).map(|()| framing));
+        let body = framing.map_or(BodyLength::None, |framing| framing.body);
+        let exchange = Exchange {
+            front: Front {
+                connection: &connection,
+                serving,
+                request: &mut request,
+                response: &mut response,
+                responder: &mut responder,
+                clock: &clock,
+                start,
+            },
+            reader: &mut reader,
+            body,
+            upgrade: framing.is_ok_and(|framing| framing.upgrade),
+        };
+        match checked {
+            Ok(_) => exchange::serve(exchange).await,
+            Err(error) => exchange::refuse(exchange, error).await,
+        }
+        clock.stop();
+        if !responder.keeps_alive() || !rest_is_dropped(&mut reader).await {
+            break;
+        }
+    }
+    close(&connection, &mut reader).await;
+}
+
+/// Rules for a whole head that are not framing.
+fn admit(
+    request: &mut RequestHead,
+    framing: RequestFraming,
+    config: &HttpConnectionManager,
+) -> Result<(), ProxyError> {
+    if framing.http10 {
+        if !config.http1.accept_http_10 {
+            return Err(ProxyError::LowVersion);
+        }
+        if request.authority().is_empty() && !request.set_authority(config.http1.default_host_for_http_10.as_bytes()) {
+            return Err(ProxyError::BadRequest("missing_host_header", 400));
+        }
+    }
+    Ok(())
+}
+
+/// Waits for a request head: without a buffer for its first byte, then for the rest of it.
+async fn next_request(
+    connection: &Connection,
+    reader: &mut H1Reader,
+    head: &mut RequestHead,
+    timer: &Deadline,
+) -> (Arrival, Instant) {
+    let serving = connection.serving();
+    if reader.buffered().is_empty() && !first_byte(connection, &serving, reader, timer).await {
+        return (Arrival::Over, Instant::now());
+    }
+    let start = Instant::now();
+    let config = serving.config();
+    // Envoy has no limit on the head alone by default; ours is the stream's idle timeout, so that a head that never
+    // ends does not hold a connection for ever.
+    timer.set_opt(config.request_headers_timeout.or(config.request_timeout).or(config.stream_idle_timeout));
+    let arrival = std::future::poll_fn(|cx| {
+        match reader.poll_request(cx, head) {
+            Poll::Ready(Ok(Some(framing))) => return Poll::Ready(Arrival::Head(framing)),
+            Poll::Ready(Ok(None)) => return Poll::Ready(Arrival::Over),
+            Poll::Ready(Err(error)) => return Poll::Ready(bad_head(error)),
+            Poll::Pending => {}
+        }
+        timer.poll_expired(cx).map(|()| Arrival::Bad(ProxyError::HeaderTimeout))
+    })
+    .await;
+    let stats = serving.stats(&connection.worker);
+    match arrival {
+        Arrival::Bad(ProxyError::HeaderTimeout) => stats.downstream_rq_header_timeout.inc(),
+        Arrival::Bad(_) => stats.downstream_cx_protocol_error.inc(),
+        Arrival::Head(_) | Arrival::Over => {}
+    }
+    (arrival, start)
+}
+
+fn bad_head(error: BodyError) -> Arrival {
+    match answerable(error) {
+        Some(error) => Arrival::Bad(ProxyError::BadRequest(codec_details(error.status()), error.status())),
+        None => Arrival::Over,
+    }
+}
+
+const fn codec_details(status: u16) -> &'static str {
+    match status {
+        431 => "http1.headers_too_large",
+        414 => "http1.uri_too_long",
+        _ => "http1.codec_error",
+    }
+}
+
+/// Waits for the first byte of the next request; `false` when the connection is to be closed.
+///
+/// A connection that is asked to finish waits a little longer: the next request may be on its way already, and it is
+/// better answered with `connection: close` than met by a closed socket.
+async fn first_byte(connection: &Connection, serving: &Serving, reader: &mut H1Reader, timer: &Deadline) -> bool {
+    let config = serving.config();
+    let stats = serving.stats(&connection.worker);
+    let mut draining = pin!(connection.drain.draining());
+    let mut finishing = false;
+    let age = config.max_connection_duration.map(|longest| longest.saturating_sub(connection.opened.elapsed()));
+    let idle = config.idle_timeout.map_or(age, |idle| Some(age.map_or(idle, |age| age.min(idle))));
+    timer.set_opt(idle);
+    std::future::poll_fn(|cx| {
+        match reader.poll_readable(cx) {
+            Poll::Ready(Ok(())) => return Poll::Ready(true),
+            Poll::Ready(Err(_)) => return Poll::Ready(false),
+            Poll::Pending => {}
+        }
+        if !finishing && draining.as_mut().poll(cx).is_ready() {
+            finishing = true;
+            timer.set(config.drain_timeout.min(idle.unwrap_or(Duration::MAX)));
+        }
+        if timer.poll_expired(cx).is_ready() {
+            if finishing {
+                stats.downstream_cx_drain_close.inc();
+            } else {
+                stats.downstream_cx_idle_timeout.inc();
+            }
+            return Poll::Ready(false);
+        }
+        Poll::Pending
+    })
+    .await
+}
+
+/// Makes the connection ready for the next request; `false` when too much of this one is still to come.
+async fn rest_is_dropped(reader: &mut BodyReader) -> bool {
+    if reader.is_over() {
+        return true;
+    }
+    // Only what is here already: waiting for the rest would let a slow client hold its pipeline.
+    super::super::body::poll_now(|cx| {
+        let mut rest = pin!(discard(reader, DISCARD));
+        rest.as_mut().poll(cx)
+    })
+    .await
+    .unwrap_or(false)
+}
+
+/// Ends the connection so that the client can read our last answer: FIN first, then what it still sends is dropped for
+/// a while.
+async fn close(connection: &Connection, reader: &mut BodyReader) {
+    let worker = &connection.worker;
+    let BodyReader::H1(h1) = reader else { return };
+    if worker.wheel.timeout(Some(LINGER), connection.io.shutdown()).await.is_none_or(|done| done.is_err()) || h1.is_eof() {
+        return;
+    }
+    drop(h1.take_buffered());
+    let mut scratch = worker.buffers.take();
+    let drain = async {
+        loop {
+            scratch.clear();
+            match connection.io.read(scratch.space()).await {
+                Ok(0) | Err(_) => return,
+                Ok(_) => {}
+            }
+        }
+    };
+    worker.wheel.timeout(Some(LINGER), drain).await;
+}

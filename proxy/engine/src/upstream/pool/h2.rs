@@ -1,0 +1,288 @@
+//! HTTP/2 connections of one host: one, until its streams are used up, then another.
+
+use std::cell::{Cell, RefCell};
+use std::fmt;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use bytes::Bytes;
+use h2::client::{Builder, Connection, SendRequest};
+use h2::{Ping, PingPong};
+use outrigger_traffic::config::{Http2Options, HttpUpstream};
+use outrigger_wire::Version;
+use tokio::time::Instant;
+
+use super::open::Checked;
+use super::{Attempt, HostPool, PoolError, Want};
+use crate::io::{Io, IoStream};
+use crate::live::LiveCluster;
+use crate::upstream::ConnectError;
+use crate::worker::Worker;
+
+/// Largest header list of a response, bytes.
+const HEADER_LIST: u32 = 60 * 1024;
+
+/// A connection that speaks HTTP/2.
+pub struct H2Conn {
+    send: RefCell<SendRequest<Bytes>>,
+    /// The connection.
+    pub io: Rc<Io>,
+    active: Cell<u32>,
+    served: Cell<u32>,
+    most: u32,
+    epoch: u64,
+    /// No new streams: GOAWAY came, the connection ended, or it has served its time.
+    retired: Cell<bool>,
+    idle_since: Cell<Instant>,
+    opened: Instant,
+}
+
+impl fmt::Debug for H2Conn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("H2Conn").field("active", &self.active.get()).finish_non_exhaustive()
+    }
+}
+
+/// Room for one stream on a connection; the room is given back when it is dropped.
+pub struct H2Slot {
+    conn: Rc<H2Conn>,
+    pool: Rc<HostPool>,
+}
+
+impl fmt::Debug for H2Slot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.conn.fmt(f)
+    }
+}
+
+impl H2Slot {
+    /// The connection.
+    pub fn conn(&self) -> &H2Conn {
+        &self.conn
+    }
+
+    /// Whether it carried a stream before this one.
+    pub fn is_reused(&self) -> bool {
+        self.conn.served.get() > 1
+    }
+
+    /// A handle to open the stream with.
+    pub(super) fn sender(&self) -> SendRequest<Bytes> {
+        self.conn.send.borrow().clone()
+    }
+
+    /// The connection takes no new streams: leave it to those it has.
+    pub(super) fn retire(&self) {
+        self.conn.retired.set(true);
+        self.pool.shared.borrow_mut().retain(|conn| !Rc::ptr_eq(conn, &self.conn));
+    }
+}
+
+impl Drop for H2Slot {
+    fn drop(&mut self) {
+        self.conn.active.set(self.conn.active.get().saturating_sub(1));
+        self.conn.idle_since.set(Instant::now());
+        self.pool.freed.notify_one();
+    }
+}
+
+impl H2Conn {
+    pub(super) fn is_idle_since(&self) -> Option<Instant> {
+        (self.active.get() == 0).then(|| self.idle_since.get())
+    }
+
+    pub(super) const fn is_retired(&self) -> bool {
+        self.retired.get()
+    }
+
+    pub(super) const fn has_epoch(&self, epoch: u64) -> bool {
+        self.epoch == epoch
+    }
+
+    /// Whether another stream may be opened now.
+    fn has_room(&self) -> bool {
+        if self.retired.get() {
+            return false;
+        }
+        let mut send = self.send.borrow_mut();
+        let peer = u32::try_from(send.current_max_send_streams()).unwrap_or(u32::MAX);
+        if self.active.get() >= peer.min(self.most) {
+            return false;
+        }
+        match send.poll_ready(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(Ok(())) => true,
+            Poll::Ready(Err(_)) => {
+                self.retired.set(true);
+                false
+            }
+            Poll::Pending => false,
+        }
+    }
+}
+
+impl HostPool {
+    /// Room for a stream on a connection that is there.
+    pub(super) fn slot(self: &Rc<Self>, worker: &Worker, cluster: &LiveCluster) -> Option<H2Slot> {
+        let epoch = Self::epoch(cluster);
+        let http = &cluster.cluster.config.http;
+        let mut shared = self.shared.borrow_mut();
+        for conn in shared.iter() {
+            if http.max_requests_per_connection.is_some_and(|most| conn.served.get() >= most) {
+                cluster.stats.at(worker.id).upstream_cx_max_requests.inc();
+                conn.retired.set(true);
+            }
+            if http.max_connection_duration.is_some_and(|longest| conn.opened.elapsed() >= longest) {
+                cluster.stats.at(worker.id).upstream_cx_max_duration_reached.inc();
+                conn.retired.set(true);
+            }
+        }
+        shared.retain(|conn| !conn.is_retired() && conn.has_epoch(epoch));
+        let conn = shared.iter().find(|conn| conn.has_room())?.clone();
+        conn.active.set(conn.active.get() + 1);
+        conn.served.set(conn.served.get().saturating_add(1));
+        Some(H2Slot { conn, pool: self.clone() })
+    }
+
+    /// Waits for a connection that somebody is making, or makes one; `None`: look again.
+    pub(super) async fn connect_shared(
+        self: &Rc<Self>,
+        worker: &Rc<Worker>,
+        cluster: &Arc<LiveCluster>,
+        want: &Want<'_>,
+    ) -> Result<Option<Checked>, PoolError> {
+        let running = self.connecting.borrow().clone();
+        let attempt = match running {
+            Some(attempt) => attempt,
+            None => {
+                let Ok(permit) = self.admit(worker, cluster, want.high_priority) else {
+                    self.wait(worker).await;
+                    return Ok(None);
+                };
+                let attempt = Rc::new(Attempt::default());
+                *self.connecting.borrow_mut() = Some(attempt.clone());
+                let (pool, worker, cluster, task) = (self.clone(), worker.clone(), cluster.clone(), attempt.clone());
+                // Not bound to the request: others wait for the same connection, and the next one can use it.
+                worker.clone().jobs.spawn(async move {
+                    if let Err(error) = pool.make_shared(&worker, &cluster, permit).await {
+                        *task.error.borrow_mut() = Some(Rc::new(error));
+                    }
+                    pool.connecting.borrow_mut().take();
+                    task.done.set(true);
+                    task.notify.notify_waiters();
+                });
+                attempt
+            }
+        };
+        loop {
+            let notified = attempt.notify.notified();
+            if attempt.done.get() {
+                break;
+            }
+            notified.await;
+        }
+        let error = attempt.error.borrow().clone();
+        match error {
+            Some(error) => {
+                cluster.stats.at(worker.id).upstream_rq_pending_failure_eject.inc();
+                Err(PoolError::Connect(error))
+            }
+            None => Ok(None),
+        }
+    }
+
+    async fn make_shared(
+        self: &Rc<Self>,
+        worker: &Rc<Worker>,
+        cluster: &Arc<LiveCluster>,
+        permit: Option<outrigger_traffic::breaker::Permit>,
+    ) -> Result<(), ConnectError> {
+        let auto = cluster.cluster.config.http.protocol == HttpUpstream::Auto;
+        let alpn: &'static [&'static [u8]] = if auto { &[b"h2", b"http/1.1"] } else { &[b"h2"] };
+        let io = self.dial(worker, cluster, alpn).await?;
+        let chosen_h2 = io.tls_facts().is_some_and(|facts| facts.alpn.as_deref() == Some(b"h2"));
+        if auto && !chosen_h2 {
+            self.learned.set(Some(Version::Http11));
+            let guard = self.guard(worker, cluster, permit, true);
+            self.adopt_h1(worker, cluster, io, guard);
+            return Ok(());
+        }
+        self.learned.set(Some(Version::Http2));
+        let options = &cluster.cluster.config.http.http2;
+        let limit = Some(cluster.cluster.config.connect_timeout);
+        let handshake = builder(options).handshake::<_, Bytes>(IoStream(io.clone()));
+        let (send, connection) = match worker.wheel.timeout(limit, handshake).await {
+            Some(Ok(both)) => both,
+            Some(Err(error)) => return Err(ConnectError::settings(std::io::Error::other(error))),
+            None => return Err(ConnectError::settings(std::io::ErrorKind::TimedOut.into())),
+        };
+        cluster.stats.at(worker.id).upstream_cx_http2_total.inc();
+        let now = Instant::now();
+        let conn = Rc::new(H2Conn {
+            send: RefCell::new(send),
+            io,
+            active: Cell::new(0),
+            served: Cell::new(0),
+            most: options.max_concurrent_streams,
+            epoch: Self::epoch(cluster),
+            retired: Cell::new(false),
+            idle_since: Cell::new(now),
+            opened: now,
+        });
+        self.shared.borrow_mut().push(conn.clone());
+        let guard = self.guard(worker, cluster, permit, false);
+        let (worker, options) = (worker.clone(), options.clone());
+        let weak = Rc::downgrade(&conn);
+        worker.clone().jobs.spawn(async move {
+            drive(&worker, connection, &options).await;
+            if let Some(conn) = weak.upgrade() {
+                conn.retired.set(true);
+                guard.pool.shared.borrow_mut().retain(|other| !Rc::ptr_eq(other, &conn));
+            }
+            drop(guard);
+        });
+        Ok(())
+    }
+}
+
+fn builder(options: &Http2Options) -> Builder {
+    let mut builder = Builder::new();
+    builder
+        .enable_push(false)
+        .header_table_size(options.hpack_table_size)
+        .initial_window_size(options.initial_stream_window_size)
+        .initial_connection_window_size(options.initial_connection_window_size)
+        .max_header_list_size(HEADER_LIST)
+        .max_send_buffer_size(1 << 20);
+    builder
+}
+
+/// Runs a connection until it ends; with keep-alive, until a PING is not answered in time.
+async fn drive(worker: &Rc<Worker>, mut connection: Connection<IoStream, Bytes>, options: &Http2Options) {
+    let Some(interval) = options.keepalive_interval else {
+        let _ = connection.await;
+        return;
+    };
+    let Some(mut pings) = connection.ping_pong() else { return };
+    let timeout = options.keepalive_timeout;
+    let mut keepalive = std::pin::pin!(keep_alive(worker, &mut pings, interval, timeout));
+    let mut connection = std::pin::pin!(connection);
+    std::future::poll_fn(|cx| {
+        if connection.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(());
+        }
+        keepalive.as_mut().poll(cx)
+    })
+    .await;
+}
+
+/// Returns when the peer is dead.
+async fn keep_alive(worker: &Worker, pings: &mut PingPong, interval: std::time::Duration, timeout: std::time::Duration) {
+    loop {
+        worker.wheel.sleep(interval).await;
+        match worker.wheel.timeout(Some(timeout), pings.ping(Ping::opaque())).await {
+            Some(Ok(_)) => {}
+            Some(Err(_)) | None => return,
+        }
+    }
+}
