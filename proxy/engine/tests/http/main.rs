@@ -1,0 +1,13 @@
+//! HTTP through a whole proxy over real sockets: codecs, routes, retries, limits, upgrades, drain, hot swap.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+mod bed;
+mod drain;
+mod h1;
+mod h2;
+mod limits;
+mod retry;
+mod route;
+mod swap;
+mod upgrade;
