@@ -321,10 +321,10 @@ macro_rules! stat_set {
     (@reference counter $v:expr) => { $crate::telemetry::stats::StatRef::Counter($v) };
     (@reference gauge $v:expr) => { $crate::telemetry::stats::StatRef::Gauge($v) };
     (@reference histogram $v:expr) => { $crate::telemetry::stats::StatRef::Histogram($v) };
-    ($(#[$doc:meta])* pub struct $name:ident { $($kind:ident $field:ident = $envoy:literal, $help:literal;)* }) => {
+    ($(#[$doc:meta])* $vis:vis struct $name:ident { $($kind:ident $field:ident = $envoy:literal, $help:literal;)* }) => {
         $(#[$doc])*
         #[derive(Debug, Default)]
-        pub struct $name { $(#[doc = $help] pub $field: stat_set!(@type $kind),)* }
+        $vis struct $name { $(#[doc = $help] pub $field: stat_set!(@type $kind),)* }
 
         impl $crate::telemetry::stats::StatSet for $name {
             const FIELDS: &'static [$crate::telemetry::stats::StatField] = &[
@@ -346,3 +346,56 @@ macro_rules! stat_set {
     };
 }
 pub(crate) use stat_set;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    stat_set! {
+        /// For tests.
+        pub(super) struct Few {
+            counter a = "a", "first";
+            gauge b = "b", "second";
+            histogram c = "c", "third";
+        }
+    }
+
+    #[test]
+    fn shards_are_summed_and_gauges_may_move_between_them() {
+        let stats: Sharded<Few> = Sharded::new(2);
+        stats.at(0).a.inc();
+        stats.at(1).a.add(2);
+        stats.control().a.inc();
+        assert_eq!(stats.sum(0), Some(StatValue::Counter(4)));
+        stats.at(0).b.inc();
+        assert_eq!(stats.sum(1), Some(StatValue::Gauge(1)));
+        stats.at(1).b.dec();
+        stats.at(1).b.dec();
+        assert_eq!(stats.sum(1), Some(StatValue::Gauge(0)), "never below zero");
+        assert_eq!(stats.sum(3), None);
+    }
+
+    #[test]
+    fn histogram_counts_at_a_bound_below_it() {
+        let histogram = Histogram::default();
+        for micros in [0, 500, 501, 1_000, 3_600_000_000, 3_600_000_001] {
+            histogram.record(Duration::from_micros(micros));
+        }
+        let mut sum = Distribution::default();
+        histogram.add_to(&mut sum);
+        assert_eq!((sum.buckets[0], sum.buckets[1], sum.buckets[18], sum.buckets[19]), (2, 2, 1, 1));
+        assert_eq!(sum.count(), 6);
+        assert_eq!(sum.sum_thousandths, 7_200_002_002);
+        assert!(sum.quantile(0.5).is_some_and(|q| (0.5..=1.0).contains(&q)));
+        assert_eq!(Distribution::default().quantile(0.5), None);
+    }
+
+    #[test]
+    fn raised_gauge_falls_with_its_guard() {
+        let stats: std::sync::Arc<Sharded<Few>> = std::sync::Arc::new(Sharded::new(1));
+        let raised = Raised::new(stats.clone(), 0, |s| &s.b);
+        assert_eq!(stats.total(|s| s.b.value()), 1);
+        drop(raised);
+        assert_eq!(stats.total(|s| s.b.value()), 0);
+    }
+}

@@ -1,0 +1,9 @@
+//! Operating a proxy: applying configurations, administration, metrics, logs, traces, draining. Whole proxies on loopback.
+
+mod access_log;
+mod admin;
+mod apply;
+mod exposition;
+mod metrics;
+mod support;
+mod trace;
