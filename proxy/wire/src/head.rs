@@ -189,15 +189,11 @@ impl RequestHead {
 
     /// Sets the method; it must be a token.
     pub fn set_method(&mut self, method: &[u8]) -> bool {
-        if !syntax::is_token(method) {
-            return false;
+        let good = syntax::is_token(method);
+        if good {
+            self.put_method(method);
         }
-        self.method = Method::from_bytes(method);
-        self.method_other.clear();
-        if self.method == Method::Other {
-            self.method_other.extend_from_slice(method);
-        }
-        true
+        good
     }
 
     /// See [`Method::is_idempotent`].
@@ -286,6 +282,14 @@ impl RequestHead {
             + self.authority.len()
             + self.path.len()
             + self.fields.byte_size()
+    }
+
+    pub(crate) fn put_method(&mut self, method: &[u8]) {
+        self.method = Method::from_bytes(method);
+        self.method_other.clear();
+        if self.method == Method::Other {
+            self.method_other.extend_from_slice(method);
+        }
     }
 
     pub(crate) fn put_authority(&mut self, authority: &[u8]) {

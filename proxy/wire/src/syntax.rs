@@ -11,7 +11,7 @@ const TARGET: u8 = 4;
 const REG_NAME: u8 = 8;
 
 /// Per byte, the sets it belongs to.
-const CLASS: [u8; 256] = classes();
+static CLASS: [u8; 256] = classes();
 
 #[allow(clippy::indexing_slicing)] // evaluated by the compiler; an error here is a build error
 const fn classes() -> [u8; 256] {

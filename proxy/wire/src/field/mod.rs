@@ -285,6 +285,27 @@ impl FieldBlock {
         self.record(start, name.len(), value.len())
     }
 
+    /// Copies the lines of a field section into the arena and returns where they begin. They are no
+    /// fields yet: [`record_imported`](Self::record_imported) makes them so, one by one.
+    pub(crate) fn import(&mut self, section: &[u8]) -> usize {
+        let start = self.arena.len();
+        self.arena.extend_from_slice(section);
+        start
+    }
+
+    /// Makes a field of an imported line `name: value CR LF` that begins at `start`.
+    pub(crate) fn record_imported(
+        &mut self,
+        start: usize,
+        name_len: usize,
+        value_len: usize,
+    ) -> Option<Known> {
+        let name = self.arena.get_mut(start..start + name_len)?;
+        name.make_ascii_lowercase();
+        let known = Known::from_lower(name);
+        self.record_known(start, name_len, value_len, known)
+    }
+
     /// Writes `name: value CR LF` of every field whose name is not in `skip`, whole runs at a time.
     pub(crate) fn write_except(&self, skip: u128, out: &mut Vec<u8>) {
         let (mut run_start, mut run_end) = (0, 0);
@@ -351,15 +372,28 @@ impl FieldBlock {
 
     fn record(&mut self, start: usize, name_len: usize, value_len: usize) -> Option<Known> {
         let name = self.arena.get(start..start + name_len).unwrap_or_default();
-        let known = Known::from_lower(name);
-        let (Ok(start32), Ok(value_len), Ok(name_len)) =
-            (u32::try_from(start), u32::try_from(value_len), u16::try_from(name_len))
-        else {
+        let recorded = self.record_known(start, name_len, value_len, Known::from_lower(name));
+        if recorded.is_none() {
             self.arena.truncate(start);
-            return None;
+        }
+        recorded
+    }
+
+    fn record_known(
+        &mut self,
+        start: usize,
+        name_len: usize,
+        value_len: usize,
+        known: Known,
+    ) -> Option<Known> {
+        let field = Field {
+            start: u32::try_from(start).ok()?,
+            value_len: u32::try_from(value_len).ok()?,
+            name_len: u16::try_from(name_len).ok()?,
+            known,
         };
         self.maybe_present |= known.bit();
-        self.fields.push(Field { start: start32, value_len, name_len, known });
+        self.fields.push(field);
         Some(known)
     }
 }

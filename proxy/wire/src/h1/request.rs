@@ -53,10 +53,10 @@ pub fn parse_request(
     }
 }
 
-fn store(
+fn store<'a>(
     status: httparse::Result<usize>,
-    request: &Request<'_, '_>,
-    window: &[u8],
+    request: &Request<'_, 'a>,
+    window: &'a [u8],
     limits: &Limits,
     head: &mut RequestHead,
 ) -> Result<Parsed<RequestFraming>, H1Error> {
@@ -71,23 +71,22 @@ fn store(
     if request.headers.len() > limits.max_fields {
         return Err(H1Error::TooManyFields);
     }
-    token::check_line_ends(window.get(..consumed).unwrap_or_default())?;
-    if !head.set_method(method.as_bytes()) {
-        return Err(H1Error::BadStartLine);
-    }
+    head.put_method(method.as_bytes());
     head.set_version(if minor == 0 { Version::Http10 } else { Version::Http11 });
-    let framing = store_fields(target.as_bytes(), request.headers, head)?;
+    let bytes = window.get(..consumed).unwrap_or_default();
+    let framing = store_fields(bytes, target.as_bytes(), request.headers, head)?;
     Ok(Parsed::Complete { consumed, framing })
 }
 
-fn store_fields(
+fn store_fields<'a>(
+    bytes: &'a [u8],
     target: &[u8],
-    tokens: &[Header<'_>],
+    tokens: &[Header<'a>],
     head: &mut RequestHead,
 ) -> Result<RequestFraming, H1Error> {
     let http10 = head.version() == Version::Http10;
     let target_names_authority = store_target(target, head)?;
-    let framing = FramingFields::collect(tokens, true, &mut head.fields)?;
+    let framing = FramingFields::collect(bytes, tokens, true, &mut head.fields)?;
     match framing.host {
         // Checked even where the target's authority wins: an invalid `host` is an error of its own.
         Some(host) if !syntax::is_authority(host) => return Err(H1Error::BadHost),

@@ -38,10 +38,10 @@ pub fn parse_response(
     }
 }
 
-fn store(
+fn store<'a>(
     status: httparse::Result<usize>,
-    response: &Response<'_, '_>,
-    window: &[u8],
+    response: &Response<'_, 'a>,
+    window: &'a [u8],
     method: Method,
     limits: &Limits,
     head: &mut ResponseHead,
@@ -63,19 +63,20 @@ fn store(
     if response.headers.len() > limits.max_fields {
         return Err(H1Error::TooManyFields);
     }
-    token::check_line_ends(window.get(..consumed).unwrap_or_default())?;
     head.status = code;
-    let framing = store_fields(method, minor == 0, response.headers, head)?;
+    let bytes = window.get(..consumed).unwrap_or_default();
+    let framing = store_fields(bytes, method, minor == 0, response.headers, head)?;
     Ok(Parsed::Complete { consumed, framing })
 }
 
-fn store_fields(
+fn store_fields<'a>(
+    bytes: &'a [u8],
     method: Method,
     http10: bool,
-    tokens: &[Header<'_>],
+    tokens: &[Header<'a>],
     head: &mut ResponseHead,
 ) -> Result<ResponseFraming, H1Error> {
-    let framing = FramingFields::collect(tokens, false, &mut head.fields)?;
+    let framing = FramingFields::collect(bytes, tokens, false, &mut head.fields)?;
     if framing.is_chunked && http10 {
         return Err(H1Error::TransferEncodingNotAllowed);
     }
