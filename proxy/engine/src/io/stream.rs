@@ -321,3 +321,6 @@ impl Io {
         let _ = socket2::SockRef::from(&*tcp).set_linger(Some(std::time::Duration::ZERO));
     }
 }
+
+#[cfg(test)]
+mod tests;

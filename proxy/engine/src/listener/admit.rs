@@ -6,7 +6,7 @@ use super::hello::Hello;
 use super::{ConnFacts, reconsider};
 use crate::identity::negotiated;
 use crate::io::{Buf, Io, TlsFacts};
-use crate::live::{LiveChainRef, LiveListener};
+use crate::live::{LiveChainRef, LiveListener, LiveRef};
 use crate::telemetry::ListenerStats;
 use crate::worker::Worker;
 use std::io;
@@ -22,6 +22,8 @@ const HELLO_TIMEOUT: Duration = Duration::from_secs(15);
 pub(super) struct Admitted {
     pub(super) io: Rc<Io>,
     pub(super) facts: Rc<ConnFacts>,
+    /// The configuration that the chain belongs to.
+    pub(super) live: LiveRef,
     pub(super) chain: LiveChainRef,
     pub(super) books: Books,
 }
@@ -38,7 +40,6 @@ pub(super) async fn admit(worker: &Rc<Worker>, accepted: Accepted) -> Option<Adm
     let Accepted { id, listener: name, mut tcp, peer, books, .. } = accepted;
     let live = worker.live();
     let listener = live.listeners.get(&name)?.clone();
-    drop(live);
     let local = tcp.local_addr().ok()?;
     // Without it small answers wait for the client's delayed acknowledgement.
     tcp.set_nodelay(true).ok()?;
@@ -67,7 +68,7 @@ pub(super) async fn admit(worker: &Rc<Worker>, accepted: Accepted) -> Option<Adm
     if !super::network_rbac::allows(&chain, &facts, books.stats()) {
         return None;
     }
-    Some(Admitted { io: Rc::new(io), facts: Rc::new(facts), chain, books })
+    Some(Admitted { io: Rc::new(io), facts: Rc::new(facts), live, chain, books })
 }
 
 /// Looks at the first bytes where a chain needs that.

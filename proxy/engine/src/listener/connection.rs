@@ -77,9 +77,9 @@ pub(super) async fn serve(worker: Rc<Worker>, accepted: Accepted) {
     let drain = accepted.drain.clone();
     // Boxed: this state is large and gone before the connection is served.
     let Some(admitted) = Box::pin(admit(&worker, accepted)).await else { return };
-    let super::admit::Admitted { io, facts, chain, books } = admitted;
+    let super::admit::Admitted { io, facts, live, chain, books } = admitted;
     match &chain.chain.terminal {
-        Terminal::Http(_) => http::serve_connection(worker, io, facts, chain, drain).await,
+        Terminal::Http(_) => http::serve_connection(worker, io, facts, live, chain, drain).await,
         Terminal::Tcp(_) => tcp::forward(worker, io, facts, chain).await,
     }
     drop(books);

@@ -7,7 +7,7 @@
 //! The end of one direction is passed on as such (half-close) and does not end the other. A buffer is held only while
 //! bytes are in it; it grows from 16 to 64 KiB while reads fill it.
 
-use crate::io::{Buf, Deadline, Io};
+use crate::io::{Buf, BufferPool, Deadline, Io, Wheel};
 use crate::worker::Worker;
 use std::cell::Cell;
 use std::future::poll_fn;
@@ -49,14 +49,25 @@ pub struct Progress {
 ///
 /// *Cancel safety*: safe; bytes under way are lost with the connections.
 pub async fn copy_both(worker: &Worker, a: &Io, b: &Io, idle: Option<Duration>, progress: &Progress) -> CopyEnd {
+    copy(&worker.wheel, &worker.buffers, a, b, idle, progress).await
+}
+
+async fn copy(
+    wheel: &Wheel,
+    buffers: &BufferPool,
+    a: &Io,
+    b: &Io,
+    idle: Option<Duration>,
+    progress: &Progress,
+) -> CopyEnd {
     let mut forth = Direction::new(Side::A);
     let mut back = Direction::new(Side::B);
-    let deadline = worker.wheel.deadline();
+    let deadline = wheel.deadline();
     deadline.set_opt(idle);
     let end = poll_fn(|cx| {
         let mut moved = false;
-        let first = forth.poll(worker, a, b, cx, &progress.a_to_b, &mut moved);
-        let second = back.poll(worker, b, a, cx, &progress.b_to_a, &mut moved);
+        let first = forth.poll(buffers, a, b, cx, &progress.a_to_b, &mut moved);
+        let second = back.poll(buffers, b, a, cx, &progress.b_to_a, &mut moved);
         match (first, second) {
             (Poll::Ready(Err((side, error))), _) | (_, Poll::Ready(Err((side, error)))) => {
                 Poll::Ready(CopyEnd::Failed(side, error))
@@ -109,7 +120,7 @@ impl Direction {
 
     fn poll(
         &mut self,
-        worker: &Worker,
+        buffers: &BufferPool,
         from: &Io,
         to: &Io,
         cx: &mut Context<'_>,
@@ -138,7 +149,7 @@ impl Direction {
                         *moved = true;
                         continue;
                     }
-                    ready!(self.poll_fill(worker, from, to, cx, moved))?;
+                    ready!(self.poll_fill(buffers, from, to, cx, moved))?;
                 }
             }
         }
@@ -147,7 +158,7 @@ impl Direction {
     /// Reads into a buffer; when there is nothing to read, gives the buffer back and lets go what TLS holds back.
     fn poll_fill(
         &mut self,
-        worker: &Worker,
+        buffers: &BufferPool,
         from: &Io,
         to: &Io,
         cx: &mut Context<'_>,
@@ -155,8 +166,8 @@ impl Direction {
     ) -> Poll<Result<(), (Side, io::Error)>> {
         let mut buf = match self.buf.take() {
             Some(buf) if !self.eager || buf.capacity() > crate::io::BUFFER_BYTES => buf,
-            _ if self.eager => worker.buffers.take_big(),
-            _ => worker.buffers.take(),
+            _ if self.eager => buffers.take_big(),
+            _ => buffers.take(),
         };
         match from.poll_read(cx, buf.space()) {
             Poll::Pending => {
@@ -180,3 +191,6 @@ impl Direction {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
