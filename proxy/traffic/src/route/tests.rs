@@ -460,7 +460,7 @@ fn direct_responses_and_inline_tables_are_compiled() {
     let route = rule("d", RouteMatch::prefix("/"), ConfigAction::Direct(direct));
     let inline = table("", vec![host("v", &["*"], vec![route])]);
     let http = HttpConnectionManager::new("in", RouteSource::Inline(inline));
-    let config = Config { listeners: vec![crate::compile::tests::listener("l", http)], ..Config::default() };
+    let config = Config { listeners: vec![compile::tests::listener("l", http)], ..Config::default() };
     let snapshot = compile(&config, None).unwrap();
     let chain = &snapshot.listener("l").unwrap().chains[0];
     let crate::listener::Terminal::Http(http) = &chain.terminal else { panic!("HTTP was asked for") };
