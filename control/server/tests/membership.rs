@@ -101,7 +101,7 @@ async fn rotation_of_the_signing_ca_reaches_members_and_disturbs_nobody() {
     let dir = tempfile::tempdir().unwrap();
     let service = start_with(dir.path(), Duration::from_secs(20)).await;
     let operator = Operator::of(&service, dir.path());
-    let old = join(&service, &operator, "cart").await;
+    let mut old = join(&service, &operator, "cart").await;
     let mut watcher = CertificateServiceClient::new(channel_as(&service, &old).await);
     let mut bundles =
         watcher.watch_trust_bundle(v1::WatchTrustBundleRequest {}).await.unwrap().into_inner();
@@ -115,6 +115,7 @@ async fn rotation_of_the_signing_ca_reaches_members_and_disturbs_nobody() {
     assert!(status == 200 || status == 409, "{status}");
     let second = bundles.message().await.unwrap().unwrap();
     assert!(certificates(&second) >= 2, "the new one is trusted beside the old one");
+    old.signed.trust_bundle = Some(second);
 
     // The new CA takes over; what it signs is accepted by the port, and so is what the old one signed.
     let mut new = join(&service, &operator, "cart").await;

@@ -1,0 +1,99 @@
+//! The verbs: one file each, one line each here.
+
+mod apply;
+mod ca;
+mod completion;
+mod delete;
+mod describe;
+mod get;
+mod login;
+mod proxy;
+mod token;
+mod version;
+mod wait;
+mod workload;
+
+use crate::Global;
+use crate::failure::Failure;
+
+/// What can be asked for.
+#[derive(clap::Subcommand)]
+pub enum Verb {
+    /// Save the server and the token for later invocations.
+    Login(login::Login),
+    /// Create or change resources, all of them or none.
+    Apply(apply::Apply),
+    /// Show resources.
+    Get(get::Get),
+    /// Show one resource in full.
+    Describe(describe::Describe),
+    /// Delete resources.
+    Delete(delete::Delete),
+    /// Proxies: what they hold, what they acknowledged.
+    #[command(subcommand)]
+    Proxy(proxy::Proxy),
+    /// Workloads that registered.
+    #[command(subcommand)]
+    Workload(workload::Workload),
+    /// Tokens with which hosts join the mesh.
+    #[command(subcommand)]
+    Token(token::Token),
+    /// The certificate authority.
+    #[command(subcommand)]
+    Ca(ca::Ca),
+    /// Show this program's version and the server's.
+    Version(version::Version),
+    /// Print a completion script for a shell.
+    Completion(completion::Completion),
+}
+
+impl Verb {
+    /// Does it.
+    ///
+    /// # Errors
+    /// Whatever the verb fails with.
+    pub async fn run(self, global: &Global) -> Result<(), Failure> {
+        match self {
+            Self::Login(verb) => verb.run(global).await,
+            Self::Apply(verb) => verb.run(global).await,
+            Self::Get(verb) => verb.run(global).await,
+            Self::Describe(verb) => verb.run(global).await,
+            Self::Delete(verb) => verb.run(global).await,
+            Self::Proxy(verb) => verb.run(global).await,
+            Self::Workload(verb) => verb.run(global).await,
+            Self::Token(verb) => verb.run(global).await,
+            Self::Ca(verb) => verb.run(global).await,
+            Self::Version(verb) => verb.run(global).await,
+            Self::Completion(verb) => verb.run(),
+        }
+    }
+}
+
+/// Reads a number with a unit: `s`, `m`, `h` or `d`; in seconds.
+fn seconds(text: &str) -> Result<u64, String> {
+    let (number, factor) = match text.char_indices().next_back() {
+        Some((at, 's')) => (text.get(..at), 1),
+        Some((at, 'm')) => (text.get(..at), 60),
+        Some((at, 'h')) => (text.get(..at), 3_600),
+        Some((at, 'd')) => (text.get(..at), 86_400),
+        _ => return Err("a number and a unit (s, m, h, d), e.g. 90m".to_owned()),
+    };
+    let number: u64 = number
+        .unwrap_or_default()
+        .parse()
+        .map_err(|_| "a number and a unit (s, m, h, d), e.g. 90m".to_owned())?;
+    number.checked_mul(factor).ok_or_else(|| "too long".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::seconds;
+
+    #[test]
+    fn durations_need_a_unit() {
+        assert_eq!((seconds("90m"), seconds("1d"), seconds("0s")), (Ok(5_400), Ok(86_400), Ok(0)));
+        for bad in ["", "5", "m", "-1s", "1.5h", "5é", "99999999999999999d"] {
+            assert!(seconds(bad).is_err(), "{bad}");
+        }
+    }
+}

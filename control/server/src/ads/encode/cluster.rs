@@ -1,0 +1,186 @@
+//! `Cluster`.
+
+use outrigger_api::envoy::config::cluster::v3 as proto;
+use outrigger_api::envoy::config::core::v3 as core;
+use outrigger_api::envoy::extensions::upstreams::http::v3 as upstreams;
+use outrigger_api::{any, metadata};
+use outrigger_traffic::config::{
+    Cluster, ClusterDiscovery, DnsFamily, HttpUpstream, LbPolicy, LocalityLb, OutlierDetection, Thresholds,
+    UpstreamHttp,
+};
+use proto::cluster as pc;
+
+use super::value::{ads, duration, limit, percent, whole_percent};
+use super::{endpoint, http, tls};
+
+const HTTP_OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
+
+/// A cluster.
+pub fn cluster(value: &Cluster) -> proto::Cluster {
+    use pc::common_lb_config::LocalityConfigSpecifier as L;
+    let weighted = L::LocalityWeightedLbConfig(pc::common_lb_config::LocalityWeightedLbConfig {});
+    let (policy, lb_config) = match value.lb_policy {
+        LbPolicy::RoundRobin => (pc::LbPolicy::RoundRobin, None),
+        LbPolicy::Random => (pc::LbPolicy::Random, None),
+        LbPolicy::LeastRequest { choice_count } => {
+            let config = pc::LeastRequestLbConfig { choice_count: Some(choice_count) };
+            (pc::LbPolicy::LeastRequest, Some(pc::LbConfig::LeastRequestLbConfig(config)))
+        }
+    };
+    let keepalive = value.tcp_keepalive.map(|k| proto::UpstreamConnectionOptions {
+        tcp_keepalive: Some(core::TcpKeepalive {
+            keepalive_probes: k.probes,
+            keepalive_time: k.time.map(seconds),
+            keepalive_interval: k.interval.map(seconds),
+        }),
+    });
+    let mut cluster = proto::Cluster {
+        name: value.name.clone(),
+        alt_stat_name: value.alt_stat_name.clone(),
+        connect_timeout: Some(duration(value.connect_timeout)),
+        per_connection_buffer_limit_bytes: Some(value.per_connection_buffer_limit_bytes),
+        lb_policy: policy.into(),
+        lb_config,
+        circuit_breakers: Some(proto::CircuitBreakers {
+            thresholds: vec![
+                thresholds(&value.circuit_breakers.default, core::RoutingPriority::Default),
+                thresholds(&value.circuit_breakers.high, core::RoutingPriority::High),
+            ],
+        }),
+        outlier_detection: value.outlier_detection.as_ref().map(outlier_detection),
+        transport_socket: value.tls.as_ref().map(tls::upstream),
+        metadata: metadata::of(
+            &value.labels,
+            &[(metadata::CLOSE_ON_HOST_REMOVAL, value.close_connections_on_host_removal)],
+        ),
+        common_lb_config: Some(pc::CommonLbConfig {
+            healthy_panic_threshold: Some(percent(value.healthy_panic_threshold)),
+            locality_config_specifier: (value.locality_lb == LocalityLb::Weighted).then_some(weighted),
+        }),
+        upstream_connection_options: keepalive,
+        ..Default::default()
+    };
+    cluster.typed_extension_protocol_options.insert(HTTP_OPTIONS.to_owned(), any(&http_options(&value.http)));
+    discovery(&value.discovery, &mut cluster);
+    cluster
+}
+
+fn seconds(value: std::time::Duration) -> u32 {
+    u32::try_from(value.as_secs()).unwrap_or(u32::MAX)
+}
+
+fn discovery(value: &ClusterDiscovery, cluster: &mut proto::Cluster) {
+    use pc::DiscoveryType as D;
+    let mut dns = |refresh_rate, respect_ttl, family| {
+        cluster.dns_refresh_rate = Some(duration(refresh_rate));
+        cluster.respect_dns_ttl = respect_ttl;
+        cluster.dns_lookup_family = match family {
+            DnsFamily::Auto => pc::DnsLookupFamily::Auto,
+            DnsFamily::V4Only => pc::DnsLookupFamily::V4Only,
+            DnsFamily::V6Only => pc::DnsLookupFamily::V6Only,
+            DnsFamily::V4Preferred => pc::DnsLookupFamily::V4Preferred,
+            DnsFamily::All => pc::DnsLookupFamily::All,
+        }
+        .into();
+    };
+    let kind = match value {
+        ClusterDiscovery::Static(endpoints) => {
+            cluster.load_assignment = Some(endpoint::endpoints(endpoints));
+            D::Static
+        }
+        ClusterDiscovery::StrictDns { endpoints, refresh_rate, respect_ttl, family } => {
+            dns(*refresh_rate, *respect_ttl, *family);
+            cluster.load_assignment = Some(endpoint::endpoints(endpoints));
+            D::StrictDns
+        }
+        ClusterDiscovery::LogicalDns { endpoints, refresh_rate, respect_ttl, family } => {
+            dns(*refresh_rate, *respect_ttl, *family);
+            cluster.load_assignment = Some(endpoint::endpoints(endpoints));
+            D::LogicalDns
+        }
+        ClusterDiscovery::Eds { service_name } => {
+            cluster.eds_cluster_config =
+                Some(pc::EdsClusterConfig { eds_config: Some(ads()), service_name: service_name.clone() });
+            D::Eds
+        }
+    };
+    cluster.cluster_discovery_type = Some(pc::ClusterDiscoveryType::Type(kind.into()));
+}
+
+fn thresholds(value: &Thresholds, priority: core::RoutingPriority) -> proto::circuit_breakers::Thresholds {
+    proto::circuit_breakers::Thresholds {
+        priority: priority.into(),
+        max_connections: Some(value.max_connections),
+        max_pending_requests: Some(value.max_pending_requests),
+        max_requests: Some(value.max_requests),
+        max_retries: Some(value.max_retries),
+        track_remaining: value.track_remaining,
+        max_connection_pools: None,
+        retry_budget: value.retry_budget.map(|budget| proto::circuit_breakers::thresholds::RetryBudget {
+            budget_percent: Some(percent(budget.budget)),
+            min_retry_concurrency: Some(budget.min_retry_concurrency),
+        }),
+    }
+}
+
+/// Ejection by success rate and failure percentage is switched off: the model does not have it, Envoy has it on.
+fn outlier_detection(value: &OutlierDetection) -> proto::OutlierDetection {
+    proto::OutlierDetection {
+        consecutive_5xx: Some(value.consecutive_5xx),
+        interval: Some(duration(value.interval)),
+        base_ejection_time: Some(duration(value.base_ejection_time)),
+        max_ejection_percent: Some(value.max_ejection_percent),
+        enforcing_consecutive_5xx: Some(whole_percent(value.enforcing_consecutive_5xx)),
+        enforcing_success_rate: Some(0),
+        consecutive_gateway_failure: Some(value.consecutive_gateway_failure),
+        enforcing_consecutive_gateway_failure: Some(whole_percent(value.enforcing_consecutive_gateway_failure)),
+        split_external_local_origin_errors: value.split_external_local_origin_errors,
+        consecutive_local_origin_failure: Some(value.consecutive_local_origin_failure),
+        enforcing_consecutive_local_origin_failure: Some(whole_percent(
+            value.enforcing_consecutive_local_origin_failure,
+        )),
+        enforcing_local_origin_success_rate: Some(0),
+        enforcing_failure_percentage: Some(0),
+        enforcing_failure_percentage_local_origin: Some(0),
+        max_ejection_time: Some(duration(value.max_ejection_time)),
+        max_ejection_time_jitter: Some(duration(value.max_ejection_time_jitter)),
+    }
+}
+
+fn http_options(value: &UpstreamHttp) -> upstreams::HttpProtocolOptions {
+    use upstreams::http_protocol_options as o;
+    let (one, two) = (http::http1(&value.http1), http::http2(&value.http2));
+    let protocol = match value.protocol {
+        HttpUpstream::Http1 => o::UpstreamProtocolOptions::ExplicitHttpConfig(o::ExplicitHttpConfig {
+            protocol_config: Some(o::explicit_http_config::ProtocolConfig::HttpProtocolOptions(one)),
+        }),
+        HttpUpstream::Http2 => o::UpstreamProtocolOptions::ExplicitHttpConfig(o::ExplicitHttpConfig {
+            protocol_config: Some(o::explicit_http_config::ProtocolConfig::Http2ProtocolOptions(two)),
+        }),
+        HttpUpstream::Downstream => {
+            o::UpstreamProtocolOptions::UseDownstreamProtocolConfig(o::UseDownstreamHttpConfig {
+                http_protocol_options: Some(one),
+                http2_protocol_options: Some(two),
+            })
+        }
+        HttpUpstream::Auto => o::UpstreamProtocolOptions::AutoConfig(o::AutoHttpConfig {
+            http_protocol_options: Some(one),
+            http2_protocol_options: Some(two),
+        }),
+    };
+    let names = (value.auto_sni || value.auto_san_validation).then_some(core::UpstreamHttpProtocolOptions {
+        auto_sni: value.auto_sni,
+        auto_san_validation: value.auto_san_validation,
+    });
+    upstreams::HttpProtocolOptions {
+        common_http_protocol_options: Some(core::HttpProtocolOptions {
+            idle_timeout: limit(value.idle_timeout),
+            max_headers_count: None,
+            max_connection_duration: value.max_connection_duration.map(duration),
+            max_stream_duration: None,
+            max_requests_per_connection: value.max_requests_per_connection,
+        }),
+        upstream_http_protocol_options: names,
+        upstream_protocol_options: Some(protocol),
+    }
+}

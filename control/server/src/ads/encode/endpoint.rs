@@ -1,0 +1,55 @@
+//! `ClusterLoadAssignment`.
+
+use outrigger_api::envoy::config::core::v3::{HealthStatus as ProtoHealth, Locality};
+use outrigger_api::envoy::config::endpoint::v3 as proto;
+use outrigger_api::metadata;
+use outrigger_traffic::config::{Endpoint, EndpointAddress, Endpoints, HealthStatus, LocalityEndpoints};
+
+use super::value::{address, host_port};
+
+/// The endpoints of a cluster.
+pub fn endpoints(value: &Endpoints) -> proto::ClusterLoadAssignment {
+    let policy = value.overprovisioning_factor.map(|factor| proto::cluster_load_assignment::Policy {
+        overprovisioning_factor: Some(factor),
+    });
+    proto::ClusterLoadAssignment {
+        cluster_name: value.cluster_name.clone(),
+        endpoints: value.localities.iter().map(locality).collect(),
+        policy,
+    }
+}
+
+fn locality(value: &LocalityEndpoints) -> proto::LocalityLbEndpoints {
+    proto::LocalityLbEndpoints {
+        locality: Some(Locality {
+            region: value.locality.region.clone(),
+            zone: value.locality.zone.clone(),
+            sub_zone: value.locality.sub_zone.clone(),
+        }),
+        lb_endpoints: value.endpoints.iter().map(endpoint).collect(),
+        load_balancing_weight: value.weight,
+        priority: value.priority,
+    }
+}
+
+fn endpoint(value: &Endpoint) -> proto::LbEndpoint {
+    let health = match value.health {
+        HealthStatus::Unknown => ProtoHealth::Unknown,
+        HealthStatus::Healthy => ProtoHealth::Healthy,
+        HealthStatus::Unhealthy => ProtoHealth::Unhealthy,
+        HealthStatus::Draining => ProtoHealth::Draining,
+        HealthStatus::Timeout => ProtoHealth::Timeout,
+        HealthStatus::Degraded => ProtoHealth::Degraded,
+    };
+    let at = match &value.address {
+        EndpointAddress::Socket(at) => address(*at),
+        EndpointAddress::Name(name, port) => host_port(name.clone(), *port),
+    };
+    let endpoint = proto::Endpoint { address: Some(at), hostname: value.hostname.clone() };
+    proto::LbEndpoint {
+        health_status: health.into(),
+        metadata: metadata::of(&value.labels, &[]),
+        load_balancing_weight: Some(value.weight),
+        host_identifier: Some(proto::lb_endpoint::HostIdentifier::Endpoint(endpoint)),
+    }
+}

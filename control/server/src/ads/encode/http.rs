@@ -1,0 +1,176 @@
+//! `HttpConnectionManager`, and the HTTP options that clusters share.
+
+use outrigger_api::any;
+use outrigger_api::envoy::config::core::v3 as core;
+use outrigger_api::envoy::config::trace::v3::{OpenTelemetryConfig, tracing as trace};
+use outrigger_api::envoy::extensions::filters::http::router::v3::Router;
+use outrigger_api::envoy::extensions::filters::network::http_connection_manager::v3 as proto;
+use outrigger_traffic::config::{
+    CodecType, EscapedSlashes, ForwardClientCert, Http1Options, Http2Options, HttpConnectionManager, HttpFilter, RouteSource,
+    ServerHeader, Tracing,
+};
+use proto::http_connection_manager as hcm;
+
+use super::access_log::access_logs;
+use super::value::{ads, duration, limit, percent};
+use super::{rbac, route};
+
+pub(super) fn http_connection_manager(value: &HttpConnectionManager) -> proto::HttpConnectionManager {
+    let routes = match &value.routes {
+        RouteSource::Named(name) => hcm::RouteSpecifier::Rds(proto::Rds {
+            config_source: Some(ads()),
+            route_config_name: name.clone(),
+        }),
+        RouteSource::Inline(table) => hcm::RouteSpecifier::RouteConfig(route::route_config(table)),
+    };
+    let details = value.set_client_cert_details;
+    let scheme = value.scheme_override.clone().map(|scheme| core::SchemeHeaderTransformation {
+        transformation: Some(core::scheme_header_transformation::Transformation::SchemeToOverwrite(scheme)),
+    });
+    let upgrade = |u: &outrigger_traffic::config::Upgrade| hcm::UpgradeConfig {
+        upgrade_type: u.upgrade_type.clone(),
+        enabled: Some(u.enabled),
+    };
+    proto::HttpConnectionManager {
+        codec_type: match value.codec_type {
+            CodecType::Auto => hcm::CodecType::Auto,
+            CodecType::Http1 => hcm::CodecType::Http1,
+            CodecType::Http2 => hcm::CodecType::Http2,
+        }
+        .into(),
+        stat_prefix: value.stat_prefix.clone(),
+        http_filters: http_filters(&value.http_filters),
+        tracing: value.tracing.as_ref().map(tracing),
+        http_protocol_options: Some(http1(&value.http1)),
+        http2_protocol_options: Some(http2(&value.http2)),
+        server_name: value.server_name.clone(),
+        drain_timeout: Some(duration(value.drain_timeout)),
+        access_log: access_logs(&value.access_log),
+        use_remote_address: Some(value.use_remote_address),
+        generate_request_id: Some(value.generate_request_id),
+        forward_client_cert_details: forward_client_cert(value.forward_client_cert).into(),
+        set_current_client_cert_details: Some(hcm::SetCurrentClientCertDetails {
+            subject: Some(details.subject),
+            cert: details.cert,
+            dns: details.dns,
+            uri: details.uri,
+            chain: details.chain,
+        }),
+        xff_num_trusted_hops: value.xff_num_trusted_hops,
+        skip_xff_append: value.skip_xff_append,
+        via: value.via.clone(),
+        upgrade_configs: value.upgrades.iter().map(upgrade).collect(),
+        stream_idle_timeout: limit(value.stream_idle_timeout),
+        request_timeout: value.request_timeout.map(duration),
+        max_request_headers_kb: Some(value.max_request_headers_kb),
+        normalize_path: Some(value.normalize_path),
+        preserve_external_request_id: value.preserve_external_request_id,
+        merge_slashes: value.merge_slashes,
+        server_header_transformation: server_header(value.server_header).into(),
+        common_http_protocol_options: Some(core::HttpProtocolOptions {
+            idle_timeout: limit(value.idle_timeout),
+            max_headers_count: Some(value.max_headers_count),
+            max_connection_duration: value.max_connection_duration.map(duration),
+            max_stream_duration: value.max_stream_duration.map(duration),
+            max_requests_per_connection: value.max_requests_per_connection,
+        }),
+        always_set_request_id_in_response: value.always_set_request_id_in_response,
+        stream_error_on_invalid_http_message: Some(value.stream_error_on_invalid_http_message),
+        request_headers_timeout: value.request_headers_timeout.map(duration),
+        path_with_escaped_slashes_action: escaped_slashes(value.escaped_slashes).into(),
+        scheme_header_transformation: scheme,
+        route_specifier: Some(routes),
+        strip_port_mode: value.strip_any_host_port.then_some(hcm::StripPortMode::StripAnyHostPort(true)),
+    }
+}
+
+fn http_filters(filters: &[HttpFilter]) -> Vec<proto::HttpFilter> {
+    let filter = |name: &str, config| proto::HttpFilter {
+        name: name.to_owned(),
+        is_optional: false,
+        disabled: false,
+        config_type: Some(proto::http_filter::ConfigType::TypedConfig(config)),
+    };
+    let mut list: Vec<proto::HttpFilter> = filters
+        .iter()
+        .map(|HttpFilter::Rbac(rules)| filter("envoy.filters.http.rbac", any(&rbac::http_filter(rules))))
+        .collect();
+    list.push(filter("envoy.filters.http.router", any(&Router {})));
+    list
+}
+
+fn forward_client_cert(value: ForwardClientCert) -> hcm::ForwardClientCertDetails {
+    use hcm::ForwardClientCertDetails as F;
+    match value {
+        ForwardClientCert::Sanitize => F::Sanitize,
+        ForwardClientCert::ForwardOnly => F::ForwardOnly,
+        ForwardClientCert::AppendForward => F::AppendForward,
+        ForwardClientCert::SanitizeSet => F::SanitizeSet,
+        ForwardClientCert::AlwaysForwardOnly => F::AlwaysForwardOnly,
+    }
+}
+
+fn server_header(value: ServerHeader) -> hcm::ServerHeaderTransformation {
+    use hcm::ServerHeaderTransformation as S;
+    match value {
+        ServerHeader::Overwrite => S::Overwrite,
+        ServerHeader::AppendIfAbsent => S::AppendIfAbsent,
+        ServerHeader::PassThrough => S::PassThrough,
+    }
+}
+
+fn escaped_slashes(value: EscapedSlashes) -> hcm::PathWithEscapedSlashesAction {
+    use hcm::PathWithEscapedSlashesAction as E;
+    match value {
+        EscapedSlashes::KeepUnchanged => E::KeepUnchanged,
+        EscapedSlashes::RejectRequest => E::RejectRequest,
+        EscapedSlashes::UnescapeAndRedirect => E::UnescapeAndRedirect,
+        EscapedSlashes::UnescapeAndForward => E::UnescapeAndForward,
+    }
+}
+
+fn tracing(value: &Tracing) -> hcm::Tracing {
+    let target = core::grpc_service::EnvoyGrpc {
+        cluster_name: value.collector_cluster.clone(),
+        authority: String::new(),
+    };
+    let service = core::GrpcService {
+        timeout: None,
+        initial_metadata: Vec::new(),
+        target_specifier: Some(core::grpc_service::TargetSpecifier::EnvoyGrpc(target)),
+    };
+    let provider =
+        OpenTelemetryConfig { grpc_service: Some(service), service_name: value.service_name.clone() };
+    hcm::Tracing {
+        client_sampling: Some(percent(value.client_sampling)),
+        random_sampling: Some(percent(value.random_sampling)),
+        overall_sampling: Some(percent(value.overall_sampling)),
+        provider: Some(trace::Http {
+            name: "envoy.tracers.opentelemetry".to_owned(),
+            config_type: Some(trace::http::ConfigType::TypedConfig(any(&provider))),
+        }),
+    }
+}
+
+pub(super) fn http1(value: &Http1Options) -> core::Http1ProtocolOptions {
+    core::Http1ProtocolOptions {
+        allow_absolute_url: None,
+        accept_http_10: value.accept_http_10,
+        default_host_for_http_10: value.default_host_for_http_10.clone(),
+        enable_trailers: value.enable_trailers,
+    }
+}
+
+pub(super) fn http2(value: &Http2Options) -> core::Http2ProtocolOptions {
+    core::Http2ProtocolOptions {
+        hpack_table_size: Some(value.hpack_table_size),
+        max_concurrent_streams: Some(value.max_concurrent_streams),
+        initial_stream_window_size: Some(value.initial_stream_window_size),
+        initial_connection_window_size: Some(value.initial_connection_window_size),
+        allow_connect: value.allow_connect,
+        connection_keepalive: value.keepalive_interval.map(|interval| core::KeepaliveSettings {
+            interval: Some(duration(interval)),
+            timeout: Some(duration(value.keepalive_timeout)),
+        }),
+    }
+}
