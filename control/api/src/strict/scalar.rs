@@ -113,7 +113,11 @@ pub(super) fn enumeration(
     let name = descriptor.full_name();
     match &tree.value {
         Shape::Text(text) => {
-            if let Some(value) = descriptor.get_value_by_name(text) {
+            // The official parser takes names in any case, and published configurations rely on it.
+            let found = descriptor
+                .get_value_by_name(text)
+                .or_else(|| descriptor.values().find(|v| v.name().eq_ignore_ascii_case(text)));
+            if let Some(value) = found {
                 return Some(Value::EnumNumber(value.number()));
             }
             if crate::official::value_by_name(name, text).is_some() {
