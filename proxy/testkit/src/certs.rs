@@ -15,7 +15,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, ServerConfig,
-    SignatureScheme,
+    SignatureScheme, SupportedProtocolVersion,
 };
 
 /// A self-signed certificate authority.
@@ -86,6 +86,15 @@ impl Authority {
         params.use_authority_key_identifier_extension = true;
         params.not_before = not_before.into();
         params.not_after = not_after.into();
+        self.sign(&params)
+    }
+
+    /// A certificate with a new key and whatever `params` say, for leaves that no one should accept.
+    ///
+    /// # Panics
+    /// When it cannot be made.
+    #[must_use]
+    pub fn sign(&self, params: &CertificateParams) -> Leaf {
         let key = KeyPair::generate().expect("a key");
         let certificate = params.signed_by(&key, &self.issuer).expect("a leaf");
         Leaf { cert_pem: certificate.pem(), key_pem: key.serialize_pem() }
@@ -151,10 +160,24 @@ pub fn server_config(leaf: &Leaf, clients: Option<&Authority>, alpn: &[&str]) ->
 /// When rustls refuses the leaf.
 #[must_use]
 pub fn client_config(servers: &Authority, leaf: Option<&Leaf>, alpn: &[&str]) -> Arc<ClientConfig> {
+    client_config_versions(servers, leaf, alpn, rustls::DEFAULT_VERSIONS)
+}
+
+/// Like [`client_config`], with these versions of TLS only.
+///
+/// # Panics
+/// When rustls refuses the leaf or there is no version.
+#[must_use]
+pub fn client_config_versions(
+    servers: &Authority,
+    leaf: Option<&Leaf>,
+    alpn: &[&str],
+    versions: &[&'static SupportedProtocolVersion],
+) -> Arc<ClientConfig> {
     let chain =
         WebPkiServerVerifier::builder_with_provider(servers.roots(), provider()).build().expect("a verifier");
     let builder = ClientConfig::builder_with_provider(provider())
-        .with_safe_default_protocol_versions()
+        .with_protocol_versions(versions)
         .expect("versions")
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(AnyName(chain)));
