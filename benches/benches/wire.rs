@@ -4,8 +4,8 @@ use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use outrigger_wire::h1::{
-    BodyLength, BodyStep, ChunkDecoder, ConnectionHeader, Limits, encode_chunk_head, encode_request, encode_response,
-    parse_request, parse_response,
+    BodyLength, BodyStep, ChunkDecoder, ConnectionHeader, Limits, encode_chunk_head, encode_request,
+    encode_response, parse_request, parse_response,
 };
 use outrigger_wire::{Known, Method, RequestHead, ResponseHead};
 
@@ -52,7 +52,8 @@ fn heads(criterion: &mut Criterion) {
         });
     });
     let mut copy = RequestHead::default();
-    criterion.bench_function("copy a request head", |bench| bench.iter(|| copy.clone_from(black_box(&request))));
+    criterion
+        .bench_function("copy a request head", |bench| bench.iter(|| copy.clone_from(black_box(&request))));
 }
 
 fn fields(criterion: &mut Criterion) {

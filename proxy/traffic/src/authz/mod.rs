@@ -70,7 +70,7 @@ pub struct CompiledRbac {
     shadow: Option<CompiledRules>,
     /// Prefix of metrics and shadow results.
     pub stat_prefix: Arc<str>,
-    /// Prefix is as above; whether there is anything to evaluate at all.
+    /// There is nothing to evaluate: everything is allowed.
     pub is_empty: bool,
 }
 

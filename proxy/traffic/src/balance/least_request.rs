@@ -35,7 +35,7 @@ impl BalancerFactory for LeastRequest {
         "least_request"
     }
 
-    fn build(&self, hosts: &[Arc<Host>], _seed: u64) -> Arc<dyn Picker> {
+    fn build(&self, hosts: &[Arc<Host>]) -> Arc<dyn Picker> {
         Arc::new(LeastRequestPicker { choices: self.choices, weights: Weights::of_hosts(hosts) })
     }
 }

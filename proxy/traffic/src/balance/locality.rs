@@ -52,7 +52,6 @@ struct Building<'a> {
     config: &'a config::Cluster,
     endpoints: &'a config::Endpoints,
     overprovisioning: u64,
-    seed: u64,
 }
 
 impl HostSet {
@@ -61,12 +60,9 @@ impl HostSet {
         config: &config::Cluster,
         endpoints: &config::Endpoints,
         hosts: Vec<Arc<Host>>,
-        previous: Option<&Self>,
     ) -> Self {
         let overprovisioning = endpoints.overprovisioning_factor.unwrap_or(OVERPROVISIONING_DEFAULT).into();
-        // Where round robin starts: differs by process and by set, costs no argument. Not a source of secrets.
-        let seed = seed_of(&hosts, previous);
-        let building = Building { config, endpoints, overprovisioning, seed };
+        let building = Building { config, endpoints, overprovisioning };
         let count = hosts.iter().map(|h| h.priority as usize + 1).max().unwrap_or(0);
         let mut groups: Vec<Vec<Arc<Host>>> = vec![Vec::new(); count];
         for host in &hosts {
@@ -90,7 +86,7 @@ impl HostSet {
 
     /// The same hosts, judged anew.
     pub(crate) fn refreshed(&self, config: &config::Cluster, endpoints: &config::Endpoints) -> Self {
-        Self::new(config, endpoints, self.hosts.to_vec(), Some(self))
+        Self::new(config, endpoints, self.hosts.to_vec())
     }
 
     /// All hosts, in the order of the endpoints.
@@ -98,7 +94,7 @@ impl HostSet {
         &self.hosts
     }
 
-    /// Whether the first priority uses all of its hosts because too few are healthy (`lb_healthy_panic`).
+    /// Whether a priority uses all of its hosts because too few are healthy (`lb_healthy_panic`).
     pub fn is_panicking(&self) -> bool {
         self.priorities.iter().any(|p| p.panic)
     }
@@ -160,12 +156,6 @@ impl HostSet {
         }
         None
     }
-}
-
-fn seed_of(hosts: &[Arc<Host>], previous: Option<&HostSet>) -> u64 {
-    use std::hash::BuildHasher;
-    let old = previous.map_or(0, |p| std::ptr::from_ref(p) as usize);
-    foldhash::fast::RandomState::default().hash_one((old, hosts.len(), hosts.first().map(|h| h.id)))
 }
 
 impl Tier {
@@ -242,7 +232,7 @@ impl Building<'_> {
     }
 
     fn group(&self, hosts: Vec<Arc<Host>>) -> Group {
-        let picker = builtin(&self.config.lb_policy).build(&hosts, self.seed);
+        let picker = builtin(&self.config.lb_policy).build(&hosts);
         Group { hosts: hosts.into(), picker }
     }
 }

@@ -52,8 +52,8 @@ pub trait BalancerFactory: Debug + Send + Sync {
     /// Name of the policy.
     fn name(&self) -> &'static str;
 
-    /// A picker over `hosts`, none of which it may change the order of. `seed` is random.
-    fn build(&self, hosts: &[Arc<Host>], seed: u64) -> Arc<dyn Picker>;
+    /// A picker over `hosts`.
+    fn build(&self, hosts: &[Arc<Host>]) -> Arc<dyn Picker>;
 }
 
 /// A policy over a fixed list of hosts. Immutable but for atomics; shared by all workers.

@@ -17,7 +17,7 @@ impl BalancerFactory for Random {
         "random"
     }
 
-    fn build(&self, hosts: &[Arc<Host>], _seed: u64) -> Arc<dyn Picker> {
+    fn build(&self, hosts: &[Arc<Host>]) -> Arc<dyn Picker> {
         Arc::new(RandomPicker(Weights::of_hosts(hosts)))
     }
 }

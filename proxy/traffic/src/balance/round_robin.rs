@@ -1,9 +1,9 @@
 //! Round robin, by weight where weights differ.
 //!
-//! With weights, one turn goes `heaviest` times around the hosts; in round *r*, a host of weight *w* takes its turn
-//! when the whole part of `(r + offset) × w / heaviest` grows, which it does exactly *w* times in a turn, evenly spread. The state is
-//! one counter, so any number of workers may pick at once. Same idea as the static-stride schedule of gRPC's weighted
-//! round robin (gRFC A58), whose cost is bounded by one round: the heaviest host never passes.
+//! With weights, a turn is as many rounds over the hosts as the heaviest weighs. A host of weight *w* is taken in the
+//! rounds in which the whole part of `round × w / heaviest` grows: exactly *w* times in a turn, evenly spread. The
+//! state is one counter, so any number of workers may pick at once; and as the heaviest host is taken in every round,
+//! a pick looks at no more hosts than there are. (The idea of the static-stride schedule of gRFC A58.)
 
 use super::{BalancerFactory, PickContext, Picker};
 use crate::cluster::Host;
@@ -19,11 +19,10 @@ impl BalancerFactory for RoundRobin {
         "round_robin"
     }
 
-    fn build(&self, hosts: &[Arc<Host>], seed: u64) -> Arc<dyn Picker> {
+    fn build(&self, hosts: &[Arc<Host>]) -> Arc<dyn Picker> {
         let heaviest = hosts.iter().map(|h| h.weight).max().unwrap_or(1);
         let is_even = hosts.iter().all(|h| h.weight == heaviest);
-        // Proxies that start together must not start with the same host.
-        let start = AtomicU64::new(seed >> 32);
+        let start = Turn::default();
         if is_even {
             Arc::new(Even { next: start })
         } else {
@@ -32,30 +31,57 @@ impl BalancerFactory for RoundRobin {
     }
 }
 
+/// Whose turn it is. The first pick draws where to begin: proxies that start together must not all begin with the
+/// same host.
+#[derive(Debug)]
+struct Turn(AtomicU64);
+
+/// Above every turn that is ever reached.
+const NOT_BEGUN: u64 = 1 << 63;
+
+impl Default for Turn {
+    fn default() -> Self {
+        Self(AtomicU64::new(NOT_BEGUN))
+    }
+}
+
+impl Turn {
+    fn next(&self, context: &mut PickContext<'_>) -> u64 {
+        let turn = self.0.fetch_add(1, Relaxed);
+        if turn < NOT_BEGUN {
+            return turn;
+        }
+        // Workers that come here at the same time begin twice, which harms nobody.
+        let begin = (context.draw)() >> 33;
+        self.0.store(begin + 1, Relaxed);
+        begin
+    }
+}
+
 #[derive(Debug)]
 struct Even {
-    next: AtomicU64,
+    next: Turn,
 }
 
 impl Picker for Even {
-    fn pick(&self, hosts: &[Arc<Host>], _context: &mut PickContext<'_>) -> Option<usize> {
-        let turn = self.next.fetch_add(1, Relaxed);
+    fn pick(&self, hosts: &[Arc<Host>], context: &mut PickContext<'_>) -> Option<usize> {
+        let turn = self.next.next(context);
         turn.checked_rem(hosts.len() as u64).map(|at| at as usize)
     }
 }
 
 #[derive(Debug)]
 struct Weighted {
-    next: AtomicU64,
+    next: Turn,
     heaviest: u64,
 }
 
 impl Picker for Weighted {
-    fn pick(&self, hosts: &[Arc<Host>], _context: &mut PickContext<'_>) -> Option<usize> {
+    fn pick(&self, hosts: &[Arc<Host>], context: &mut PickContext<'_>) -> Option<usize> {
         let count = hosts.len() as u64;
-        // At most one round is without the heaviest host's turn ahead of us: two rounds always end.
-        for _ in 0..=2 * count {
-            let turn = self.next.fetch_add(1, Relaxed);
+        // Other workers take turns in between, so the bound is a safety net, not a proof.
+        for _ in 0..4 * count {
+            let turn = self.next.next(context);
             let at = turn.checked_rem(count)?;
             let weight = u64::from(hosts.get(at as usize)?.weight);
             // Hosts of equal weight take turns in different rounds, so that the load of a turn is even in time.

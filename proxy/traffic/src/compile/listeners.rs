@@ -1,6 +1,6 @@
 //! Listeners, filter chains, and the tables written inside connection managers.
 
-use super::{Compilation, routes};
+use super::{Compilation, actions, routes};
 use crate::authz::CompiledRbac;
 use crate::config::{self, AccessLog, AccessLogFormat, Config, HttpFilter, NetworkFilter, RouteSource};
 use crate::listener::{ChainMatcher, FilterChain, HttpChain, Listener, TcpChain, Terminal};
@@ -64,7 +64,7 @@ fn reuse(compilation: &mut Compilation<'_>, listener: &config::Listener) -> bool
                 }
             }
             Terminal::Tcp(tcp) => {
-                compilation.referenced.extend(routes::choice_references(&tcp.choice).map(|c| c.0))
+                compilation.referenced.extend(actions::choice_references(&tcp.choice).map(|c| c.0))
             }
         }
     }
@@ -243,8 +243,8 @@ fn tcp_chain(
         return None;
     }
     let levels = routes::Above::none();
-    let choice = routes::choice(compilation, resource, path, &tcp.cluster, &levels)?;
-    compilation.referenced.extend(routes::choice_references(&choice).map(|c| c.0));
+    let choice = actions::choice(compilation, resource, path, &tcp.cluster, &levels)?;
+    compilation.referenced.extend(actions::choice_references(&choice).map(|c| c.0));
     Some(TcpChain { config: Arc::new(tcp.clone()), choice })
 }
 

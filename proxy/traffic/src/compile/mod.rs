@@ -7,6 +7,7 @@
 //! Resources that others name need not be there: a route may name a cluster, a connection manager a table and a
 //! cluster its endpoints before they arrive (unless `validate_clusters` says otherwise).
 
+mod actions;
 mod clusters;
 mod listeners;
 mod routes;

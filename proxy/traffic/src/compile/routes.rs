@@ -1,21 +1,17 @@
 //! Route tables.
 
-use super::Compilation;
+use super::actions::{choice_references, retry};
+use super::{Compilation, actions};
 use crate::authz::CompiledRbac;
 use crate::config::{self, Config, ConfigError};
 use crate::retry::RetryPolicy;
 use crate::route::edits::Level;
-use crate::route::split::Share;
 use crate::route::{
-    Action, Choice, Criteria, Direct, Edits, Forward, HeaderMatcher, HostIndex, HostRewriter, PathIndex,
-    PathMatcher, PathRewriter, QueryMatcher, RbacOverride, Redirect, Route, RouteTable, VirtualHost,
+    Action, Criteria, Edits, HeaderMatcher, HostIndex, PathIndex, PathMatcher, QueryMatcher, RbacOverride,
+    Redirect, Route, RouteTable, VirtualHost,
 };
-use crate::snapshot::ClusterId;
 use std::collections::HashMap;
 use std::sync::Arc;
-
-/// Source: Envoy: `max_direct_response_body_size_bytes`.
-const DIRECT_BODY_MAX: usize = 4096;
 
 /// Named tables and tables inside listeners share one space of names.
 pub(super) fn named_key(name: &str) -> String {
@@ -173,7 +169,7 @@ impl<'p> Predecessor<'p> {
 
 /// Header edits of the levels above.
 pub(super) struct Above {
-    level: Level,
+    pub(super) level: Level,
     specific_wins: bool,
 }
 
@@ -182,12 +178,12 @@ impl Above {
         Self { level: Level::default(), specific_wins: false }
     }
 
-    fn with(&self, level: &Level) -> Self {
+    pub(super) fn with(&self, level: &Level) -> Self {
         Self { level: level.under(&self.level, self.specific_wins), specific_wins: self.specific_wins }
     }
 }
 
-fn level(
+pub(super) fn level(
     compilation: &mut Compilation<'_>,
     resource: &str,
     prefix: &str,
@@ -244,8 +240,8 @@ fn virtual_host(
 }
 
 /// What routes take from their virtual host.
-struct HostDefaults {
-    retry: Option<Arc<RetryPolicy>>,
+pub(super) struct HostDefaults {
+    pub(super) retry: Option<Arc<RetryPolicy>>,
     rbac: RbacOverride,
     buffer: Option<u32>,
     above: Above,
@@ -287,18 +283,7 @@ fn route(
     let criteria = criteria(compilation, resource, &format!("{path}.match"), &from.matches);
     let matcher = PathMatcher::new(&from.matches.path);
     let matcher = kept(compilation, resource, || format!("{path}.match"), matcher);
-    let action = match &from.action {
-        config::Action::Forward(a) => {
-            forward(compilation, resource, &format!("{path}.route"), a, &above, defaults)
-                .map(|f| Action::Forward(Box::new(f)))
-        }
-        config::Action::Redirect(r) => {
-            redirect(compilation, resource, &format!("{path}.redirect"), r).map(Action::Redirect)
-        }
-        config::Action::Direct(d) => {
-            direct(compilation, resource, &format!("{path}.direct_response"), d).map(Action::Direct)
-        }
-    };
+    let action = actions::action(compilation, resource, path, &from.action, &above, defaults);
     let rbac = rbac_override(compilation, resource, path, from.rbac.as_ref(), &defaults.rbac);
     Some(Route {
         name: from.name.as_str().into(),
@@ -314,7 +299,7 @@ fn route(
 }
 
 /// Keeps a value, or refuses it.
-fn kept<T>(
+pub(super) fn kept<T>(
     compilation: &mut Compilation<'_>,
     resource: &str,
     path: impl FnOnce() -> String,
@@ -357,214 +342,4 @@ fn rbac_override(
             })))
         }
     }
-}
-
-fn retry(
-    compilation: &mut Compilation<'_>,
-    resource: &str,
-    path: &str,
-    from: &config::RetryPolicy,
-) -> Option<Arc<RetryPolicy>> {
-    match RetryPolicy::new(from) {
-        Ok(policy) => Some(Arc::new(policy)),
-        Err(errors) => {
-            for (field, reason) in errors {
-                compilation.refuse(resource, format!("{path}.{field}"), reason);
-            }
-            None
-        }
-    }
-}
-
-fn forward(
-    compilation: &mut Compilation<'_>,
-    resource: &str,
-    path: &str,
-    from: &config::RouteAction,
-    above: &Above,
-    defaults: &HostDefaults,
-) -> Option<Forward> {
-    let choice = choice(compilation, resource, path, &from.cluster, above);
-    let path_rewrite = from
-        .path_rewrite
-        .as_ref()
-        .and_then(|r| kept(compilation, resource, || format!("{path}.regex_rewrite"), PathRewriter::new(r)));
-    let host_rewrite = from
-        .host_rewrite
-        .as_ref()
-        .and_then(|r| kept(compilation, resource, || format!("{path}.host_rewrite"), HostRewriter::new(r)));
-    if !(100..=599).contains(&from.cluster_not_found_status) {
-        compilation.refuse(
-            resource,
-            format!("{path}.cluster_not_found_response_code"),
-            "must be between 100 and 599",
-        );
-    }
-    let retry = match &from.retry_policy {
-        Some(policy) => retry(compilation, resource, &format!("{path}.retry_policy"), policy),
-        None => defaults.retry.clone(),
-    };
-    for (i, upgrade) in from.upgrades.iter().enumerate() {
-        if upgrade.upgrade_type.is_empty() {
-            compilation.refuse(
-                resource,
-                format!("{path}.upgrade_configs[{i}].upgrade_type"),
-                "must not be empty",
-            );
-        }
-    }
-    Some(Forward {
-        choice: choice?,
-        cluster_not_found_status: from.cluster_not_found_status,
-        path_rewrite,
-        host_rewrite,
-        append_x_forwarded_host: from.append_x_forwarded_host,
-        timeout: from.timeout,
-        idle_timeout: from.idle_timeout,
-        max_stream_duration: from.max_stream_duration,
-        grpc_timeout_header_max: from.grpc_timeout_header_max,
-        retry,
-        upgrades: from.upgrades.as_slice().into(),
-        high_priority: from.high_priority,
-    })
-}
-
-/// A cluster choice; `above` are the edits of the levels above shares.
-pub(super) fn choice(
-    compilation: &mut Compilation<'_>,
-    resource: &str,
-    path: &str,
-    from: &config::ClusterChoice,
-    above: &Above,
-) -> Option<Choice> {
-    match from {
-        config::ClusterChoice::Single(name) if name.is_empty() => {
-            compilation.refuse(resource, format!("{path}.cluster"), "must not be empty");
-            None
-        }
-        config::ClusterChoice::Single(name) => {
-            Some(Choice::Single(ClusterId(compilation.clusters.number(name))))
-        }
-        config::ClusterChoice::Header(name) if name.is_empty() => {
-            compilation.refuse(resource, format!("{path}.cluster_header"), "must not be empty");
-            None
-        }
-        config::ClusterChoice::Header(name) => {
-            Some(Choice::Header(name.to_ascii_lowercase().into_bytes().into()))
-        }
-        config::ClusterChoice::Weighted(shares) => {
-            weighted(compilation, resource, &format!("{path}.weighted_clusters"), shares, above)
-        }
-    }
-}
-
-fn weighted(
-    compilation: &mut Compilation<'_>,
-    resource: &str,
-    path: &str,
-    from: &[config::WeightedCluster],
-    above: &Above,
-) -> Option<Choice> {
-    let mut sum = 0u64;
-    let mut shares = Vec::with_capacity(from.len());
-    for (i, share) in from.iter().enumerate() {
-        let path = format!("{path}.clusters[{i}]");
-        if share.name.is_empty() {
-            compilation.refuse(resource, format!("{path}.name"), "must not be empty");
-        }
-        sum += u64::from(share.weight);
-        let level = level(compilation, resource, &format!("{path}."), &share.headers);
-        let merged = above.with(&level).level;
-        let host_rewrite = share.host_rewrite.as_ref().and_then(|h| {
-            let rewrite = HostRewriter::new(&config::HostRewrite::Literal(h.clone()));
-            kept(compilation, resource, || format!("{path}.host_rewrite_literal"), rewrite)
-        });
-        shares.push(Share {
-            cluster: ClusterId(compilation.clusters.number(&share.name)),
-            upper: u32::try_from(sum).unwrap_or(u32::MAX),
-            request_edits: merged.request,
-            response_edits: merged.response,
-            host_rewrite,
-        });
-    }
-    if sum == 0 || sum > u64::from(u32::MAX) {
-        let reason = format!("the sum of weights is {sum}; it must be between 1 and 4294967295");
-        compilation.refuse(resource, path, reason);
-        return None;
-    }
-    Some(Choice::Weighted(shares.into()))
-}
-
-/// Clusters that a choice names.
-pub(super) fn choice_references(choice: &Choice) -> impl Iterator<Item = ClusterId> + '_ {
-    let (one, many) = match choice {
-        Choice::Single(cluster) => (Some(*cluster), &[][..]),
-        Choice::Weighted(shares) => (None, &**shares),
-        Choice::Header(_) => (None, &[][..]),
-    };
-    one.into_iter().chain(many.iter().map(|s| s.cluster))
-}
-
-fn redirect(
-    compilation: &mut Compilation<'_>,
-    resource: &str,
-    path: &str,
-    from: &config::Redirect,
-) -> Option<Redirect> {
-    if !matches!(from.status, 301 | 302 | 303 | 307 | 308) {
-        let reason = format!("{} is none of 301, 302, 303, 307, 308", from.status);
-        compilation.refuse(resource, format!("{path}.response_code"), reason);
-    }
-    if from.path.is_some() && from.path_rewrite.is_some() {
-        compilation.refuse(resource, format!("{path}.path_redirect"), "excludes a rewrite of the path");
-    }
-    let is_clean = |text: &str| text.bytes().all(|b| b > b' ' && b != 0x7f);
-    for (name, text) in
-        [("scheme_redirect", &from.scheme), ("host_redirect", &from.host), ("path_redirect", &from.path)]
-    {
-        if text.as_deref().is_some_and(|t| !is_clean(t)) {
-            compilation.refuse(
-                resource,
-                format!("{path}.{name}"),
-                "has a character that is not allowed in a URI",
-            );
-        }
-    }
-    let path_rewrite = match &from.path_rewrite {
-        Some(r) => {
-            Some(kept(compilation, resource, || format!("{path}.regex_rewrite"), PathRewriter::new(r))?)
-        }
-        None => None,
-    };
-    let bytes = |text: &Option<String>| text.as_ref().map(|t| t.as_bytes().into());
-    Some(Redirect {
-        status: from.status,
-        scheme: bytes(&from.scheme),
-        host: bytes(&from.host),
-        port: from.port.map(|p| p.to_string().into_bytes().into()),
-        path: bytes(&from.path),
-        path_rewrite,
-        strip_query: from.strip_query,
-    })
-}
-
-fn direct(
-    compilation: &mut Compilation<'_>,
-    resource: &str,
-    path: &str,
-    from: &config::DirectResponse,
-) -> Option<Direct> {
-    if !(200..=599).contains(&from.status) {
-        let reason = format!("{} is not between 200 and 599", from.status);
-        compilation.refuse(resource, format!("{path}.status"), reason);
-    }
-    if from.body.len() > DIRECT_BODY_MAX {
-        let reason = format!("{} bytes are more than {DIRECT_BODY_MAX}", from.body.len());
-        compilation.refuse(resource, format!("{path}.body"), reason);
-    }
-    Some(Direct {
-        status: from.status,
-        body: from.body.as_slice().into(),
-        content_type: from.content_type.as_deref().map(Into::into),
-    })
 }

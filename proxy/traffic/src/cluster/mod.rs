@@ -1,0 +1,191 @@
+//! Upstream clusters with their live hosts.
+//!
+//! A [`Cluster`] is rebuilt only when its configuration changes; its hosts change far more often and are swapped by
+//! themselves ([`Cluster::set_endpoints`]). What is alive — requests in flight, ejections, breaker counts, host ids —
+//! belongs to the address and survives both.
+//!
+//! Writers (endpoint updates, ejections) take turns by a mutex; readers never wait: they load one pointer.
+
+mod check;
+mod host;
+
+pub(crate) use check::{Names, check_endpoints};
+pub(crate) use host::Ids;
+pub use host::{Host, HostId, HostLive, InFlight, OpenConnection};
+
+use crate::balance::{HostSet, PickContext, PickError};
+use crate::breaker::Breaker;
+use crate::config::{self, ConfigError};
+use crate::outcome::Outcome;
+use crate::outlier::{Cause, Detector, Ejection, Sweep};
+use arc_swap::ArcSwap;
+use host::build_hosts;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+/// A compiled cluster.
+#[derive(Debug)]
+pub struct Cluster {
+    /// New whenever the cluster's configuration changed.
+    pub uid: u64,
+    /// What was asked for.
+    pub config: Arc<config::Cluster>,
+    hosts: ArcSwap<HostSet>,
+    /// What the current host set was made from, and the turn of its writers. Never taken to pick.
+    endpoints: Mutex<Arc<config::Endpoints>>,
+    ids: Ids,
+    default_breaker: Breaker,
+    high_breaker: Breaker,
+    detector: Option<Detector>,
+}
+
+impl Cluster {
+    /// A cluster; `previous` is the one of the same name in the last snapshot, whose live state is carried over.
+    pub(crate) fn new(
+        config: config::Cluster,
+        endpoints: Arc<config::Endpoints>,
+        previous: Option<&Self>,
+        ids: &Ids,
+    ) -> Self {
+        let limits = &config.circuit_breakers;
+        let (default_breaker, high_breaker) = match previous {
+            Some(old) => {
+                (old.default_breaker.with_limits(&limits.default), old.high_breaker.with_limits(&limits.high))
+            }
+            None => (Breaker::new(&limits.default), Breaker::new(&limits.high)),
+        };
+        let old_hosts = previous.map(|p| p.hosts.load_full());
+        let hosts = build_hosts(&endpoints, old_hosts.as_deref(), ids);
+        let detector = config.outlier_detection.as_ref().map(Detector::new);
+        let set = HostSet::new(&config, &endpoints, hosts);
+        Self {
+            uid: ids.next(),
+            config: Arc::new(config),
+            hosts: ArcSwap::from_pointee(set),
+            endpoints: Mutex::new(endpoints),
+            ids: ids.clone(),
+            default_breaker,
+            high_breaker,
+            detector,
+        }
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.config.name
+    }
+
+    /// The present hosts. Cost: one guarded pointer load.
+    pub fn hosts(&self) -> arc_swap::Guard<Arc<HostSet>> {
+        self.hosts.load()
+    }
+
+    /// The endpoints the present hosts were made from.
+    pub fn endpoints(&self) -> Arc<config::Endpoints> {
+        self.turn().clone()
+    }
+
+    /// Replaces the hosts (EDS, DNS). Hosts whose address stays keep their identity and live state.
+    /// Does nothing where the endpoints are the same as before.
+    ///
+    /// # Errors
+    /// Unresolved names, weights of 0, addresses that occur twice in a priority, gaps between priorities;
+    /// nothing is changed then.
+    pub fn set_endpoints(&self, endpoints: &config::Endpoints) -> Result<(), Vec<ConfigError>> {
+        check_endpoints(&format!("endpoints/{}", endpoints.cluster_name), "", endpoints, Names::Resolved)?;
+        self.put_endpoints(endpoints);
+        Ok(())
+    }
+
+    /// As above, for endpoints that were checked.
+    pub(crate) fn put_endpoints(&self, endpoints: &config::Endpoints) {
+        let mut turn = self.turn();
+        if **turn == *endpoints {
+            return;
+        }
+        *turn = Arc::new(endpoints.clone());
+        let old = self.hosts.load_full();
+        let hosts = build_hosts(endpoints, Some(&old), &self.ids);
+        self.hosts.store(Arc::new(HostSet::new(&self.config, endpoints, hosts)));
+    }
+
+    /// Picks a host.
+    ///
+    /// # Errors
+    /// There is none, or none that may be used.
+    pub fn pick(&self, context: &mut PickContext<'_>) -> Result<Arc<Host>, PickError> {
+        self.hosts.load().pick(context)
+    }
+
+    /// The circuit breaker of ordinary or high priority.
+    pub fn breaker(&self, high_priority: bool) -> &Breaker {
+        if high_priority { &self.high_breaker } else { &self.default_breaker }
+    }
+
+    /// Takes back how an attempt ended. May eject the host; `draw` decides where enforcing is partial.
+    ///
+    /// Cost: a few relaxed atomic operations; when a host is ejected (at most once per host and base ejection time),
+    /// the host set is rebuilt here, in O(hosts).
+    pub fn report(&self, host: &Host, outcome: Outcome, now: Instant, draw: u32) -> Ejection {
+        if outcome.is_failure() {
+            host.live.requests_error.fetch_add(1, Relaxed);
+            if outcome == Outcome::ConnectFailed {
+                host.live.connections_failed.fetch_add(1, Relaxed);
+            }
+        }
+        let Some(detector) = &self.detector else { return Ejection::None };
+        let mut result = Ejection::None;
+        for cause in detector.observe(&host.live, outcome).into_iter().flatten() {
+            result = self.judge(detector, host, cause, now, draw);
+            if let Ejection::Ejected(_) = result {
+                break;
+            }
+        }
+        result
+    }
+
+    fn judge(&self, detector: &Detector, host: &Host, cause: Cause, now: Instant, draw: u32) -> Ejection {
+        if !detector.is_enforced(cause, draw) {
+            detector.forget(&host.live, cause);
+            return Ejection::NotEnforced(cause);
+        }
+        // Somebody else is writing: the data path does not wait. The count stays, so the next failure comes here again.
+        let Ok(turn) = self.endpoints.try_lock() else { return Ejection::None };
+        let hosts = self.hosts.load();
+        detector.forget(&host.live, cause);
+        if !detector.eject(host, hosts.hosts(), now, draw) {
+            return Ejection::Overflow(cause);
+        }
+        self.hosts.store(Arc::new(hosts.refreshed(&self.config, &turn)));
+        Ejection::Ejected(cause)
+    }
+
+    /// Brings hosts back whose ejection time is over. Called by the control runtime every
+    /// [`interval`](config::OutlierDetection::interval).
+    pub fn sweep(&self, now: Instant) -> Sweep {
+        let Some(detector) = &self.detector else { return Sweep::default() };
+        let turn = self.turn();
+        let hosts = self.hosts.load();
+        let sweep = detector.sweep(hosts.hosts(), now);
+        if sweep.returned > 0 {
+            self.hosts.store(Arc::new(hosts.refreshed(&self.config, &turn)));
+        }
+        sweep
+    }
+
+    /// Brings all hosts back: a cluster whose outlier detection was switched off must not keep them out for ever.
+    pub(crate) fn return_all(&self) {
+        let turn = self.turn();
+        let hosts = self.hosts.load();
+        let returned = hosts.hosts().iter().filter(|h| h.live.ejected.swap(false, Relaxed)).count();
+        if returned > 0 {
+            self.hosts.store(Arc::new(hosts.refreshed(&self.config, &turn)));
+        }
+    }
+
+    fn turn(&self) -> MutexGuard<'_, Arc<config::Endpoints>> {
+        // A writer that panicked left the old value: each writes last what it prepared before.
+        self.endpoints.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
