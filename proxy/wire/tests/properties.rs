@@ -1,12 +1,16 @@
 //! Properties: what is written is read back; where the input is split makes no difference; the chunk
 //! decoder agrees with a slow one; no input makes a parser panic.
 
+mod oracle;
+
 use outrigger_wire::h1::{
-    BodyDecoder, BodyLength, BodyStep, CHUNK_END, ConnectionHeader, H1Error, Limits, Parsed,
-    encode_chunk_head, encode_last_chunk, encode_request, encode_response, parse_request, parse_response,
+    BodyLength, CHUNK_END, ConnectionHeader, H1Error, Limits, Parsed, encode_chunk_head, encode_last_chunk,
+    encode_request, encode_response, parse_request, parse_response,
 };
 use outrigger_wire::{FieldBlock, Known, Method, RequestHead, ResponseHead};
 use proptest::prelude::*;
+
+use oracle::{Oracle, decode_split, oracle};
 
 fn name() -> impl Strategy<Value = Vec<u8>> {
     prop_oneof![
@@ -196,147 +200,4 @@ proptest! {
         }
         let _ = parse_response(&wire, Method::Get, &limits, &mut response);
     }
-}
-
-#[derive(Debug, Default, PartialEq, Eq)]
-struct Read {
-    body: Vec<u8>,
-    trailers: Vec<(Vec<u8>, Vec<u8>)>,
-    rest: Vec<u8>,
-}
-
-/// Decodes with the input arriving in pieces of these sizes, in turn.
-fn decode_split(wire: &[u8], splits: &[usize]) -> Result<Read, H1Error> {
-    let limits = Limits::default();
-    let mut decoder = BodyDecoder::new(BodyLength::Chunked);
-    let mut read = Read::default();
-    let (mut start, mut end) = (0, 0);
-    let mut sizes = splits.iter().cycle();
-    loop {
-        match decoder.step(&wire[start..end], &limits)? {
-            BodyStep::Data { skip, len } => {
-                assert!(len > 0);
-                read.body.extend_from_slice(&wire[start + skip..start + skip + len]);
-                start += skip + len;
-            }
-            BodyStep::NeedMore { consumed } => {
-                start += consumed;
-                assert_eq!(start, end, "framing left behind");
-                if end == wire.len() {
-                    decoder.end_of_input()?;
-                    panic!("incomplete, yet a proper end");
-                }
-                end = end.saturating_add(*sizes.next().unwrap()).min(wire.len());
-            }
-            BodyStep::End { consumed } => {
-                assert!(decoder.is_complete() && decoder.end_of_input().is_ok());
-                read.rest = wire[start + consumed..].to_vec();
-                if let Some(trailers) = decoder.trailers() {
-                    read.trailers = trailers.iter().map(|(n, v)| (n.to_vec(), v.to_vec())).collect();
-                }
-                return Ok(read);
-            }
-        }
-    }
-}
-
-#[derive(Debug)]
-enum Oracle {
-    Complete(Read),
-    Incomplete,
-    Refused,
-}
-
-/// Takes a line; `Err(true)` when what is there cannot become a line, `Err(false)` when more could.
-fn line<'a>(wire: &mut &'a [u8]) -> Result<&'a [u8], bool> {
-    for at in 0..wire.len() {
-        match wire[at] {
-            b'\n' => return Err(true),
-            b'\r' if at + 1 == wire.len() => return Err(false),
-            b'\r' if wire[at + 1] == b'\n' => {
-                let found = &wire[..at];
-                *wire = &wire[at + 2..];
-                return Ok(found);
-            }
-            b'\r' => return Err(true),
-            _ => {}
-        }
-    }
-    Err(false)
-}
-
-/// Could the start of a size line, or a whole one, be right? `whole` also demands a digit.
-fn size_line_ok(text: &[u8], whole: bool) -> bool {
-    let digits = text.iter().take_while(|b| b.is_ascii_hexdigit()).count();
-    let rest = &text[digits..];
-    (digits > 0 || (text.is_empty() && !whole))
-        && digits <= 16
-        && (rest.is_empty()
-            || (rest[0] == b';' && rest.iter().all(|b| *b == b'\t' || (0x20..0x7f).contains(b))))
-}
-
-/// The grammar of RFC 9112 §7.1 as we accept it, on the whole input at once.
-fn oracle(wire: &[u8]) -> Oracle {
-    let mut rest = wire;
-    let mut read = Read::default();
-    loop {
-        let before = rest;
-        let text = match line(&mut rest) {
-            Ok(text) => text,
-            Err(true) => return Oracle::Refused,
-            Err(false) => {
-                let open = before.strip_suffix(b"\r").unwrap_or(before);
-                let ended = open.len() != before.len();
-                return if size_line_ok(open, ended) { Oracle::Incomplete } else { Oracle::Refused };
-            }
-        };
-        if !size_line_ok(text, true) {
-            return Oracle::Refused;
-        }
-        let digits: Vec<u8> = text.iter().copied().take_while(u8::is_ascii_hexdigit).collect();
-        let size = usize::from_str_radix(std::str::from_utf8(&digits).unwrap(), 16).unwrap();
-        if size == 0 {
-            break;
-        }
-        if rest.len() < size {
-            return Oracle::Incomplete;
-        }
-        read.body.extend_from_slice(&rest[..size]);
-        rest = &rest[size..];
-        match rest {
-            [b'\r', b'\n', ..] => rest = &rest[2..],
-            [] | [b'\r'] => return Oracle::Incomplete,
-            _ => return Oracle::Refused,
-        }
-    }
-    let mut bad = false;
-    loop {
-        match line(&mut rest) {
-            Ok(b"") if bad => return Oracle::Refused,
-            Ok(b"") => {
-                read.rest = rest.to_vec();
-                return Oracle::Complete(read);
-            }
-            Ok(text) => match text.split(|b| *b == b':').next() {
-                Some(name)
-                    if name.len() < text.len() && name_ok(name) && text.iter().all(|b| value_ok(*b)) =>
-                {
-                    let value = text[name.len() + 1..].trim_ascii();
-                    read.trailers.push((name.to_vec(), value.to_vec()));
-                }
-                // The decoder judges the trailer section when it is complete.
-                _ => bad = true,
-            },
-            Err(true) => return Oracle::Refused,
-            Err(false) => return Oracle::Incomplete,
-        }
-    }
-}
-
-fn name_ok(name: &[u8]) -> bool {
-    outrigger_wire::syntax::is_token(name) && name != b"content-length"
-}
-
-fn value_ok(byte: u8) -> bool {
-    byte == b'\t' || (byte >= 0x20 && byte != 0x7f)
 }
