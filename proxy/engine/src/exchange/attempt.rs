@@ -14,7 +14,7 @@ use outrigger_traffic::cluster::Host;
 use outrigger_traffic::outcome::Outcome;
 use outrigger_traffic::retry::Reached;
 use outrigger_wire::h1::ResponseFraming;
-use outrigger_wire::{Known, Version};
+use outrigger_wire::Version;
 use std::sync::Arc;
 use tokio::time::Instant;
 
@@ -25,7 +25,7 @@ use super::timeout::Clock;
 use super::{Exchange, Front, respond, upgrade};
 use crate::error::ProxyError;
 use crate::http::body::{BodyError, BodyReader, BodyWriter, Failed, Fill, Progress, discard, fill_or_flush, poll_now, pump};
-use crate::http::view;
+use crate::http::{hop_by_hop, view};
 use crate::telemetry::{self, Raised, UpstreamFacts};
 use crate::upstream::pool::{PoolError, UpstreamStream, Want, breaker};
 
@@ -174,7 +174,7 @@ async fn open(
     let checked = x.front.clock.guard(until_gone(checkout, gone)).await;
     let checked = match checked {
         Ok(Some(Ok(checked))) => checked,
-        Ok(Some(Err(error))) => return Err(not_connected(&x.front, notes, plan, host, &error)),
+        Ok(Some(Err(error))) => return Err(not_connected(notes, plan, host, &error)),
         Ok(None) => return Err(End::Failed(ProxyError::ClientGone)),
         Err(error) => return Err(timed_out(&x.front, plan, host, error, false)),
     };
@@ -208,13 +208,7 @@ async fn until_gone<T>(work: impl Future<Output = T>, gone: impl Future<Output =
     .await
 }
 
-fn not_connected(
-    x: &Front<'_>,
-    notes: &mut Notes,
-    plan: &Plan<'_>,
-    host: &Arc<Host>,
-    error: &PoolError,
-) -> End {
+fn not_connected(notes: &mut Notes, plan: &Plan<'_>, host: &Host, error: &PoolError) -> End {
     match error {
         PoolError::Overflow => Lost::unsent(ProxyError::Overflow),
         PoolError::Connect(error) => {
@@ -222,7 +216,6 @@ fn not_connected(
                 upstream.failure = error.to_string();
             }
             tracing::debug!(cluster = %plan.cluster.name, endpoint = %host.address, error = %error, "connect failed");
-            report(x, plan, host, Outcome::ConnectFailed);
             Lost::unsent(if error.is_timeout() { ProxyError::ConnectTimeout } else { ProxyError::ConnectFailed })
         }
     }
@@ -473,35 +466,14 @@ fn begin_response(
     if notes.is_grpc {
         notes.grpc_status = view::grpc_status(&x.response.fields);
     }
-    clean_response(x);
+    hop_by_hop::strip_response(x.response, false).map_err(|_| ProxyError::BadResponse)?;
     let took = notes.timeline.upstream_start.map_or(Duration::ZERO, |sent| now.saturating_duration_since(sent));
     let mut digits = Digits::default();
     let text = digits.write(u64::try_from(took.as_millis()).unwrap_or(u64::MAX));
     x.response.fields.set(b"x-envoy-upstream-service-time", text);
     respond::edit_response(x, notes, plan.response_edits);
-    respond::decorate(x.connection, &x.serving, x.response, notes);
+    respond::decorate(x, notes);
     x.responder.head(x.response, framing.body).map_err(|_| ProxyError::ClientGone)
-}
-
-/// Drops fields that belong to the upstream's connection (RFC 9110 §7.6.1).
-fn clean_response(x: &mut Front<'_>) {
-    let fields = &mut x.response.fields;
-    if fields.contains_known(Known::Connection) {
-        let nominated: Vec<Vec<u8>> = fields
-            .get_all_known(Known::Connection)
-            .flat_map(outrigger_wire::syntax::list_members)
-            .map(<[u8]>::to_ascii_lowercase)
-            .filter(|name| name != b"close" && name != b"content-length")
-            .collect();
-        for name in nominated {
-            fields.remove(&name);
-        }
-    }
-    for known in [Known::Connection, Known::KeepAlive, Known::ProxyConnection, Known::TransferEncoding, Known::Upgrade] {
-        if fields.contains_known(known) {
-            fields.remove_known(known);
-        }
-    }
 }
 
 fn count_response(x: &Front<'_>, notes: &Notes, plan: &Plan<'_>, host: &Arc<Host>) {

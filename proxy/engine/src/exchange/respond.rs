@@ -1,15 +1,15 @@
 //! Responses: those made here, and what is done to those of an upstream before they leave.
 
-use outrigger_traffic::config::{HeaderAppend, ServerHeader};
+use outrigger_traffic::config::HeaderAppend;
 use outrigger_traffic::route::{Direct, Edit, Edits, Route};
 use outrigger_wire::h1::BodyLength;
-use outrigger_wire::{FieldBlock, Known, ResponseHead};
+use outrigger_wire::{FieldBlock, Known};
 
 use super::{Exchange, Front};
 use super::notes::Notes;
 use crate::error::ProxyError;
-use crate::http::Serving;
 use crate::http::body::{BodyError, discard, poll_now};
+use crate::http::forwarded;
 use crate::http::view::HeadView;
 use crate::telemetry;
 
@@ -107,7 +107,7 @@ async fn send_local(x: &mut Exchange<'_>, notes: &mut Notes, body: &[u8]) -> Res
     if !matches!(x.front.response.status, 204 | 304) {
         x.front.response.fields.set(b"content-length", itoa(length).as_bytes());
     }
-    decorate(x.front.connection, &x.front.serving, x.front.response, notes);
+    decorate(&mut x.front, notes);
     notes.status = x.front.response.status;
     x.front.responder.head(x.front.response, BodyLength::Length(length))?;
     let mut rest = body;
@@ -173,28 +173,13 @@ pub(super) async fn direct(
 }
 
 /// What every response gets, whoever made it: server, date, via, request id.
-pub(super) fn decorate(
-    connection: &crate::http::Connection,
-    serving: &Serving,
-    response: &mut ResponseHead,
-    notes: &Notes,
-) {
-    let config = serving.config();
-    match config.server_header {
-        ServerHeader::Overwrite => {
-            response.fields.set(b"server", config.server_name.as_bytes());
-        }
-        ServerHeader::AppendIfAbsent if !response.fields.contains_known(Known::Server) => {
-            response.fields.append(b"server", config.server_name.as_bytes());
-        }
-        ServerHeader::AppendIfAbsent | ServerHeader::PassThrough => {}
-    }
-    connection.worker.dates.fill(&mut response.fields);
-    if !config.via.is_empty() {
-        response.fields.join(b"via", b", ", config.via.as_bytes());
-    }
+pub(super) fn decorate(x: &mut Front<'_>, notes: &Notes) {
+    let id = x.request.fields.get_known(Known::XRequestId);
+    forwarded::response(x.response, x.serving.config(), id);
+    let fields = &mut x.response.fields;
+    x.connection.worker.dates.fill(fields);
     if notes.tell_attempts && notes.attempts > 0 {
-        response.fields.set(b"x-envoy-attempt-count", itoa(notes.attempts.into()).as_bytes());
+        fields.set(b"x-envoy-attempt-count", itoa(notes.attempts.into()).as_bytes());
     }
 }
 

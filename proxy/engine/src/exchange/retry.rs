@@ -63,6 +63,7 @@ pub(super) async fn attempts(x: &mut Exchange<'_>, notes: &mut Notes, plan: &Pla
     loop {
         notes.attempts += 1;
         let end = attempt::run(x, notes, plan, &mut shared).await;
+        x.front.clock.end_attempt();
         shared.permit = match &end {
             End::Done => {
                 if shared.retries > 0 {
@@ -109,7 +110,9 @@ fn after_loss(
     lost: &Lost,
 ) -> Next {
     if shared.replay.lost {
-        x.serving.stats(x.worker()).rq_retry_skipped_request_not_complete.inc();
+        if plan.forward.retry.is_some() {
+            x.serving.stats(x.worker()).rq_retry_skipped_request_not_complete.inc();
+        }
         tracing::debug!(cluster = %plan.cluster.name, "no retry: the request body is larger than what is kept");
         return Next::GiveUp;
     }

@@ -16,7 +16,7 @@ pub(super) fn find<'s>(
     serving: &'s Serving,
     _notes: &mut Notes,
 ) -> Result<Matched<'s>, ProxyError> {
-    let table = serving.live.snapshot.table(serving.http().table);
+    let table = serving.table();
     let draw = x.worker().draw_u32();
     match table.and_then(|table| table.find(&HeadView(x.request), draw)) {
         Some(matched) => Ok(matched),

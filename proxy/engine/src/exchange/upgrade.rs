@@ -3,6 +3,7 @@
 
 use crate::error::ProxyError;
 use crate::http::body::{BodyReader, BodyWriter};
+use crate::http::hop_by_hop;
 use crate::http::respond::Responder;
 use crate::io::{Buf, Io};
 use crate::tcp::{CopyEnd, Progress, copy_both};
@@ -29,8 +30,11 @@ pub(super) async fn tunnel(
     let _active = Raised::new(serving.chain.stats.clone(), worker.id, |stats| &stats.downstream_cx_upgrades_active);
     notes.status = x.front.response.status;
     notes.details = "via_upstream";
+    if hop_by_hop::strip_response(x.front.response, true).is_err() {
+        return End::Failed(ProxyError::UpgradeFailed);
+    }
     respond::edit_response(&mut x.front, notes, plan.response_edits);
-    respond::decorate(x.front.connection, &x.front.serving, x.front.response, notes);
+    respond::decorate(&mut x.front, notes);
     if x.front.responder.switch(x.front.response).is_err() {
         return End::Failed(ProxyError::UpgradeFailed);
     }

@@ -24,7 +24,7 @@ pub(super) fn check(
         RbacOverride::Off => Ok(()),
         RbacOverride::Replace(rules) => judge(connection, serving, rules, &view, notes),
         RbacOverride::Inherit => {
-            serving.http().rbac.iter().try_for_each(|rules| judge(connection, serving, rules, &view, notes))
+            serving.rbac().iter().try_for_each(|rules| judge(connection, serving, rules, &view, notes))
         }
     }
 }

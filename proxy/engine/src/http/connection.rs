@@ -5,10 +5,15 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use outrigger_traffic::config::HttpConnectionManager;
-use outrigger_traffic::listener::{HttpChain, Terminal};
+use outrigger_traffic::TableId;
+use outrigger_traffic::authz::CompiledRbac;
+use outrigger_traffic::listener::Terminal;
+use outrigger_traffic::route::RouteTable;
 use outrigger_wire::h1::Limits;
 use tokio::time::Instant;
 
+use super::forwarded::ClientFacts;
+use super::normalize::PathScratch;
 use crate::drain::DrainWatch;
 use crate::io::Io;
 use crate::listener::{ConnFacts, reconsider};
@@ -23,25 +28,41 @@ pub struct Serving {
     pub live: LiveRef,
     /// The chain, whose terminal is a connection manager.
     pub chain: Arc<LiveChain>,
+    /// What the forwarding fields of its requests say about the connection.
+    pub client: ClientFacts,
+    config: Arc<HttpConnectionManager>,
+    table: TableId,
 }
 
 impl Serving {
     /// `None` when the chain is not one for HTTP.
-    pub fn new(live: LiveRef, chain: Arc<LiveChain>) -> Option<Rc<Self>> {
-        matches!(chain.chain.terminal, Terminal::Http(_)).then(|| Rc::new(Self { live, chain }))
+    pub fn new(live: LiveRef, chain: Arc<LiveChain>, facts: &ConnFacts) -> Option<Rc<Self>> {
+        let Terminal::Http(http) = &chain.chain.terminal else { return None };
+        let (config, table) = (http.config.clone(), http.table);
+        let peer = facts.tls.as_ref().and_then(|tls| tls.peer.as_deref());
+        let own = chain.tls.as_ref().and_then(|tls| tls.certificates().next());
+        let by: Vec<Arc<str>> = own.map(|own| own.uri_sans.iter().map(|uri| uri.as_str().into()).collect()).unwrap_or_default();
+        let client = ClientFacts::new(facts.peer.ip(), facts.tls.is_some(), peer, &by, &config);
+        Some(Rc::new(Self { live, chain, client, config, table }))
     }
 
-    /// The compiled connection manager.
-    pub fn http(&self) -> &HttpChain {
+    /// The route table; `None` while it has not arrived.
+    pub fn table(&self) -> Option<&Arc<RouteTable>> {
+        self.live.snapshot.table(self.table)
+    }
+
+    /// Rules of the RBAC filters, in order.
+    pub fn rbac(&self) -> &[CompiledRbac] {
         match &self.chain.chain.terminal {
-            Terminal::Http(http) => http,
-            Terminal::Tcp(_) => unreachable!("`new` takes chains for HTTP only, and a chain never changes"),
+            Terminal::Http(http) => &http.rbac,
+            // `new` takes chains for HTTP only, and a chain never changes.
+            Terminal::Tcp(_) => &[],
         }
     }
 
     /// What was asked for.
     pub fn config(&self) -> &HttpConnectionManager {
-        &self.http().config
+        &self.config
     }
 
     /// Counters of the connection manager.
@@ -78,6 +99,8 @@ pub struct Connection {
     pub opened: Instant,
     serving: RefCell<Rc<Serving>>,
     requests: Cell<u32>,
+    /// Memory for the steps of path normalisation.
+    pub paths: RefCell<PathScratch>,
     /// The chain it came by is gone or demands another handshake.
     outdated: Cell<bool>,
     _active: Raised<HttpStats>,
@@ -100,6 +123,7 @@ impl Connection {
             opened: Instant::now(),
             serving: RefCell::new(serving),
             requests: Cell::new(0),
+            paths: RefCell::default(),
             outdated: Cell::new(false),
             _active: active,
         }
@@ -119,7 +143,7 @@ impl Connection {
             return current;
         }
         let chain = reconsider(&latest, &self.facts, &current.chain);
-        match chain.and_then(|chain| Serving::new(latest, chain)) {
+        match chain.and_then(|chain| Serving::new(latest, chain, &self.facts)) {
             Some(next) => {
                 self.outdated.set(false);
                 *self.serving.borrow_mut() = next.clone();

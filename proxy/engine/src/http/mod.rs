@@ -40,7 +40,7 @@ pub async fn serve_connection(
     chain: Arc<LiveChain>,
     drain: DrainWatch,
 ) {
-    let Some(serving) = Serving::new(live, chain) else { return };
+    let Some(serving) = Serving::new(live, chain, &facts) else { return };
     let codec = serving.config().codec_type;
     let connection = Rc::new(Connection::new(worker, io, facts, serving, drain));
     let alpn = connection.facts.tls.as_ref().and_then(|tls| tls.alpn.as_deref());

@@ -1,9 +1,12 @@
-//! What is done to a request head before it is routed: hop-by-hop fields go, forwarding fields come, the path is
-//! normalised, the trace is joined.
+//! What is done to a request head before it is routed: the path is normalised, hop-by-hop fields go, forwarding fields
+//! come, the trace is joined.
 
-use outrigger_wire::{Known, RequestHead};
+use std::net::SocketAddr;
 
-use super::{Connection, Serving};
+use outrigger_wire::{Method, RequestHead, syntax};
+
+use super::normalize::{PathRules, PathVerdict, normalize};
+use super::{Connection, Serving, forwarded, hop_by_hop};
 use crate::error::ProxyError;
 use crate::exchange::Notes;
 use crate::telemetry::{RequestTrace, Sampling};
@@ -19,7 +22,7 @@ pub enum Prepared {
 
 /// Prepares a request.
 ///
-/// *Errors*: the path cannot be normalised, or is refused.
+/// *Errors*: the path cannot be normalised or is refused; `connection` names more fields than we look for.
 pub fn request(
     connection: &Connection,
     serving: &Serving,
@@ -28,11 +31,18 @@ pub fn request(
     notes: &mut Notes,
 ) -> Result<Prepared, ProxyError> {
     let config = serving.config();
-    hop_by_hop(head, upgrade);
-    forwarded(connection, serving, head, notes);
+    let worker = &connection.worker;
+    hop_by_hop::strip_request(head, upgrade).map_err(|_| ProxyError::BadRequest("http1.connection_header_rejected", 400))?;
+    if config.strip_any_host_port && head.method() != Method::Connect {
+        let host = syntax::host_of(head.authority()).to_vec();
+        head.set_authority(&host);
+    }
+    let ip = forwarded::request(head, config, &serving.client, &mut || worker.draw());
+    // The port of a client behind other proxies is not known.
+    notes.remote = if ip == connection.facts.peer.ip().to_canonical() { connection.facts.peer } else { SocketAddr::new(ip, 0) };
     if let Some(tracing) = &config.tracing {
-        let stats = serving.stats(&connection.worker);
-        let (trace, sampling) = RequestTrace::begin(head, tracing, &mut || connection.worker.draw());
+        let stats = serving.stats(worker);
+        let (trace, sampling) = RequestTrace::begin(head, tracing, &mut || worker.draw());
         match sampling {
             Sampling::Random => stats.tracing_random_sampling.inc(),
             Sampling::Client => stats.tracing_client_enabled.inc(),
@@ -41,39 +51,11 @@ pub fn request(
         }
         notes.trace = Some(trace);
     }
-    Ok(Prepared::Go)
-}
-
-/// RFC 9110 §7.6.1.
-fn hop_by_hop(head: &mut RequestHead, upgrade: bool) {
-    let mut nominated = Vec::new();
-    for value in head.fields.get_all_known(Known::Connection) {
-        for name in outrigger_wire::syntax::list_members(value) {
-            nominated.push(name.to_ascii_lowercase());
-        }
-    }
-    for name in nominated {
-        if name != b"close" && name != b"upgrade" && name != b"te" && name != b"host" {
-            head.fields.remove(&name);
-        }
-    }
-    let trailers = head.fields.has_token(Known::Te, b"trailers");
-    head.fields.retain_known(|known, _, _| {
-        !matches!(known, Known::Connection | Known::KeepAlive | Known::ProxyConnection | Known::Te | Known::TransferEncoding)
-            && (known != Known::Upgrade || upgrade)
-    });
-    if trailers {
-        head.fields.append(b"te", b"trailers");
-    }
-}
-
-fn forwarded(connection: &Connection, serving: &Serving, head: &mut RequestHead, notes: &mut Notes) {
-    let config = serving.config();
-    let _ = (connection, notes);
-    if !head.fields.contains_known(Known::XForwardedProto) {
-        head.fields.append(b"x-forwarded-proto", head.scheme().as_bytes());
-    }
-    if !config.via.is_empty() {
-        head.fields.join(b"via", b", ", config.via.as_bytes());
+    let rules = PathRules::from(config);
+    match normalize(head, rules, &mut connection.paths.borrow_mut()) {
+        PathVerdict::Forward => Ok(Prepared::Go),
+        PathVerdict::Redirect if notes.is_grpc => Err(ProxyError::BadPath),
+        PathVerdict::Redirect => Ok(Prepared::RedirectToPath),
+        PathVerdict::Reject => Err(ProxyError::BadPath),
     }
 }

@@ -58,6 +58,16 @@ impl Bed {
     }
 }
 
+/// Waits until `holds`: counters move after the last byte was sent.
+pub(crate) async fn eventually(what: &str, holds: impl Fn() -> bool) {
+    let wait = async {
+        while !holds() {
+            tokio::task::yield_now().await;
+        }
+    };
+    outrigger_testkit::within(what, wait).await;
+}
+
 /// Everything under `/` goes to cluster `a`, made of these origins.
 pub(crate) fn to(origins: &[&Origin]) -> Config {
     let mut config = Config::default();

@@ -5,7 +5,7 @@ use outrigger_testkit::{H1Client, Origin};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::bed::{Bed, manager, to};
+use crate::bed::{Bed, eventually, manager, to};
 
 #[tokio::test]
 async fn get_plain_is_answered_by_the_origin() {
@@ -28,7 +28,7 @@ async fn kept_connection_carries_many_requests_over_one_upstream_connection() {
         assert_eq!((response.status, response.body.len()), (200, i));
     }
     assert_eq!((origin.connections(), origin.requests()), (1, 50));
-    assert_eq!(bed.http_stat(|stats| stats.downstream_rq_2xx.value()), 50);
+    eventually("the last request to be counted", || bed.http_stat(|stats| stats.downstream_rq_2xx.value()) == 50).await;
     assert_eq!(bed.cluster_stat("a", |stats| stats.upstream_rq_total.value()), 50);
 }
 

@@ -85,7 +85,9 @@ async fn reset_stream_is_answered_without_harm_to_others() {
     let bed = Bed::start(to_h2(&[&origin]));
     let client = bed.h2().await;
     assert_eq!(client.get("h", "/reset").await.unwrap().status, 503);
-    assert!(client.get("h", "/abort").await.is_err());
+    let cut = client.get("h", "/abort").await;
+    // The reset may overtake the head; whichever it was, the response is not passed off as whole.
+    assert!(cut.as_ref().is_err() || cut.as_ref().is_ok_and(|response| response.status == 503), "{cut:?}");
     assert_eq!(client.get("h", "/").await.unwrap().status, 200);
 }
 

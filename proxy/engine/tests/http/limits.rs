@@ -86,7 +86,7 @@ async fn idle_connection_is_closed() {
     let mut client = bed.h1().await;
     assert_eq!(client.request("GET", "/", &[("host", "h")], b"").await.unwrap().status, 200);
     assert!(client.is_closed().await);
-    assert_eq!(bed.http_stat(|stats| stats.downstream_cx_idle_timeout.value()), 1);
+    assert_eq!(bed.http_stat(|stats| stats.downstream_cx_idle_timeout.value()), 1, "counted before it is closed");
 }
 
 #[tokio::test]

@@ -297,7 +297,7 @@ impl fmt::Debug for H1Reader {
 }
 
 /// Whether an error of a downstream's message deserves an answer: everything but a connection that is gone.
-pub const fn answerable(error: BodyError) -> Option<H1Error> {
+pub(super) const fn answerable(error: BodyError) -> Option<H1Error> {
     match error {
         BodyError::Framing(error) => Some(error),
         BodyError::Closed | BodyError::Reset | BodyError::Refused | BodyError::Protocol => None,

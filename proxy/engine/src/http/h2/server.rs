@@ -140,7 +140,8 @@ async fn run(connection: &Rc<Connection>, server: &mut Server<Prefixed, Bytes>, 
             if tally.active.get() > 0 {
                 idle.clear();
             } else if !idle.is_armed() && !idle.is_expired() {
-                idle.set_opt(serving.config().idle_timeout);
+                let config = serving.config();
+                idle.set_opt(if finishing { Some(config.drain_timeout) } else { config.idle_timeout });
             }
             if idle.poll_expired(cx).is_ready() {
                 return Poll::Ready(Event::Idle);
@@ -172,9 +173,10 @@ async fn run(connection: &Rc<Connection>, server: &mut Server<Prefixed, Bytes>, 
                 return;
             }
             Event::Idle => {
+                if finishing {
+                    return;
+                }
                 stats.downstream_cx_idle_timeout.inc();
-                idle.clear();
-                finishing = true;
                 server.graceful_shutdown();
                 // The peer may never close: do not wait for it longer than for a drain.
                 let wait = serving.config().drain_timeout;
@@ -183,6 +185,7 @@ async fn run(connection: &Rc<Connection>, server: &mut Server<Prefixed, Bytes>, 
             }
             Event::Drain => {
                 stats.downstream_cx_drain_close.inc();
+                idle.clear();
                 finishing = true;
                 server.graceful_shutdown();
             }

@@ -151,6 +151,12 @@ impl HostPool {
         cluster: &Arc<LiveCluster>,
         want: &Want<'_>,
     ) -> Result<Option<Checked>, PoolError> {
+        let full = self.shared.borrow().iter().any(|conn| conn.active.get() == 0 && !conn.is_retired());
+        if full {
+            // The host grants no streams at all, for now: another connection would not help.
+            self.wait(worker).await;
+            return Ok(None);
+        }
         let running = self.connecting.borrow().clone();
         let attempt = match running {
             Some(attempt) => attempt,

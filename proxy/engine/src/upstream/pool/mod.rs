@@ -16,7 +16,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use outrigger_traffic::breaker::{Breaker, Permit};
-use outrigger_traffic::cluster::{Cluster, Host, HostId};
+use outrigger_traffic::cluster::{Cluster, Host, HostId, OpenConnection};
+use outrigger_traffic::outcome::Outcome;
 use outrigger_traffic::config::HttpUpstream;
 use outrigger_wire::Version;
 use outrigger_wire::h1::Limits;
@@ -38,6 +39,9 @@ mod open;
 /// How often a request that waits for a connection looks again by itself: a permit may have been released by another
 /// worker, which cannot tell this one.
 const RECHECK: Duration = Duration::from_millis(50);
+
+/// Connections a request may see end before it could use them.
+const CONNECTIONS_LOST: u32 = 3;
 
 /// Limits of a response head (Envoy: `max_response_headers_kb` and `max_headers_count` of upstreams).
 pub const RESPONSE_LIMITS: Limits = Limits {
@@ -126,6 +130,7 @@ pub struct Pools {
 pub struct ConnGuard {
     _permit: Option<Permit>,
     _active: Raised<ClusterStats>,
+    _open: OpenConnection,
     cluster: Arc<LiveCluster>,
     worker_id: usize,
     since: tokio::time::Instant,
@@ -178,6 +183,7 @@ impl HostPool {
         ConnGuard {
             _permit: permit,
             _active: Raised::new(cluster.stats.clone(), worker.id, |stats| &stats.upstream_cx_active),
+            _open: self.host.open_connection(),
             cluster: cluster.clone(),
             worker_id: worker.id,
             since: tokio::time::Instant::now(),
@@ -261,6 +267,7 @@ impl Pools {
         stats.upstream_rq_pending_total.inc();
         let _waiting = Raised::new(cluster.stats.clone(), worker.id, |stats| &stats.upstream_rq_pending_active);
         *pool.cluster.borrow_mut() = cluster.clone();
+        let mut made = 0;
         loop {
             let done = match pool.protocol(cluster, &want) {
                 Some(Version::Http11 | Version::Http10) => pool.connect_h1(worker, cluster, &want).await?,
@@ -268,6 +275,11 @@ impl Pools {
             };
             if let Some(checked) = done.or_else(|| pool.ready(worker, cluster, &Want { fresh: false, ..want })) {
                 return Ok(checked);
+            }
+            made += u32::from(pool.connecting.borrow().is_none() && pool.shared.borrow().is_empty() && pool.open.get() == 0);
+            if made > CONNECTIONS_LOST {
+                // Connections are made and end before a stream can be opened on them.
+                return Err(PoolError::Connect(Rc::new(ConnectError::settings(std::io::ErrorKind::ConnectionReset.into()))));
             }
         }
     }
@@ -321,6 +333,11 @@ impl HostPool {
         alpn: &'static [&'static [u8]],
     ) -> Result<Rc<Io>, ConnectError> {
         let options = ConnectOptions { alpn, sni: self.sni.as_deref() };
-        super::connect(worker, cluster, &self.host, options).await
+        let made = super::connect(worker, cluster, &self.host, options).await;
+        let outcome = if made.is_ok() { Outcome::Connected } else { Outcome::ConnectFailed };
+        // Once per connection, however many requests wait for it.
+        let now = tokio::time::Instant::now().into_std();
+        let _ = cluster.cluster.report(&self.host, outcome, now, worker.draw_u32());
+        made
     }
 }
