@@ -21,6 +21,8 @@ pub mod grpc;
 
 pub mod publish;
 
+pub mod ads;
+
 pub mod api;
 
 pub mod service;

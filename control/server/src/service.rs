@@ -10,6 +10,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use crate::ads::Ads;
 use crate::api::{self, Api};
 use crate::clock;
 use crate::grpc::certificate::Certificates;
@@ -153,7 +154,8 @@ impl Service {
             ..outrigger_plan::Settings::default()
         });
         let publisher =
-            Publisher::start(Arc::new(planner), store.clone(), Arc::clone(&registry), Arc::clone(&metrics)).await?;
+            Publisher::start(Arc::new(planner), store.clone(), Arc::clone(&registry), Arc::clone(&metrics))
+                .await?;
         let first_token = first_token(&store, dir, now).await?;
 
         let xds_listener = bind(settings.xds_address).await?;
@@ -214,9 +216,11 @@ impl Parts {
             authority: Arc::clone(&self.authority),
             metrics: Arc::clone(&self.metrics),
         };
+        let svids = Arc::new(SvidSource::new(Arc::clone(&self.authority)));
+        let ads = Ads::service(Arc::clone(&self.publisher), svids, self.authority.trust_bundle());
         let routes = tonic::service::Routes::new(CertificateServiceServer::new(certificates))
-            .add_service(RegistrationServiceServer::new(registrations));
-        let _svids = SvidSource::new(Arc::clone(&self.authority));
+            .add_service(RegistrationServiceServer::new(registrations))
+            .add_service(ads);
         let tls = Arc::clone(&self.tls);
         Port {
             listener,

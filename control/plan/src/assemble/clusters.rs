@@ -96,6 +96,12 @@ fn add(scope: &Scope<'_>, config: &mut Config, service: &Service, port: u16, sub
     {
         cluster.http.protocol = HttpUpstream::Http1;
     }
+    // Settings of a protocol that is not spoken have no meaning, and no place on the wire.
+    match cluster.http.protocol {
+        HttpUpstream::Http1 => cluster.http.http2 = Default::default(),
+        HttpUpstream::Http2 => cluster.http.http1 = Default::default(),
+        HttpUpstream::Downstream | HttpUpstream::Auto => {}
+    }
     config.clusters.push(cluster);
     config.endpoints.extend(eds);
 }
@@ -219,6 +225,7 @@ fn speak(cluster: &mut Cluster, protocol: Protocol, hop: &Hop, pool: &Pool) {
     if matches!(hop, Hop::Mesh) {
         // WebSockets cross the inner hop as extended CONNECT (RFC 8441).
         cluster.http.http2.allow_connect = protocol.is_http();
+        cluster.http.http1.enable_trailers = true;
         // A host that lost its power answers nothing; without probes its connections would look alive for hours.
         cluster.tcp_keepalive = Some(TcpKeepalive {
             probes: Some(3),

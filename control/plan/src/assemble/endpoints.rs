@@ -52,12 +52,12 @@ fn endpoint(service: &Service, instance: &Instance, at: &InstancePort) -> Endpoi
         }
     };
     let label = |key: &str| instance.labels.get(key).map(String::as_str).unwrap_or_default();
-    put("workload", if label("app").is_empty() { &instance.id } else { label("app") });
-    put("namespace", &service.namespace);
     put("app", label("app"));
-    put("version", label("version"));
     put("instance", &instance.id);
+    put("namespace", &service.namespace);
     put("principal", instance.identity.as_deref().unwrap_or_default());
+    put("version", label("version"));
+    put("workload", if label("app").is_empty() { &instance.id } else { label("app") });
     Endpoint {
         address: at.address.clone(),
         hostname,

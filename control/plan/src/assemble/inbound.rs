@@ -227,7 +227,7 @@ fn cluster(workload: &Workload, port: &WorkloadPort) -> Cluster {
         Protocol::Http2 | Protocol::Grpc => HttpUpstream::Http2,
         Protocol::Http | Protocol::Https | Protocol::Tls | Protocol::Tcp => HttpUpstream::Http1,
     };
-    cluster.http.http1.enable_trailers = true;
+    cluster.http.http1.enable_trailers = cluster.http.protocol == HttpUpstream::Http1;
     // The only host there is: setting it aside would help nobody, and limits belong to the callers.
     let limits = &mut cluster.circuit_breakers.default;
     (limits.max_connections, limits.max_requests, limits.max_pending_requests) = (65_536, 65_536, 65_536);

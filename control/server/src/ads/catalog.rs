@@ -80,7 +80,8 @@ impl Catalog {
         let config = &node.config;
         let mut listeners: BTreeMap<String, Entry> =
             config.listeners.iter().map(|v| (v.name.clone(), entry(&encode::listener(v)))).collect();
-        listeners.extend(node.api_listeners.iter().map(|v| (v.name.clone(), entry(&encode::api_listener(v)))));
+        listeners
+            .extend(node.api_listeners.iter().map(|v| (v.name.clone(), entry(&encode::api_listener(v)))));
         let referred = config.clusters.iter().filter_map(|cluster| match &cluster.discovery {
             ClusterDiscovery::Eds { service_name } => Some((cluster.name.clone(), service_name.clone())),
             ClusterDiscovery::Static(_)
@@ -94,7 +95,11 @@ impl Catalog {
             listeners,
             config.route_configs.iter().map(|v| (v.name.clone(), entry(&encode::route_config(v)))).collect(),
         ];
-        Self { version: node.version.clone(), kinds: kinds.map(Arc::new), endpoints_of: Arc::new(referred.collect()) }
+        Self {
+            version: node.version.clone(),
+            kinds: kinds.map(Arc::new),
+            endpoints_of: Arc::new(referred.collect()),
+        }
     }
 
     /// The same, with further secrets.
@@ -125,7 +130,10 @@ impl Catalog {
 }
 
 fn secret_entry(value: &Secret) -> (String, Entry) {
-    (value.name.clone(), entry::<envoy::extensions::transport_sockets::tls::v3::Secret>(&encode::secret(value)))
+    (
+        value.name.clone(),
+        entry::<envoy::extensions::transport_sockets::tls::v3::Secret>(&encode::secret(value)),
+    )
 }
 
 fn entry<M: Message + Name>(message: &M) -> Entry {

@@ -225,8 +225,9 @@ impl Session {
             return Err(SessionError::TooManyNames);
         }
         let current = self.answer(&request);
+        let variant = self.variant;
         let state = self.kind_mut(request.kind);
-        match self.variant {
+        match variant {
             Variant::Delta => subscribe_delta(state, request),
             // An answer to an older response: the client will answer the newer one too, with the names it wants then.
             Variant::StateOfTheWorld if !current && state.opened => {}
@@ -331,7 +332,9 @@ impl Session {
         }
         let bad = Kind::ALL.into_iter().find(|kind| {
             let entries = catalog.of_kind(*kind);
-            let current = |(name, version): (&String, &String)| entries.get(name).is_some_and(|e| e.version == *version);
+            let current = |(name, version): (&String, &String)| {
+                entries.get(name).is_some_and(|e| e.version == *version)
+            };
             self.kind(*kind).rejected.iter().any(current)
         });
         match bad {
@@ -409,7 +412,8 @@ fn subscribe_delta(state: &mut KindState, request: Request) {
 fn subscribe_world(state: &mut KindState, request: Request) {
     let first = !std::mem::replace(&mut state.opened, true);
     let mut names: BTreeSet<String> = request.names.into_iter().collect();
-    let wildcard = names.remove("*") || (names.is_empty() && request.kind.has_wildcard() && (first || state.wildcard));
+    let wildcard =
+        names.remove("*") || (names.is_empty() && request.kind.has_wildcard() && (first || state.wildcard));
     if first || names != state.names || wildcard != state.wildcard {
         let grew = wildcard && !state.wildcard || !names.is_subset(&state.names);
         // No names of a type without wildcard: the client wants nothing of it for now.
@@ -446,7 +450,8 @@ fn delta(state: &mut KindState, entries: &BTreeMap<String, Entry>, remove: bool)
         }
     }
     if remove {
-        let gone = state.sent.iter().filter(|(name, version)| version.is_some() && !entries.contains_key(*name));
+        let gone =
+            state.sent.iter().filter(|(name, version)| version.is_some() && !entries.contains_key(*name));
         removed.extend(gone.map(|(name, _)| name.clone()));
     }
     if resources.is_empty() && removed.is_empty() && !state.owed {
@@ -469,9 +474,14 @@ fn delta(state: &mut KindState, entries: &BTreeMap<String, Entry>, remove: bool)
 /// All that is wanted, when it is not what was sent last; `None`: it is.
 ///
 /// While nothing may be removed yet, what the client has of old keeps its place: leaving it out would remove it.
-fn world(state: &mut KindState, entries: &BTreeMap<String, Entry>, remove: bool) -> Option<Vec<(String, Entry)>> {
+fn world(
+    state: &mut KindState,
+    entries: &BTreeMap<String, Entry>,
+    remove: bool,
+) -> Option<Vec<(String, Entry)>> {
     let wanted = entries.iter().filter(|(name, _)| state.wants(name));
-    let mut all: BTreeMap<String, Entry> = wanted.map(|(name, entry)| (name.clone(), entry.clone())).collect();
+    let mut all: BTreeMap<String, Entry> =
+        wanted.map(|(name, entry)| (name.clone(), entry.clone())).collect();
     if !remove {
         let old = state.world.iter().filter(|(name, _)| !entries.contains_key(*name) && state.wants(name));
         all.extend(old.map(|(name, entry)| (name.clone(), entry.clone())));

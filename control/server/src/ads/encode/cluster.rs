@@ -115,7 +115,6 @@ fn thresholds(value: &Thresholds, priority: core::RoutingPriority) -> proto::cir
         max_requests: Some(value.max_requests),
         max_retries: Some(value.max_retries),
         track_remaining: value.track_remaining,
-        max_connection_pools: None,
         retry_budget: value.retry_budget.map(|budget| proto::circuit_breakers::thresholds::RetryBudget {
             budget_percent: Some(percent(budget.budget)),
             min_retry_concurrency: Some(budget.min_retry_concurrency),
@@ -133,7 +132,9 @@ fn outlier_detection(value: &OutlierDetection) -> proto::OutlierDetection {
         enforcing_consecutive_5xx: Some(whole_percent(value.enforcing_consecutive_5xx)),
         enforcing_success_rate: Some(0),
         consecutive_gateway_failure: Some(value.consecutive_gateway_failure),
-        enforcing_consecutive_gateway_failure: Some(whole_percent(value.enforcing_consecutive_gateway_failure)),
+        enforcing_consecutive_gateway_failure: Some(whole_percent(
+            value.enforcing_consecutive_gateway_failure,
+        )),
         split_external_local_origin_errors: value.split_external_local_origin_errors,
         consecutive_local_origin_failure: Some(value.consecutive_local_origin_failure),
         enforcing_consecutive_local_origin_failure: Some(whole_percent(

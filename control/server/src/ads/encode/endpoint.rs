@@ -9,9 +9,9 @@ use super::value::{address, host_port};
 
 /// The endpoints of a cluster.
 pub fn endpoints(value: &Endpoints) -> proto::ClusterLoadAssignment {
-    let policy = value.overprovisioning_factor.map(|factor| proto::cluster_load_assignment::Policy {
-        overprovisioning_factor: Some(factor),
-    });
+    let policy = value
+        .overprovisioning_factor
+        .map(|factor| proto::cluster_load_assignment::Policy { overprovisioning_factor: Some(factor) });
     proto::ClusterLoadAssignment {
         cluster_name: value.cluster_name.clone(),
         endpoints: value.localities.iter().map(locality).collect(),

@@ -6,8 +6,8 @@ use outrigger_api::envoy::config::trace::v3::{OpenTelemetryConfig, tracing as tr
 use outrigger_api::envoy::extensions::filters::http::router::v3::Router;
 use outrigger_api::envoy::extensions::filters::network::http_connection_manager::v3 as proto;
 use outrigger_traffic::config::{
-    CodecType, EscapedSlashes, ForwardClientCert, Http1Options, Http2Options, HttpConnectionManager, HttpFilter, RouteSource,
-    ServerHeader, Tracing,
+    CodecType, EscapedSlashes, ForwardClientCert, Http1Options, Http2Options, HttpConnectionManager,
+    HttpFilter, RouteSource, ServerHeader, Tracing,
 };
 use proto::http_connection_manager as hcm;
 
@@ -135,7 +135,6 @@ fn tracing(value: &Tracing) -> hcm::Tracing {
         authority: String::new(),
     };
     let service = core::GrpcService {
-        timeout: None,
         initial_metadata: Vec::new(),
         target_specifier: Some(core::grpc_service::TargetSpecifier::EnvoyGrpc(target)),
     };

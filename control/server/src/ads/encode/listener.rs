@@ -7,7 +7,8 @@ use outrigger_api::envoy::extensions::filters::listener::tls_inspector::v3::TlsI
 use outrigger_api::envoy::extensions::filters::network::tcp_proxy::v3 as tcp;
 use outrigger_plan::ApiListener;
 use outrigger_traffic::config::{
-    ClusterChoice, FilterChain, FilterChainMatch, Listener, NetworkFilter, TcpProxy, Terminal, TrafficDirection,
+    ClusterChoice, FilterChain, FilterChainMatch, Listener, NetworkFilter, TcpProxy, Terminal,
+    TrafficDirection,
 };
 use prost_types::Any;
 
@@ -98,11 +99,16 @@ fn tcp_proxy(value: &TcpProxy) -> tcp::TcpProxy {
     use tcp::tcp_proxy as t;
     let cluster = match &value.cluster {
         // A header has no meaning for a connection; the compiler refuses it before anything is encoded.
-        ClusterChoice::Single(name) | ClusterChoice::Header(name) => t::ClusterSpecifier::Cluster(name.clone()),
+        ClusterChoice::Single(name) | ClusterChoice::Header(name) => {
+            t::ClusterSpecifier::Cluster(name.clone())
+        }
         ClusterChoice::Weighted(shares) => t::ClusterSpecifier::WeightedClusters(t::WeightedCluster {
             clusters: shares
                 .iter()
-                .map(|share| t::weighted_cluster::ClusterWeight { name: share.name.clone(), weight: share.weight })
+                .map(|share| t::weighted_cluster::ClusterWeight {
+                    name: share.name.clone(),
+                    weight: share.weight,
+                })
                 .collect(),
         }),
     };

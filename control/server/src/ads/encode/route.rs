@@ -12,9 +12,9 @@ use outrigger_api::envoy::extensions::retry::host::previous_hosts::v3::PreviousH
 use outrigger_api::envoy::r#type::v3::{FractionalPercent, Int64Range, fractional_percent};
 use outrigger_api::{any, metadata};
 use outrigger_traffic::config::{
-    Action, ClusterChoice, HeaderAppend, HeaderEdit, HeaderEdits, HeaderMatch, HeaderValueMatch, HostRewrite, PathMatch,
-    PathRewrite, QueryMatch, QueryValueMatch, Rbac, Redirect, ResetHeaderFormat, RetryOn, RetryPolicy, Route, RouteAction,
-    RouteConfig, RouteMatch, VirtualHost, WeightedCluster,
+    Action, ClusterChoice, HeaderAppend, HeaderEdit, HeaderEdits, HeaderMatch, HeaderValueMatch, HostRewrite,
+    PathMatch, PathRewrite, QueryMatch, QueryValueMatch, Rbac, Redirect, ResetHeaderFormat, RetryOn,
+    RetryPolicy, Route, RouteAction, RouteConfig, RouteMatch, VirtualHost, WeightedCluster,
 };
 use prost_types::Any;
 use proto::route_action as ra;
@@ -65,7 +65,11 @@ fn header_edit(value: &HeaderEdit) -> HeaderValueOption {
         HeaderAppend::OverwriteIfExists => HeaderAppendAction::OverwriteIfExists,
     };
     HeaderValueOption {
-        header: Some(HeaderValue { key: value.name.clone(), value: value.value.clone(), raw_value: Vec::new() }),
+        header: Some(HeaderValue {
+            key: value.name.clone(),
+            value: value.value.clone(),
+            raw_value: Vec::new(),
+        }),
         append: None,
         append_action: action.into(),
         keep_empty_value: value.keep_empty_value,
@@ -197,12 +201,13 @@ fn forward(value: &RouteAction) -> proto::RouteAction {
         }
     });
     let (prefix_rewrite, regex_rewrite) = path_rewrite(value.path_rewrite.as_ref());
-    let durations = (value.max_stream_duration.is_some() || value.grpc_timeout_header_max.is_some()).then(|| {
-        ra::MaxStreamDuration {
-            max_stream_duration: value.max_stream_duration.map(duration),
-            grpc_timeout_header_max: value.grpc_timeout_header_max.map(duration),
-        }
-    });
+    let durations =
+        (value.max_stream_duration.is_some() || value.grpc_timeout_header_max.is_some()).then(|| {
+            ra::MaxStreamDuration {
+                max_stream_duration: value.max_stream_duration.map(duration),
+                grpc_timeout_header_max: value.grpc_timeout_header_max.map(duration),
+            }
+        });
     let upgrade = |u: &outrigger_traffic::config::Upgrade| ra::UpgradeConfig {
         upgrade_type: u.upgrade_type.clone(),
         enabled: Some(u.enabled),

@@ -76,7 +76,6 @@ pub(super) fn string_match(value: &StringMatch) -> StringMatcher {
 pub(super) fn ads() -> ConfigSource {
     ConfigSource {
         config_source_specifier: Some(config_source::ConfigSourceSpecifier::Ads(AggregatedConfigSource {})),
-        initial_fetch_timeout: None,
         resource_api_version: ApiVersion::V3.into(),
     }
 }

@@ -1,0 +1,220 @@
+//! A mesh with a bit of everything.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+
+use outrigger_plan::protocol::Protocol;
+use outrigger_plan::{
+    Health, NodeConfig, NodeKind, Planner, ProxyNode, Settings, Workload, WorkloadPort, World,
+    parse_documents,
+};
+use outrigger_traffic::config::{AccessLog, AccessLogFormat, AccessLogSink, Fraction, Tracing};
+
+pub fn workload(namespace: &str, service: &str, version: &str, host: u8) -> Workload {
+    let labels = [("app", service), ("version", version)].map(|(k, v)| (k.to_owned(), v.to_owned()));
+    let port = |name: &str, number, protocol| WorkloadPort {
+        name: name.into(),
+        number,
+        protocol,
+        target_address: IpAddr::V4(Ipv4Addr::LOCALHOST),
+        target_port: number,
+        inbound_port: None,
+    };
+    Workload {
+        instance_id: format!("{service}-{version}-{host}"),
+        namespace: namespace.into(),
+        service_account: service.into(),
+        service: service.into(),
+        labels: labels.into(),
+        address: IpAddr::V4(Ipv4Addr::new(10, 0, 0, host)),
+        ports: vec![
+            port("http", 8080, Protocol::Http),
+            port("grpc", 9090, Protocol::Grpc),
+            port("db", 5432, Protocol::Tcp),
+        ],
+        node_id: format!("{service}-{version}-{host}"),
+        locality: outrigger_traffic::config::Locality {
+            region: "eu".into(),
+            zone: format!("z{}", host % 2),
+            sub_zone: String::new(),
+        },
+        inbound_port: Some(15_008),
+        outbound_port: Some(15_001),
+        weight: u32::from(host),
+        health: Health::Healthy,
+        gateway: false,
+    }
+}
+
+pub const RESOURCES: &str = r#"
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: b, namespace: demo}
+spec:
+  host: b
+  trafficPolicy:
+    loadBalancer: {simple: ROUND_ROBIN}
+    connectionPool:
+      tcp: {maxConnections: 50, connectTimeout: 250ms, tcpKeepalive: {probes: 5, time: 30s, interval: 5s}, maxConnectionDuration: 1h}
+      http: {http1MaxPendingRequests: 5, http2MaxRequests: 70, maxRequestsPerConnection: 1000, maxRetries: 9, idleTimeout: 33s, maxConcurrentStreams: 77}
+    outlierDetection: {consecutive5xxErrors: 7, consecutiveGatewayErrors: 0, interval: 5s, baseEjectionTime: 400s, maxEjectionPercent: 66, minHealthPercent: 20, splitExternalLocalOriginErrors: true, consecutiveLocalOriginFailures: 3}
+    portLevelSettings:
+    - {port: {number: 9090}, loadBalancer: {simple: RANDOM}, connectionPool: {http: {useClientProtocol: true}}}
+  subsets:
+  - {name: v1, labels: {version: v1}, trafficPolicy: {connectionPool: {http: {h2UpgradePolicy: DO_NOT_UPGRADE}}}}
+  - {name: v2, labels: {version: v2}}
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: b, namespace: demo, annotations: {outrigger.dev/retry-non-idempotent: "true"}}
+spec:
+  hosts: [b]
+  http:
+  - name: first
+    match:
+    - name: many
+      uri: {regex: "/x/[0-9]+"}
+      ignoreUriCase: true
+      method: {exact: GET}
+      scheme: {exact: http}
+      authority: {prefix: b}
+      headers: {x-user: {exact: jason}, x-any: {}}
+      withoutHeaders: {x-not: {prefix: n}, x-gone: {}}
+      queryParams: {q: {exact: "1"}}
+    route:
+    - {destination: {host: b, subset: v1}, weight: 3, headers: {request: {set: {x-s: "1", host: other.example.com}, add: {x-a: "2"}, remove: [x-r]}, response: {set: {x-t: "%PROTOCOL%"}}}}
+    - {destination: {host: b, subset: v2}, weight: 1}
+    timeout: 1.5s
+    retries: {attempts: 3, perTryTimeout: 500ms, retryOn: "5xx,gateway-error,reset,retriable-4xx,503,cancelled,deadline-exceeded,internal,resource-exhausted,unavailable,envoy-ratelimited", backoff: 30ms, retryIgnorePreviousHosts: false}
+    headers: {response: {remove: [server]}}
+  - match: [{uri: {prefix: /moved}}]
+    redirect: {uri: /new, authority: b.example.com, scheme: https, port: 8443, redirectCode: 308}
+  - match: [{uri: {exact: /hello}}]
+    directResponse: {status: 200, body: {string: hello}}
+  - match: [{uri: {prefix: /api}}]
+    rewrite: {uri: /, authority: rewritten.example.com}
+    route: [{destination: {host: b}}]
+  - match: [{uri: {prefix: /re/}}]
+    rewrite: {uriRegexRewrite: {match: "^/re/(.*)$", rewrite: '/\1'}}
+    route: [{destination: {host: b}}]
+  - route: [{destination: {host: b, subset: v2}}]
+---
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {name: outside, namespace: demo}
+spec:
+  hosts: [api.example.com]
+  ports: [{number: 443, name: https, protocol: HTTPS}, {number: 80, name: http, protocol: HTTP}]
+  resolution: DNS
+---
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {name: one, namespace: demo}
+spec: {hosts: [one.example.com], ports: [{number: 6379, name: tcp, protocol: TCP}], resolution: DNS_ROUND_ROBIN}
+---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: outside, namespace: demo}
+spec: {host: api.example.com, trafficPolicy: {portLevelSettings: [{port: {number: 443}, tls: {mode: MUTUAL, credentialName: cert, subjectAltNames: [api.example.com, "spiffe://x/y"]}}]}}
+---
+apiVersion: security.istio.io/v1
+kind: PeerAuthentication
+metadata: {name: b, namespace: demo}
+spec: {selector: {matchLabels: {app: b, version: v2}}, mtls: {mode: PERMISSIVE}}
+---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: b, namespace: demo}
+spec:
+  selector: {matchLabels: {app: b}}
+  rules:
+  - from:
+    - source: {principals: ["*/sa/a"], notNamespaces: ["bank*"], ipBlocks: [10.0.0.0/8], notRemoteIpBlocks: ["2001:db8::/32"]}
+    - source: {serviceAccounts: [a, shop/cart]}
+    to: [{operation: {methods: [GET, "P*"], paths: ["/public/*", "*.html"], notPaths: ["/public/x"], hosts: ["b*"]}}]
+    when:
+    - {key: "request.headers[x-token]", values: ["*"], notValues: [bad]}
+    - {key: connection.sni, values: ["outbound_*"]}
+    - {key: destination.ip, values: [10.0.0.2]}
+---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: deny, namespace: demo}
+spec: {action: DENY, rules: [{from: [{source: {namespaces: [bank]}}]}]}
+---
+apiVersion: networking.istio.io/v1
+kind: Gateway
+metadata: {name: edge, namespace: demo}
+spec:
+  selector: {istio: ingressgateway}
+  servers:
+  - {port: {number: 8443, name: https, protocol: HTTPS}, hosts: [demo.example.com], tls: {mode: MUTUAL, credentialName: cert, minProtocolVersion: TLSV1_3, subjectAltNames: [client.example.com]}}
+  - {port: {number: 8443, name: mesh, protocol: HTTPS}, hosts: [mesh.example.com], tls: {mode: ISTIO_MUTUAL}}
+  - {port: {number: 8080, name: http, protocol: HTTP}, hosts: ["*"], tls: {httpsRedirect: true}}
+  - {port: {number: 9000, name: tcp, protocol: TCP}, hosts: ["*"]}
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: edge, namespace: demo}
+spec:
+  hosts: ["*.example.com"]
+  gateways: [edge]
+  http: [{match: [{uri: {prefix: /a}}], route: [{destination: {host: a, port: {number: 8080}}}]}]
+  tcp: [{match: [{port: 9000}], route: [{destination: {host: b, port: {number: 5432}}, weight: 1}, {destination: {host: b, subset: v2, port: {number: 5432}}, weight: 2}]}]
+---
+apiVersion: v1
+kind: Secret
+metadata: {name: cert, namespace: demo}
+stringData: {cert: "-----BEGIN CERTIFICATE-----", key: "-----BEGIN PRIVATE KEY-----", cacert: "-----BEGIN CERTIFICATE-----"}
+"#;
+
+pub fn workloads() -> Vec<Workload> {
+    let mut a = workload("demo", "a", "v1", 1);
+    a.labels.insert("outrigger.dev/tcp-outbound".into(), "15432=b:5432".into());
+    vec![a, workload("demo", "b", "v1", 2), workload("demo", "b", "v2", 3), workload("shop", "cart", "v1", 4)]
+}
+
+pub fn world(workloads: Vec<Workload>, text: &str) -> World {
+    let json = serde_json::json!({"a_status": "%RESPONSE_CODE%", "nested": {"path": "%REQ(:PATH)%"}});
+    let serde_json::Value::Object(json) = json else { panic!("an object") };
+    let log = |sink, format| AccessLog { sink, format };
+    let settings = Settings {
+        access_log: vec![
+            log(AccessLogSink::Stdout, AccessLogFormat::Json(json)),
+            log(AccessLogSink::Stderr, AccessLogFormat::Default),
+            log(AccessLogSink::File("/dev/null".into()), AccessLogFormat::Text("%RESPONSE_CODE%\n".into())),
+        ],
+        tracing: Some(Tracing {
+            client_sampling: Fraction::ONE,
+            random_sampling: Fraction::from_millionths(12_500),
+            overall_sampling: Fraction::from_percent(50),
+            service_name: String::new(),
+            collector_cluster: "collector".into(),
+        }),
+        ..Settings::default()
+    };
+    World {
+        resources: parse_documents(text)
+            .into_iter()
+            .map(|o| Arc::new(o.unwrap_or_else(|errors| panic!("{errors:#?}"))))
+            .collect(),
+        workloads: workloads.into_iter().map(Arc::new).collect(),
+        settings: Arc::new(settings),
+    }
+}
+
+pub fn nodes(world: &World) -> Vec<ProxyNode> {
+    let mut nodes: Vec<ProxyNode> =
+        world.workloads.iter().map(|w| ProxyNode::sidecar(Arc::clone(w))).collect();
+    let mut gateway = ProxyNode::without_workload("gw", NodeKind::Gateway, "demo", "gateway");
+    gateway.labels.insert("istio".into(), "ingressgateway".into());
+    nodes.push(gateway);
+    let mut client = ProxyNode::without_workload("client", NodeKind::Proxyless, "demo", "client");
+    client.flavour = outrigger_plan::Flavour::Grpc;
+    nodes.push(client);
+    nodes
+}
+
+pub fn planned(world: &World, node: &ProxyNode) -> NodeConfig {
+    Planner::new(world.clone()).plan(node).unwrap_or_else(|errors| panic!("{errors:#?}"))
+}
