@@ -17,6 +17,7 @@ pub mod names;
 pub mod process;
 pub mod prometheus;
 pub mod record;
+pub mod reference;
 pub mod series;
 pub mod sets;
 pub mod stats;

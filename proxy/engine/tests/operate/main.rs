@@ -5,5 +5,6 @@ mod admin;
 mod apply;
 mod exposition;
 mod metrics;
+mod reference;
 mod support;
 mod trace;
