@@ -4,6 +4,8 @@
 //! code), [`session`] (which server, which token), [`client`] (HTTP), [`output`] (tables, JSON, YAML),
 //! [`diff`], and [`verb`], one file each.
 
+#![allow(unreachable_pub, reason = "a program has no API: `pub` means for the other modules")]
+
 mod client;
 mod diff;
 mod failure;

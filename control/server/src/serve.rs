@@ -54,7 +54,8 @@ pub struct Limits {
     pub handshake_timeout: Duration,
     /// Longest wait for a request head on HTTP/1. Default 10 s.
     pub head_timeout: Duration,
-    /// How long requests may go on at shutdown. Default 5 s.
+    /// How long requests may go on at shutdown. Default 2 s: what is left then are streams, and
+    /// their clients reconnect.
     pub drain: Duration,
 }
 
@@ -65,7 +66,7 @@ impl Default for Limits {
             connections_max: 20_000,
             handshake_timeout: ten,
             head_timeout: ten,
-            drain: Duration::from_secs(5),
+            drain: Duration::from_secs(2),
         }
     }
 }

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use outrigger_api::outrigger::v1;
 use outrigger_api::outrigger::v1::certificate_service_client::CertificateServiceClient;
-use support::{Operator, channel, channel_as, join, registration, root_of, sign, start, start_with, workload};
+use support::{
+    Operator, channel, channel_as, join, registration, root_of, sign, start, start_with, workload,
+};
 use tonic::Code;
 
 #[tokio::test]
@@ -59,8 +61,12 @@ async fn workload_registers_beats_and_leaves_only_as_itself() {
     assert_eq!(listed["items"][0]["instanceId"], "one");
     assert_eq!(listed["items"][0]["labels"]["app"], "cart");
 
-    let beat = |health: v1::Health| v1::HeartbeatRequest { lease_id: lease.lease_id.clone(), health: health.into() };
-    assert_eq!(as_evil.heartbeat(beat(v1::Health::Draining)).await.err().unwrap().code(), Code::PermissionDenied);
+    let beat =
+        |health: v1::Health| v1::HeartbeatRequest { lease_id: lease.lease_id.clone(), health: health.into() };
+    assert_eq!(
+        as_evil.heartbeat(beat(v1::Health::Draining)).await.err().unwrap().code(),
+        Code::PermissionDenied
+    );
     let answer = as_cart.heartbeat(beat(v1::Health::Draining)).await.unwrap().into_inner();
     assert_eq!(answer.trust_bundle_version, 1);
     let (_, listed) = operator.call("GET", "/api/v1/workloads", "").await;
@@ -81,7 +87,8 @@ async fn restart_keeps_identities_leases_and_tokens() {
         let operator = Operator::of(&service, dir.path());
         let member = join(&service, &operator, "cart").await;
         let request = v1::RegisterRequest { workload: Some(workload("one", "cart")) };
-        let lease = registration(channel_as(&service, &member).await).register(request).await.unwrap().into_inner();
+        let lease =
+            registration(channel_as(&service, &member).await).register(request).await.unwrap().into_inner();
         assert!(service.first_token.is_some());
         service.stop().await;
         (member, lease)
@@ -103,8 +110,7 @@ async fn rotation_of_the_signing_ca_reaches_members_and_disturbs_nobody() {
     let operator = Operator::of(&service, dir.path());
     let mut old = join(&service, &operator, "cart").await;
     let mut watcher = CertificateServiceClient::new(channel_as(&service, &old).await);
-    let mut bundles =
-        watcher.watch_trust_bundle(v1::WatchTrustBundleRequest {}).await.unwrap().into_inner();
+    let mut bundles = watcher.watch_trust_bundle(v1::WatchTrustBundleRequest {}).await.unwrap().into_inner();
     let certificates = |bundle: &v1::TrustBundle| bundle.pem.matches("BEGIN CERTIFICATE").count();
     let first = bundles.message().await.unwrap().unwrap();
     assert_eq!((first.version, certificates(&first)), (1, 1));
@@ -120,13 +126,17 @@ async fn rotation_of_the_signing_ca_reaches_members_and_disturbs_nobody() {
     // The new CA takes over; what it signs is accepted by the port, and so is what the old one signed.
     let mut new = join(&service, &operator, "cart").await;
     for _ in 0..200 {
-        if new.signed.certificate_chain_pem.rsplit("BEGIN").next() != old.signed.certificate_chain_pem.rsplit("BEGIN").next() {
+        if new.signed.certificate_chain_pem.rsplit("BEGIN").next()
+            != old.signed.certificate_chain_pem.rsplit("BEGIN").next()
+        {
             break;
         }
         tokio::task::yield_now().await;
         new = join(&service, &operator, "cart").await;
     }
-    let by = |member: &support::Member| member.signed.certificate_chain_pem.rsplit("BEGIN").next().map(str::to_owned);
+    let by = |member: &support::Member| {
+        member.signed.certificate_chain_pem.rsplit("BEGIN").next().map(str::to_owned)
+    };
     assert_ne!(by(&new), by(&old), "signed by the new one");
     for member in [&old, &new] {
         sign(channel_as(&service, member).await, "").await.unwrap();

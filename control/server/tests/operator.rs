@@ -88,7 +88,8 @@ async fn one_bad_resource_refuses_all_and_names_its_field() {
     let service = start(dir.path()).await;
     let operator = Operator::of(&service, dir.path());
     let bad = entry("bad").replace("location: MESH_EXTERNAL", "locationn: MESH_EXTERNAL");
-    let (status, refused) = operator.call("POST", "/api/v1/apply", &format!("{}---{bad}", entry("good"))).await;
+    let (status, refused) =
+        operator.call("POST", "/api/v1/apply", &format!("{}---{bad}", entry("good"))).await;
     assert_eq!((status, refused["error"]["code"].as_str()), (422, Some("refused")), "{refused}");
     let problem = &refused["error"]["problems"][0];
     assert_eq!(problem["resource"], "ServiceEntry/shop/bad");

@@ -46,7 +46,11 @@ pub struct OperatorToken {
 /// Makes a token and returns it. It cannot be shown again.
 ///
 /// *Errors*: the store's; a lack of randomness as [`StoreError::Backend`].
-pub async fn create(store: &SharedStore, description: &str, now: UnixMs) -> Result<(String, OperatorToken), StoreError> {
+pub async fn create(
+    store: &SharedStore,
+    description: &str,
+    now: UnixMs,
+) -> Result<(String, OperatorToken), StoreError> {
     let failed = |error: random::NoRandomness| StoreError::Backend(Box::new(error));
     let (id, secret) = (random::hex::<8>().map_err(failed)?, random::hex::<32>().map_err(failed)?);
     let token = OperatorToken {
@@ -56,7 +60,9 @@ pub async fn create(store: &SharedStore, description: &str, now: UnixMs) -> Resu
         created_at: now,
     };
     let value = serde_json::to_value(&token).map_err(|error| StoreError::Backend(Box::new(error)))?;
-    store.commit(vec![Change::Put { key: Key::new(KIND, "", &id), value, expect: Expect::Absent }], now).await?;
+    store
+        .commit(vec![Change::Put { key: Key::new(KIND, "", &id), value, expect: Expect::Absent }], now)
+        .await?;
     Ok((format!("oat_{id}_{secret}"), token))
 }
 
@@ -137,7 +143,9 @@ mod tests {
         assert!(verify(&store, &first).await.unwrap());
         let kept = store.list(None, None).await.unwrap()[0].value.to_string();
         assert!(!kept.contains(first.rsplit('_').next().unwrap()));
-        for wrong in ["", "oat_", "oat__", &first[..first.len() - 1], &first.replace("oat_", "ojt_"), "oat_00_00"] {
+        for wrong in
+            ["", "oat_", "oat__", &first[..first.len() - 1], &first.replace("oat_", "ojt_"), "oat_00_00"]
+        {
             assert!(!verify(&store, wrong).await.unwrap(), "{wrong}");
         }
     }

@@ -34,10 +34,10 @@ pub async fn rotate(
     body: Result<Option<Json<RotateRequest>>, axum::extract::rejection::JsonRejection>,
 ) -> Result<Json<Value>, ApiError> {
     let asked = body.map_err(|rejection| ApiError::Invalid(rejection.body_text()))?.unwrap_or_default().0;
-    let propagation = asked.propagation_seconds.map_or(api.authority.settings().svid_ttl, Duration::from_secs);
+    let propagation =
+        asked.propagation_seconds.map_or(api.authority.settings().svid_ttl, Duration::from_secs);
     let authority = Arc::clone(&api.authority);
-    let rotated =
-        tokio::task::spawn_blocking(move || authority.rotate(propagation, clock::unix_ms())).await;
+    let rotated = tokio::task::spawn_blocking(move || authority.rotate(propagation, clock::unix_ms())).await;
     rotated.map_err(|error| {
         tracing::error!(%error, "rotation ended early");
         ApiError::Internal

@@ -47,9 +47,11 @@ impl ApiError {
             Self::Conflict(reason) => (StatusCode::CONFLICT, "conflict", reason.clone()),
             Self::TooLarge(reason) => (StatusCode::PAYLOAD_TOO_LARGE, "too_large", reason.clone()),
             Self::Timeout => (StatusCode::GATEWAY_TIMEOUT, "timeout", "took too long".to_owned()),
-            Self::Internal => {
-                (StatusCode::INTERNAL_SERVER_ERROR, "internal", "failed; the service's log says why".to_owned())
-            }
+            Self::Internal => (
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "internal",
+                "failed; the service's log says why".to_owned(),
+            ),
         }
     }
 }

@@ -95,8 +95,7 @@ mod tests {
     fn every_path_parameter_is_described_and_every_operation_has_its_own_name() {
         let mut names = BTreeSet::new();
         for route in table() {
-            let in_path: BTreeSet<&str> =
-                route.path.split(['{', '}']).skip(1).step_by(2).collect();
+            let in_path: BTreeSet<&str> = route.path.split(['{', '}']).skip(1).step_by(2).collect();
             let described: BTreeSet<&str> =
                 route.parameters.iter().filter(|p| p.place == Place::Path).map(|p| p.name).collect();
             assert_eq!(in_path, described, "{}", route.path);

@@ -71,7 +71,10 @@ pub async fn workloads(
     let lines: Vec<WorkloadLine<'_>> = workloads
         .iter()
         .filter(|workload| query.namespace.as_ref().is_none_or(|namespace| workload.namespace == *namespace))
-        .map(|workload| WorkloadLine { workload, proxy_connected: connected.contains(workload.node_id.as_str()) })
+        .map(|workload| WorkloadLine {
+            workload,
+            proxy_connected: connected.contains(workload.node_id.as_str()),
+        })
         .collect();
     Ok(Json(json!({"items": lines})))
 }

@@ -100,7 +100,14 @@ pub fn table() -> Vec<Route> {
         },
         Route {
             parameters: &[NAMESPACE],
-            ..route("get", "/api/v1/resources", "listResources", "All resources.", "A list of resources.", get(resource::list_all))
+            ..route(
+                "get",
+                "/api/v1/resources",
+                "listResources",
+                "All resources.",
+                "A list of resources.",
+                get(resource::list_all),
+            )
         },
         Route {
             parameters: &[KIND, NAMESPACE],
@@ -154,7 +161,14 @@ pub fn table() -> Vec<Route> {
                 get(proxy::wait),
             )
         },
-        route("get", "/api/v1/proxies", "listProxies", "Every proxy: the version it holds, ACK or NACK, lag.", "A list of proxies.", get(proxy::list)),
+        route(
+            "get",
+            "/api/v1/proxies",
+            "listProxies",
+            "Every proxy: the version it holds, ACK or NACK, lag.",
+            "A list of proxies.",
+            get(proxy::list),
+        ),
         Route {
             parameters: &const { [path("id", "Node id.")] },
             ..route(
@@ -168,10 +182,20 @@ pub fn table() -> Vec<Route> {
         },
         Route {
             parameters: &[NAMESPACE],
-            ..route("get", "/api/v1/workloads", "listWorkloads", "Workloads under a lease.", "A list of workloads.", get(proxy::workloads))
+            ..route(
+                "get",
+                "/api/v1/workloads",
+                "listWorkloads",
+                "Workloads under a lease.",
+                "A list of workloads.",
+                get(proxy::workloads),
+            )
         },
         Route {
-            body: Some(("application/json", "namespace, serviceAccount, uses (default 1), ttlSeconds (default 3600).")),
+            body: Some((
+                "application/json",
+                "namespace, serviceAccount, uses (default 1), ttlSeconds (default 3600).",
+            )),
             ..route(
                 "post",
                 "/api/v1/tokens",
@@ -181,10 +205,24 @@ pub fn table() -> Vec<Route> {
                 post(token::create),
             )
         },
-        route("get", "/api/v1/tokens", "listJoinTokens", "Join tokens, without their secrets.", "A list of tokens.", get(token::list)),
+        route(
+            "get",
+            "/api/v1/tokens",
+            "listJoinTokens",
+            "Join tokens, without their secrets.",
+            "A list of tokens.",
+            get(token::list),
+        ),
         Route {
             parameters: &const { [path("id", "Id of the token.")] },
-            ..route("delete", "/api/v1/tokens/{id}", "deleteJoinToken", "Withdraw a join token.", "Its id.", delete(token::delete))
+            ..route(
+                "delete",
+                "/api/v1/tokens/{id}",
+                "deleteJoinToken",
+                "Withdraw a join token.",
+                "Its id.",
+                delete(token::delete),
+            )
         },
         Route {
             body: Some(("application/json", "description: who it is for.")),
@@ -197,7 +235,14 @@ pub fn table() -> Vec<Route> {
                 post(token::create_operator),
             )
         },
-        route("get", "/api/v1/operator-tokens", "listOperatorTokens", "Tokens for this API, without their secrets.", "A list of tokens.", get(token::list_operator)),
+        route(
+            "get",
+            "/api/v1/operator-tokens",
+            "listOperatorTokens",
+            "Tokens for this API, without their secrets.",
+            "A list of tokens.",
+            get(token::list_operator),
+        ),
         Route {
             parameters: &const { [path("id", "Id of the token.")] },
             ..route(
@@ -209,7 +254,14 @@ pub fn table() -> Vec<Route> {
                 delete(token::delete_operator),
             )
         },
-        route("get", "/api/v1/ca", "getAuthority", "The certificate authority: root, trust bundle, signing CAs.", "The authority.", get(ca::show)),
+        route(
+            "get",
+            "/api/v1/ca",
+            "getAuthority",
+            "The certificate authority: root, trust bundle, signing CAs.",
+            "The authority.",
+            get(ca::show),
+        ),
         Route {
             body: Some((
                 "application/json",
@@ -224,10 +276,36 @@ pub fn table() -> Vec<Route> {
                 post(ca::rotate),
             )
         },
-        Route { public: true, ..route("get", "/openapi.json", "getOpenApi", "This document.", "OpenAPI 3.1.", get(openapi::serve)) },
-        Route { public: true, ..route("get", "/healthz", "getHealth", "Whether the process works.", "ok", get(probe::health)) },
-        Route { public: true, ..route("get", "/readyz", "getReadiness", "Whether the store answers.", "ok", get(probe::ready)) },
-        Route { public: true, ..route("get", "/metrics", "getMetrics", "Metrics for Prometheus.", "Text format 0.0.4.", get(probe::metrics)) },
+        Route {
+            public: true,
+            ..route(
+                "get",
+                "/openapi.json",
+                "getOpenApi",
+                "This document.",
+                "OpenAPI 3.1.",
+                get(openapi::serve),
+            )
+        },
+        Route {
+            public: true,
+            ..route("get", "/healthz", "getHealth", "Whether the process works.", "ok", get(probe::health))
+        },
+        Route {
+            public: true,
+            ..route("get", "/readyz", "getReadiness", "Whether the store answers.", "ok", get(probe::ready))
+        },
+        Route {
+            public: true,
+            ..route(
+                "get",
+                "/metrics",
+                "getMetrics",
+                "Metrics for Prometheus.",
+                "Text format 0.0.4.",
+                get(probe::metrics),
+            )
+        },
     ]
 }
 

@@ -51,7 +51,10 @@ fn hour() -> u64 {
 }
 
 /// `POST /api/v1/tokens`
-pub async fn create(State(api): State<Arc<Api>>, body: Body<JoinTokenRequest>) -> Result<Json<Value>, ApiError> {
+pub async fn create(
+    State(api): State<Arc<Api>>,
+    body: Body<JoinTokenRequest>,
+) -> Result<Json<Value>, ApiError> {
     let Json(asked) = body.map_err(|rejection| ApiError::Invalid(rejection.body_text()))?;
     if !(1..=TTL_SECONDS_MAX).contains(&asked.ttl_seconds) {
         return Err(ApiError::Invalid(format!("ttlSeconds: 1 to {TTL_SECONDS_MAX}")));
@@ -60,7 +63,8 @@ pub async fn create(State(api): State<Arc<Api>>, body: Body<JoinTokenRequest>) -
     let identity = Identity::new(domain, &asked.namespace, &asked.service_account)
         .map_err(|error| ApiError::Invalid(error.to_string()))?;
     let now = clock::unix_ms();
-    let expires_at = now.saturating_add(i64::try_from(asked.ttl_seconds.saturating_mul(1_000)).unwrap_or(i64::MAX));
+    let expires_at =
+        now.saturating_add(i64::try_from(asked.ttl_seconds.saturating_mul(1_000)).unwrap_or(i64::MAX));
     let (token, kept) = join_token::create(&api.store, &identity, asked.uses, expires_at, now).await?;
     tracing::info!(%identity, id = kept.id, uses = asked.uses, "join token made");
     let mut answer = shown(&kept);
@@ -72,7 +76,8 @@ pub async fn create(State(api): State<Arc<Api>>, body: Body<JoinTokenRequest>) -
 /// `GET /api/v1/tokens`
 pub async fn list(State(api): State<Arc<Api>>) -> Result<Json<Value>, ApiError> {
     let records = api.store.list(Some(join_token::KIND.to_owned()), None).await?;
-    let tokens = records.into_iter().filter_map(|record| serde_json::from_value::<JoinToken>(record.value).ok());
+    let tokens =
+        records.into_iter().filter_map(|record| serde_json::from_value::<JoinToken>(record.value).ok());
     let items: Vec<Value> = tokens.map(|token| shown(&token)).collect();
     Ok(Json(json!({"items": items})))
 }
@@ -101,16 +106,22 @@ pub async fn create_operator(
 /// `GET /api/v1/operator-tokens`
 pub async fn list_operator(State(api): State<Arc<Api>>) -> Result<Json<Value>, ApiError> {
     let records = api.store.list(Some(auth::KIND.to_owned()), None).await?;
-    let tokens = records.into_iter().filter_map(|record| serde_json::from_value::<OperatorToken>(record.value).ok());
+    let tokens =
+        records.into_iter().filter_map(|record| serde_json::from_value::<OperatorToken>(record.value).ok());
     let items: Vec<Value> = tokens.map(|token| shown_operator(&token)).collect();
     Ok(Json(json!({"items": items})))
 }
 
 /// `DELETE /api/v1/operator-tokens/{id}`
-pub async fn delete_operator(State(api): State<Arc<Api>>, Path(id): Path<String>) -> Result<Json<Value>, ApiError> {
+pub async fn delete_operator(
+    State(api): State<Arc<Api>>,
+    Path(id): Path<String>,
+) -> Result<Json<Value>, ApiError> {
     let held = api.store.list(Some(auth::KIND.to_owned()), None).await?;
     if held.len() == 1 && held.iter().any(|record| record.key.name == id) {
-        return Err(ApiError::Conflict("this is the last token: without it nobody could make another".to_owned()));
+        return Err(ApiError::Conflict(
+            "this is the last token: without it nobody could make another".to_owned(),
+        ));
     }
     remove(&api, auth::KIND, &id).await
 }

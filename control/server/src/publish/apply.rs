@@ -174,7 +174,8 @@ impl Publisher {
                 // What the proxy would have rejected before is not this change's fault.
                 Err(_) if current.plan.check(&before).is_err() => {}
                 Err(found) => {
-                    problems.extend(found.into_iter().map(|problem| Problem { proxy: id.clone(), ..problem }));
+                    problems
+                        .extend(found.into_iter().map(|problem| Problem { proxy: id.clone(), ..problem }));
                 }
             }
             warnings.extend(config.notices);

@@ -58,7 +58,10 @@ impl Planner for IstioPlanner {
     fn parse(&self, text: &str) -> Result<Vec<Parsed>, Vec<Problem>> {
         let (mut parsed, mut problems) = (Vec::new(), Vec::new());
         for document in outrigger_plan::parse_documents(text) {
-            match document.map_err(|errors| errors.into_iter().map(Problem::from).collect()).and_then(stored_form) {
+            match document
+                .map_err(|errors| errors.into_iter().map(Problem::from).collect())
+                .and_then(stored_form)
+            {
                 Ok(resource) => parsed.push(resource),
                 Err(found) => problems.extend::<Vec<Problem>>(found),
             }

@@ -105,7 +105,11 @@ impl Publisher {
     /// `None` until then.
     ///
     /// *Errors*: [`ConnectError`].
-    pub fn connect(self: &Arc<Self>, node: ProxyNode, user_agent: &str) -> Result<Subscription, ConnectError> {
+    pub fn connect(
+        self: &Arc<Self>,
+        node: ProxyNode,
+        user_agent: &str,
+    ) -> Result<Subscription, ConnectError> {
         let now = clock::unix_ms();
         let id = node.id.clone();
         let configs = {
@@ -123,7 +127,8 @@ impl Publisher {
             if proxies.get(&id).is_some_and(|held| !is_same_identity(&held.node, &node)) {
                 proxies.remove(&id);
             }
-            let proxy = proxies.entry(id.clone()).or_insert_with(|| Proxy::new(node.clone(), String::new(), now));
+            let proxy =
+                proxies.entry(id.clone()).or_insert_with(|| Proxy::new(node.clone(), String::new(), now));
             proxy.node = node;
             user_agent.clone_into(&mut proxy.user_agent);
             proxy.streams += 1;
@@ -248,8 +253,7 @@ impl Publisher {
                 let config = prepared.plan.assemble(&node);
                 // What it holds already was compiled when it was new.
                 let held = publisher.config_of(&node.id).is_some_and(|held| held.version == config.version);
-                let outcome =
-                    if held { Ok(config) } else { prepared.plan.check(&config).map(|()| config) };
+                let outcome = if held { Ok(config) } else { prepared.plan.check(&config).map(|()| config) };
                 publisher.publish(&node, outcome, prepared.world.revision);
             }
         });

@@ -10,7 +10,7 @@ use outrigger_plan::{
 };
 use outrigger_traffic::config::{AccessLog, AccessLogFormat, AccessLogSink, Fraction, Tracing};
 
-pub fn workload(namespace: &str, service: &str, version: &str, host: u8) -> Workload {
+pub(crate) fn workload(namespace: &str, service: &str, version: &str, host: u8) -> Workload {
     let labels = [("app", service), ("version", version)].map(|(k, v)| (k.to_owned(), v.to_owned()));
     let port = |name: &str, number, protocol| WorkloadPort {
         name: name.into(),
@@ -46,7 +46,7 @@ pub fn workload(namespace: &str, service: &str, version: &str, host: u8) -> Work
     }
 }
 
-pub const RESOURCES: &str = r#"
+pub(crate) const RESOURCES: &str = r#"
 apiVersion: networking.istio.io/v1
 kind: DestinationRule
 metadata: {name: b, namespace: demo}
@@ -168,13 +168,13 @@ metadata: {name: cert, namespace: demo}
 stringData: {cert: "-----BEGIN CERTIFICATE-----", key: "-----BEGIN PRIVATE KEY-----", cacert: "-----BEGIN CERTIFICATE-----"}
 "#;
 
-pub fn workloads() -> Vec<Workload> {
+pub(crate) fn workloads() -> Vec<Workload> {
     let mut a = workload("demo", "a", "v1", 1);
     a.labels.insert("outrigger.dev/tcp-outbound".into(), "15432=b:5432".into());
     vec![a, workload("demo", "b", "v1", 2), workload("demo", "b", "v2", 3), workload("shop", "cart", "v1", 4)]
 }
 
-pub fn world(workloads: Vec<Workload>, text: &str) -> World {
+pub(crate) fn world(workloads: Vec<Workload>, text: &str) -> World {
     let json = serde_json::json!({"a_status": "%RESPONSE_CODE%", "nested": {"path": "%REQ(:PATH)%"}});
     let serde_json::Value::Object(json) = json else { panic!("an object") };
     let log = |sink, format| AccessLog { sink, format };
@@ -203,7 +203,7 @@ pub fn world(workloads: Vec<Workload>, text: &str) -> World {
     }
 }
 
-pub fn nodes(world: &World) -> Vec<ProxyNode> {
+pub(crate) fn nodes(world: &World) -> Vec<ProxyNode> {
     let mut nodes: Vec<ProxyNode> =
         world.workloads.iter().map(|w| ProxyNode::sidecar(Arc::clone(w))).collect();
     let mut gateway = ProxyNode::without_workload("gw", NodeKind::Gateway, "demo", "gateway");
@@ -215,6 +215,6 @@ pub fn nodes(world: &World) -> Vec<ProxyNode> {
     nodes
 }
 
-pub fn planned(world: &World, node: &ProxyNode) -> NodeConfig {
+pub(crate) fn planned(world: &World, node: &ProxyNode) -> NodeConfig {
     Planner::new(world.clone()).plan(node).unwrap_or_else(|errors| panic!("{errors:#?}"))
 }

@@ -76,7 +76,10 @@ impl Operator {
             .method(method)
             .uri(format!("{}{path}", self.url))
             .header("authorization", format!("Bearer {}", self.token))
-            .header("content-type", if body.starts_with('{') { "application/json" } else { "application/yaml" })
+            .header(
+                "content-type",
+                if body.starts_with('{') { "application/json" } else { "application/yaml" },
+            )
             .body(Full::from(body.to_owned()))
             .unwrap();
         let response = client.request(request).await.unwrap();
@@ -102,15 +105,20 @@ pub struct Member {
 }
 
 /// A channel to the mesh port, trusting the certificates in `trust_pem`, as `member` or as nobody.
-pub async fn channel(address: SocketAddr, trust_pem: &str, member: Option<&Member>) -> Result<Channel, String> {
+pub async fn channel(
+    address: SocketAddr,
+    trust_pem: &str,
+    member: Option<&Member>,
+) -> Result<Channel, String> {
     let mut roots = RootCertStore::empty();
     for der in CertificateDer::pem_slice_iter(trust_pem.as_bytes()) {
         roots.add(der.unwrap()).unwrap();
     }
-    let builder = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_root_certificates(roots);
+    let builder =
+        ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots);
     let mut config = match member {
         None => builder.with_no_client_auth(),
         Some(member) => {
