@@ -13,6 +13,11 @@ const REFUSED: &[(&str, &[&str])] = &[
     ("networking/virtual-service-ratings-test-abort.yaml", &["spec.http[0].fault: not supported yet"]),
     ("networking/virtual-service-ratings-test-delay.yaml", &["spec.http[0].fault: not supported yet"]),
     ("policy/", &["EnvoyFilter is not supported yet", "Kubernetes kind"]),
+    // A database's password, which is no certificate.
+    (
+        "platform/kube/bookinfo-mysql.yaml",
+        &["Kubernetes kind", "\"rootpasswd\"", "holds neither a certificate"],
+    ),
     ("platform/", &["Kubernetes kind"]),
     ("gateway-api/", &["Gateway API is not supported yet"]),
     ("demo-profile-no-gateways.yaml", &["is no kind of Istio's API that is known here", "Kubernetes kind"]),

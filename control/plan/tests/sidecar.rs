@@ -114,7 +114,7 @@ fn shift_to_one_version_leaves_the_other_without_a_share() {
 #[test]
 fn equal_worlds_have_equal_versions_and_others_do_not() {
     let (one, other) = (world(demo(), ""), world(demo(), SPLIT));
-    let version = |world| planned(world, &sidecar(world, "a-v1-1")).version;
+    let version = |world: &outrigger_plan::World| planned(world, &sidecar(world, "a-v1-1")).version;
     assert_eq!(version(&one), version(&world(demo(), "")));
     assert_ne!(version(&one), version(&other));
     // Another namespace's hidden service changes nothing for us.

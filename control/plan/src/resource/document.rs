@@ -79,7 +79,8 @@ fn parse_value(document: &str, first_line: usize) -> Result<Value, ConfigError> 
     if only_comments {
         return Ok(Value::Null);
     }
-    let options = serde_saphyr::options! { with_snippet: false };
+    // YAML 1.2: `on`, `no` and `n` are texts, as header values and names often are.
+    let options = serde_saphyr::options! { with_snippet: false, strict_booleans: true };
     serde_saphyr::from_str_with_options(document, options).map_err(|error| {
         let at = error.location().map(|place| {
             let line = first_line as u64 + u64::from(place.line()).saturating_sub(1);

@@ -120,3 +120,16 @@ fn names_that_no_host_can_have_are_refused() {
         assert!(is_host_pattern(good), "{good:?}");
     }
 }
+
+#[test]
+fn words_that_older_yaml_took_for_booleans_are_texts() {
+    for word in ["on", "no", "y", "n", "yes", "off"] {
+        let text = format!(
+            "apiVersion: networking.istio.io/v1\nkind: WorkloadEntry\nmetadata: {{name: a}}\nspec: {{address: 10.0.0.1, labels: {{k: {word}}}}}\n"
+        );
+        let Spec::WorkloadEntry(entry) = parse_documents(&text).remove(0).expect("is valid").spec else {
+            panic!("another kind")
+        };
+        assert_eq!(entry.labels["k"], word);
+    }
+}

@@ -1,6 +1,6 @@
 //! A small mesh to plan for: `a` calls `b` (v1, v2) in namespace `demo`; `bank/vault` keeps to itself.
 
-#![allow(dead_code, reason = "each test file uses its own part")]
+#![allow(dead_code, unreachable_pub, reason = "each test file uses its own part")]
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
