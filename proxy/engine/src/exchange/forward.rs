@@ -70,7 +70,7 @@ pub(super) async fn run(
     rewrite(&mut x.front, notes, matched, forward, target.host_rewrite)?;
     respond::edit_request(&mut x.front, notes, target.request_edits);
     let timeout = limits(&mut x.front, notes, forward);
-    let buffer = matched.route.per_request_buffer_limit_bytes.unwrap_or(1 << 20);
+    let buffer = matched.route.per_request_buffer_limit_bytes.map_or(serving.buffer_limit(), |limit| limit as usize);
     let down_h1 = x.front.request.version() != Version::Http2;
     let plan = Plan {
         forward,
@@ -85,7 +85,7 @@ pub(super) async fn run(
         },
         tunnel,
         tell_attempts: matched.virtual_host.include_request_attempt_count,
-        replay_limit: buffer as usize,
+        replay_limit: buffer,
         request_trailers_down: !down_h1 || serving.config().http1.enable_trailers,
     };
     retry::attempts(x, notes, &plan).await

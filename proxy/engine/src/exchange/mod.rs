@@ -5,17 +5,21 @@
 //! 3. [`crate::filter`]: authorization;
 //! 4. answer here ([`respond`]), or
 //! 5. [`forward`]: cluster, edits, rewrites, time limits;
-//! 6. [`retry`] ⟲ [`attempt`]: pick a host, take permits, a connection, send, read, pass on ([`upgrade`]: tunnel);
+//! 6. [`retry`] ⟲ [`attempt`]: pick a host, take permits and a connection; [`converse`]: send ([`upload`]), read, pass on
+//!    ([`response`]), or become a tunnel ([`upgrade`]);
 //! 7. [`finish`]: counters, log, span.
 
 mod attempt;
+mod converse;
 mod finish;
 mod forward;
 pub mod notes;
 mod respond;
+mod response;
 mod retry;
 mod route;
 mod upgrade;
+mod upload;
 
 pub mod timeout;
 

@@ -32,6 +32,7 @@ pub struct Serving {
     pub client: ClientFacts,
     config: Arc<HttpConnectionManager>,
     table: TableId,
+    buffer_limit: usize,
 }
 
 impl Serving {
@@ -42,13 +43,20 @@ impl Serving {
         let peer = facts.tls.as_ref().and_then(|tls| tls.peer.as_deref());
         let own = chain.tls.as_ref().and_then(|tls| tls.certificates().next());
         let by: Vec<Arc<str>> = own.map(|own| own.uri_sans.iter().map(|uri| uri.as_str().into()).collect()).unwrap_or_default();
+        let listener = live.listeners.get(&facts.listener);
+        let buffer_limit = listener.map_or(1 << 20, |one| one.listener.config.per_connection_buffer_limit_bytes as usize);
         let client = ClientFacts::new(facts.peer.ip(), facts.tls.is_some(), peer, &by, &config);
-        Some(Rc::new(Self { live, chain, client, config, table }))
+        Some(Rc::new(Self { live, chain, client, config, table, buffer_limit }))
     }
 
     /// The route table; `None` while it has not arrived.
     pub fn table(&self) -> Option<&Arc<RouteTable>> {
         self.live.snapshot.table(self.table)
+    }
+
+    /// Largest body kept for another attempt where the route does not say, bytes.
+    pub const fn buffer_limit(&self) -> usize {
+        self.buffer_limit
     }
 
     /// Rules of the RBAC filters, in order.

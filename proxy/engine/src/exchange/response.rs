@@ -1,0 +1,101 @@
+//! A response of an upstream: its head is edited and sent, its end is counted.
+
+use std::time::Duration;
+
+use outrigger_traffic::outcome::Outcome;
+use outrigger_wire::h1::ResponseFraming;
+use tokio::time::Instant;
+
+use super::attempt::{Call, End, report};
+use super::forward::{Digits, Plan};
+use super::notes::Notes;
+use super::{Exchange, Front, respond};
+use crate::error::ProxyError;
+use crate::http::{hop_by_hop, view};
+use crate::upstream::pool::UpstreamStream;
+
+/// Edits the response head and sends it (HTTP/2) or gathers it (HTTP/1.1).
+pub(super) fn begin(
+    x: &mut Front<'_>,
+    notes: &mut Notes,
+    plan: &Plan<'_>,
+    framing: ResponseFraming,
+    now: Instant,
+) -> Result<(), ProxyError> {
+    notes.status = x.response.status;
+    notes.details = "via_upstream";
+    if notes.is_grpc {
+        notes.grpc_status = view::grpc_status(&x.response.fields);
+    }
+    hop_by_hop::strip_response(x.response, false).map_err(|_| ProxyError::BadResponse)?;
+    let took = notes.timeline.upstream_start.map_or(Duration::ZERO, |sent| now.saturating_duration_since(sent));
+    let mut digits = Digits::default();
+    let text = digits.write(u64::try_from(took.as_millis()).unwrap_or(u64::MAX));
+    x.response.fields.set(b"x-envoy-upstream-service-time", text);
+    respond::edit_response(x, notes, plan.response_edits);
+    respond::decorate(x, notes);
+    x.responder.head(x.response, framing.body).map_err(|_| ProxyError::ClientGone)
+}
+
+/// Counts a response and tells outlier detection.
+pub(super) fn count(x: &Front<'_>, notes: &Notes, call: &Call<'_>) {
+    let plan = call.plan;
+    let stats = plan.cluster.stats.at(x.worker().id);
+    stats.upstream_rq_completed.inc();
+    let status = x.response.status;
+    match status / 100 {
+        1 => stats.upstream_rq_1xx.inc(),
+        2 => stats.upstream_rq_2xx.inc(),
+        3 => stats.upstream_rq_3xx.inc(),
+        4 => stats.upstream_rq_4xx.inc(),
+        5 => stats.upstream_rq_5xx.inc(),
+        _ => {}
+    }
+    let outcome = match notes.grpc_status {
+        Some(code) if notes.is_grpc => Outcome::grpc(code),
+        _ => Outcome::Response(status),
+    };
+    report(x, plan, call.host, outcome);
+}
+
+/// The response was passed on, or broke.
+pub(super) fn finish(
+    x: &mut Exchange<'_>,
+    notes: &mut Notes,
+    call: &Call<'_>,
+    stream: UpstreamStream,
+    framing: ResponseFraming,
+    passed: Result<(), ProxyError>,
+) -> End {
+    let Call { plan, host, .. } = *call;
+    let worker = x.front.worker().clone();
+    let stats = plan.cluster.stats.at(worker.id);
+    let now = Instant::now();
+    notes.timeline.response_end = Some(now);
+    if let Some(trailers) = stream.reader.trailers() {
+        if notes.is_grpc {
+            notes.grpc_status = view::grpc_status(trailers).or(notes.grpc_status);
+        }
+        notes.trailers = Some(trailers.clone());
+    }
+    if let Some(sent) = notes.timeline.upstream_start {
+        stats.upstream_rq_time.record(now.saturating_duration_since(sent));
+    }
+    match passed {
+        Ok(()) => {
+            count(&x.front, notes, call);
+            if !x.reader.is_over() {
+                x.front.serving.stats(&worker).downstream_rq_response_before_rq_complete.inc();
+            }
+            stream.give_back(&worker, framing.keep_alive);
+            End::Done
+        }
+        Err(error) => {
+            if error.row().counts_against_host {
+                report(&x.front, plan, host, Outcome::Reset);
+            }
+            stream.give_back(&worker, false);
+            End::Failed(error)
+        }
+    }
+}

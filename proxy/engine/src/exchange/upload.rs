@@ -1,0 +1,95 @@
+//! The request body on its way to the upstream, kept (up to a limit) for another attempt.
+
+use std::cell::{Cell, RefCell};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::retry::Replay;
+use super::timeout::Clock;
+use crate::http::body::{BodyReader, BodyWriter, Failed, Fill, Progress, fill_or_flush};
+
+/// Sends the request body: first what earlier attempts kept, then what comes.
+pub(super) struct Upload<'a> {
+    /// Time limits of the stream.
+    pub(super) clock: &'a Clock,
+    /// The route's timeout, which runs from the end of the request.
+    pub(super) timeout: Option<Duration>,
+    /// Trailers may travel on.
+    pub(super) trailers: bool,
+    /// When the last byte had arrived.
+    pub(super) end: &'a Cell<Option<Instant>>,
+}
+
+impl Upload<'_> {
+    /// Sends until the end.
+    pub(super) async fn run(
+        self,
+        reader: &mut BodyReader,
+        writer: &mut BodyWriter,
+        replay: &RefCell<Replay>,
+    ) -> Result<(), Failed> {
+        // A copy, because this future may be dropped in the middle and yet another attempt needs the bytes.
+        let kept = replay.borrow().kept.clone();
+        send_all(writer, &kept).await?;
+        loop {
+            match fill_or_flush(reader, writer).await? {
+                Fill::Data => {
+                    self.pass(reader, writer, replay).await?;
+                    self.clock.moved();
+                }
+                Fill::End => {
+                    replay.borrow_mut().ended = true;
+                    self.complete();
+                    let trailers = reader.trailers().filter(|section| self.trailers && !section.is_empty());
+                    writer.finish(trailers).map_err(Failed::Sink)?;
+                    return writer.flush().await.map_err(Failed::Sink);
+                }
+            }
+        }
+    }
+
+    async fn pass(
+        &self,
+        reader: &mut BodyReader,
+        writer: &mut BodyWriter,
+        replay: &RefCell<Replay>,
+    ) -> Result<(), Failed> {
+        let piece = {
+            let mut replay = replay.borrow_mut();
+            let data = reader.data();
+            if replay.lost || replay.kept.len() + data.len() > replay.limit {
+                // From here on there is no second attempt.
+                replay.lost = true;
+                replay.kept = Vec::new();
+                None
+            } else {
+                replay.kept.extend_from_slice(data);
+                Some(data.len())
+            }
+        };
+        match piece {
+            None => writer.send_from(reader).await.map(|_| ()).map_err(Failed::Sink),
+            Some(length) => {
+                // Kept already, so it counts as taken even when sending is given up in the middle.
+                let bytes = bytes::Bytes::copy_from_slice(reader.data());
+                reader.consume(length);
+                send_all(writer, &bytes).await
+            }
+        }
+    }
+
+    /// The request arrived: the route's timeout begins.
+    fn complete(&self) {
+        self.end.set(Some(Instant::now()));
+        self.clock.request_complete(self.timeout);
+    }
+}
+
+async fn send_all(writer: &mut BodyWriter, mut data: &[u8]) -> Result<(), Failed> {
+    while !data.is_empty() {
+        let n = writer.send(data, false).await.map_err(Failed::Sink)?;
+        data = data.get(n..).unwrap_or_default();
+    }
+    Ok(())
+}
