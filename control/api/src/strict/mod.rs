@@ -1,8 +1,8 @@
 //! The one way from outside to messages: nothing that is not implemented gets in.
 //!
 //! Both forms end in the same place. Binary resources are decoded by reflection, which keeps unknown field numbers, and
-//! walked ([`binary`], including inside every `Any`); YAML and JSON are read into a tree that knows its lines
-//! ([`tree`]) and turned into messages with the descriptors in hand ([`text`]). Either way **all** problems are
+//! walked (`binary`, including inside every `Any`); YAML and JSON are read into a tree that knows its lines
+//! (`tree`) and turned into messages with the descriptors in hand (`text`). Either way **all** problems are
 //! returned, each with its path; fields of the short list in [`crate::ignored`] become notices.
 //!
 //! Official fields that we lack are told from typing errors by [`crate::official`].

@@ -197,3 +197,38 @@ outlier_detection: {consecutive_5xx: "7", interval: 2s}
     let labels = &typed.metadata.expect("metadata").filter_metadata["outrigger"].fields["labels"];
     assert!(format!("{labels:?}").contains("2.5"));
 }
+
+#[test]
+fn mutated_binaries_never_panic_and_accepted_ones_have_their_type() {
+    let hcm = HttpConnectionManager { stat_prefix: "in".into(), ..HttpConnectionManager::default() };
+    let listener = Listener {
+        name: "a".into(),
+        filter_chains: vec![FilterChain {
+            filters: vec![Filter {
+                name: "h".into(),
+                config_type: Some(filter::ConfigType::TypedConfig(any(&hcm))),
+            }],
+            ..FilterChain::default()
+        }],
+        ..Listener::default()
+    };
+    let bytes = listener.encode_to_vec();
+    let url = "type.googleapis.com/envoy.config.listener.v3.Listener";
+    let mut accepted = 0;
+    for position in 0..bytes.len() {
+        for bit in 0..8 {
+            let mut mutated = bytes.clone();
+            mutated[position] ^= 1 << bit;
+            match from_binary(url, &mutated) {
+                Ok(checked) => {
+                    checked.into_typed::<Listener>().expect("the type that was checked");
+                    accepted += 1;
+                }
+                Err(problems) => assert!(!problems.is_empty(), "refused without a reason"),
+            }
+        }
+        assert!(from_binary(url, &bytes[..position]).is_ok() || position > 0);
+    }
+    // Letters inside names change freely; most other flips do not.
+    assert!(accepted > 0);
+}

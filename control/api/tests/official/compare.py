@@ -1,8 +1,8 @@
 """Proves that every message, field, enumeration value and method of ours is the official one.
 
-Usage: compare.py DESCRIPTORS NAMES
+Usage: compare.py DESCRIPTORS [NAMES]
   DESCRIPTORS  output of `cargo run -p outrigger-api --example descriptors`
-  NAMES        control/api/src/official_names.tsv, checked to be current
+  NAMES        checked to be current; default: official_names.tsv in the sources
 
 Compared: full names, field names, numbers, types, labels, oneof membership, type names, map entries, JSON names,
 enumeration value names and numbers, method types and streaming. Exits 1 with every difference on a line of its own.
@@ -105,8 +105,10 @@ def compare(path, pool):
 def main():
     pool = official.pool()
     differences = list(compare(sys.argv[1], pool))
-    if names.table(sys.argv[1], pool) != pathlib.Path(sys.argv[2]).read_text():
-        differences.append(f"{sys.argv[2]} is not current: run names.py")
+    default = pathlib.Path(__file__).resolve().parents[2] / "src" / "official_names.tsv"
+    table = pathlib.Path(sys.argv[2]) if len(sys.argv) > 2 else default
+    if names.table(sys.argv[1], pool) != table.read_text():
+        differences.append(f"{table} is not current: run names.py")
     for difference in differences:
         print(difference)
     sys.exit(1 if differences else 0)

@@ -1,24 +1,33 @@
 """The official descriptors: every generated module of the packages xds-protos, opentelemetry-proto and
 grpcio-health-checking that is installed for the running interpreter, in a descriptor pool.
 
-xds-protos brings an old OTLP of its own; the folder in the variable OUTRIGGER_OTLP (an opentelemetry-proto installed
-apart) takes its place.
+xds-protos brings an old OTLP of its own; the folder in the variable OUTRIGGER_OTLP, or one that is made inside the
+virtual environment, takes its place.
 """
 
 import importlib
 import importlib.util
 import os
 import pathlib
+import subprocess
 import sys
 import types
+
+
+def other_packages():
+    """The folder with opentelemetry-proto and grpcio-health-checking, installed apart from the interpreter's own packages."""
+    otlp = os.environ.get("OUTRIGGER_OTLP") or os.path.join(sys.prefix, "otlp")
+    if not os.path.isdir(os.path.join(otlp, "opentelemetry")):
+        wanted = ["opentelemetry-proto", "grpcio-health-checking"]
+        pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
+        subprocess.run([*pip, "--target", otlp, *wanted], check=True)
+    return otlp
 
 
 def pool():
     """A pool with everything official that can be imported."""
     site = pathlib.Path(importlib.util.find_spec("xds").submodule_search_locations[0]).parent
-    otlp = os.environ.get("OUTRIGGER_OTLP")
-    if not otlp:
-        sys.exit("OUTRIGGER_OTLP must name a folder with opentelemetry-proto and grpcio-health-checking")
+    otlp = other_packages()
     module = types.ModuleType("opentelemetry")
     module.__path__ = [os.path.join(otlp, "opentelemetry")]
     sys.modules["opentelemetry"] = module

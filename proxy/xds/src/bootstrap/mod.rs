@@ -2,7 +2,7 @@
 //!
 //! Static resources are translated like those of a control service, with the same refusals; what they refer to on disk is
 //! read here, so that `--mode validate` finds a missing file. Every problem is reported, with its path in the file and,
-//! for YAML, its line. Reading order: [`load_bootstrap`] · [`dynamic`] (where the rest comes from) · [`runtime`].
+//! for YAML, its line. Reading order: [`load_bootstrap`] · `dynamic` (where the rest comes from) · `runtime`.
 
 mod dynamic;
 mod runtime;

@@ -5,9 +5,9 @@
 //! resource is reported at once. Defaults are Envoy's, and so are the rules on values (required fields, ranges) that
 //! Envoy itself enforces; both are written where the field is translated.
 //!
-//! Reading order: [`at`] (where the translation stands) · [`files`] (what `filename` reads) · [`value`] (numbers, times,
-//! texts) · [`listener`] → [`http_connection_manager`] → [`route`] · [`cluster`] → [`endpoint`] · [`tls`], [`secret`] ·
-//! [`rbac`], [`access_log`], [`trace`], [`tcp_proxy`], [`source`].
+//! Reading order: `at` (where the translation stands) · [`files`] (what `filename` reads) · `value` (numbers, times,
+//! texts) · `listener` → `http_connection_manager` → `route` · `cluster` → `endpoint` · `tls`, `secret` · `rbac`,
+//! `access_log`, `trace`, `tcp_proxy`, `source`.
 
 mod access_log;
 mod at;

@@ -1,6 +1,6 @@
 //! `Cluster`.
 //!
-//! Reading order: [`balancing`] (how a host is picked) · [`http`] (what is spoken to it) · [`protection`] (limits and
+//! Reading order: `balancing` (how a host is picked) · `http` (what is spoken to it) · `protection` (limits and
 //! ejection).
 
 mod balancing;

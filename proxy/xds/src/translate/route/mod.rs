@@ -1,6 +1,6 @@
 //! `RouteConfiguration`: table, virtual hosts, routes.
 //!
-//! Reading order: [`matches`] (which requests) · [`action`] (what is done with them) · [`retry`] · [`headers`].
+//! Reading order: `matches` (which requests) · `action` (what is done with them) · `retry` · `headers`.
 
 mod action;
 mod headers;
