@@ -50,7 +50,8 @@ impl Client {
         let (tls, default_port) = match uri.scheme_str() {
             Some("http") => (None, 80),
             Some("https") => {
-                let pem = trust_pem.ok_or_else(|| bad("https needs --ca-cert: the mesh's root certificate"))?;
+                let pem =
+                    trust_pem.ok_or_else(|| bad("https needs --ca-cert: the mesh's root certificate"))?;
                 (Some(Arc::new(tls_config(pem).map_err(|reason| bad(&reason))?)), 443)
             }
             _ => return Err(bad("must begin with http:// or https://")),
@@ -78,7 +79,13 @@ impl Client {
     ///
     /// # Errors
     /// Every kind but [`Failure::NotAcknowledged`].
-    pub async fn call(&self, method: Method, path: &str, body: &str, waits: Duration) -> Result<Value, Failure> {
+    pub async fn call(
+        &self,
+        method: Method,
+        path: &str,
+        body: &str,
+        waits: Duration,
+    ) -> Result<Value, Failure> {
         let request = self.request(method, path, body)?;
         let (status, bytes) = match tokio::time::timeout(ANSWER_TIMEOUT + waits, self.send(request)).await {
             Ok(answer) => answer?,
@@ -152,7 +159,8 @@ impl Client {
 /// What a status other than success means, with what the server says about it.
 fn failure(status: StatusCode, answer: &Value) -> Failure {
     let error = &answer["error"];
-    let message = error["message"].as_str().map_or_else(|| format!("the server answered {status}"), str::to_owned);
+    let message =
+        error["message"].as_str().map_or_else(|| format!("the server answered {status}"), str::to_owned);
     match status {
         StatusCode::UNAUTHORIZED => Failure::Unauthorized,
         StatusCode::NOT_FOUND => Failure::NotFound(message),
@@ -178,7 +186,11 @@ pub fn problem_line(problem: &Value) -> String {
 pub fn segment(text: &str) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~');
     text.bytes().fold(String::new(), |mut out, byte| {
-        if plain(byte) { out.push(char::from(byte)) } else { out.push_str(&format!("%{byte:02X}")) }
+        if plain(byte) {
+            out.push(char::from(byte))
+        } else {
+            out.push_str(&format!("%{byte:02X}"))
+        }
         out
     })
 }
@@ -223,7 +235,10 @@ mod tests {
         let failure = failure(StatusCode::UNPROCESSABLE_ENTITY, &refused);
         assert_eq!(failure.exit_code(), 3);
         let text = failure.to_string();
-        assert!(text.contains("\n  VirtualService/demo/b: spec.http[0]: unknown field\n  no (proxy x)"), "{text}");
+        assert!(
+            text.contains("\n  VirtualService/demo/b: spec.http[0]: unknown field\n  no (proxy x)"),
+            "{text}"
+        );
         for (status, code) in [(401, 6), (404, 5), (409, 4), (500, 1), (400, 1)] {
             assert_eq!(super::failure(StatusCode::from_u16(status).unwrap(), &Value::Null).exit_code(), code);
         }

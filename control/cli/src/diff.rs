@@ -85,7 +85,8 @@ mod tests {
 
     #[test]
     fn marks_give_back_both_sides() {
-        for (old, new) in [("a b c d", "b c x d"), ("a a b", "a b b"), ("", "x"), ("x y", ""), ("a b", "b a")] {
+        for (old, new) in [("a b c d", "b c x d"), ("a a b", "a b b"), ("", "x"), ("x y", ""), ("a b", "b a")]
+        {
             let (old, new): (Vec<&str>, Vec<&str>) = (old.split(' ').collect(), new.split(' ').collect());
             let marked = compared(&old, &new);
             let side = |drop: char| -> Vec<&str> {

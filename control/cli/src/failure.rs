@@ -58,7 +58,10 @@ impl fmt::Display for Failure {
                 lines.iter().try_for_each(|line| write!(f, "\n  {line}"))
             }
             Self::Unauthorized => {
-                write!(f, "not allowed: give a valid token with `outrigger login`, --token or OUTRIGGER_TOKEN")
+                write!(
+                    f,
+                    "not allowed: give a valid token with `outrigger login`, --token or OUTRIGGER_TOKEN"
+                )
             }
         }
     }

@@ -34,7 +34,8 @@ pub fn print(format: Format, value: &Value, table: impl FnOnce(&Value) -> Table)
 /// # Errors
 /// A value that cannot be written.
 pub fn yaml(value: &Value) -> Result<String, Failure> {
-    let mut text = serde_saphyr::to_string(value).map_err(|error| Failure::Other(format!("yaml: {error}")))?;
+    let mut text =
+        serde_saphyr::to_string(value).map_err(|error| Failure::Other(format!("yaml: {error}")))?;
     if !text.ends_with('\n') {
         text.push('\n');
     }
@@ -66,7 +67,12 @@ impl Table {
         let heading: Vec<String> = self.headings.iter().map(|&text| text.to_owned()).collect();
         let lines: Vec<&Vec<String>> = std::iter::once(&heading).chain(&self.rows).collect();
         let width = |column: usize| {
-            lines.iter().filter_map(|line| line.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0)
+            lines
+                .iter()
+                .filter_map(|line| line.get(column))
+                .map(|cell| cell.chars().count())
+                .max()
+                .unwrap_or(0)
         };
         let widths: Vec<usize> = (0..self.headings.len()).map(width).collect();
         let mut text = String::new();
@@ -74,7 +80,9 @@ impl Table {
             let cells: Vec<String> = line
                 .iter()
                 .zip(&widths)
-                .map(|(cell, width)| format!("{cell}{}", " ".repeat(width.saturating_sub(cell.chars().count()))))
+                .map(|(cell, width)| {
+                    format!("{cell}{}", " ".repeat(width.saturating_sub(cell.chars().count())))
+                })
                 .collect();
             text.push_str(cells.join("   ").trim_end());
             text.push('\n');
@@ -161,7 +169,8 @@ mod tests {
 
     #[test]
     fn yaml_reads_back_as_the_same_value() {
-        let value = json!({"a": "yes", "b": [1, {"c": null}], "d": "multi\nline", "e": "0x10", "f": 1.5, "g": ""});
+        let value =
+            json!({"a": "yes", "b": [1, {"c": null}], "d": "multi\nline", "e": "0x10", "f": 1.5, "g": ""});
         let text = yaml(&value).unwrap();
         assert_eq!(serde_saphyr::from_str::<Value>(&text).unwrap(), value, "{text}");
     }

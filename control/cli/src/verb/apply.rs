@@ -114,7 +114,10 @@ fn expand(files: &[PathBuf]) -> Result<Vec<PathBuf>, Failure> {
                 }
             }
             if found.is_empty() {
-                return Err(Failure::Usage(format!("{}: no .yaml, .yml or .json file in it", path.display())));
+                return Err(Failure::Usage(format!(
+                    "{}: no .yaml, .yml or .json file in it",
+                    path.display()
+                )));
             }
             found.sort();
             all.extend(found);

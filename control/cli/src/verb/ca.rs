@@ -44,7 +44,8 @@ impl Ca {
                 Ok(())
             }
             Self::Rotate { propagation } => {
-                let asked = propagation.map_or_else(|| json!({}), |seconds| json!({"propagationSeconds": seconds}));
+                let asked =
+                    propagation.map_or_else(|| json!({}), |seconds| json!({"propagationSeconds": seconds}));
                 show(global.output, &client.post("/api/v1/ca/rotate", &asked).await?)
             }
         }
@@ -60,7 +61,8 @@ fn show(format: Format, answer: &Value) -> Result<(), Failure> {
     output::print(format, answer, |answer| {
         let mut table = Table::new(&["SIGNING CA", "STAGE", "UNTIL", "EXPIRES"]);
         for line in answer["signing"].as_array().into_iter().flatten() {
-            table.row(["id", "stage", "until", "expiresAt"].iter().map(|field| cell(&line[*field])).collect());
+            table
+                .row(["id", "stage", "until", "expiresAt"].iter().map(|field| cell(&line[*field])).collect());
         }
         table
     })

@@ -45,7 +45,8 @@ impl Describe {
             }
         }
         println!("Spec:");
-        let spec = if answer["spec"] == Value::Null { "{}\n".to_owned() } else { output::yaml(&answer["spec"])? };
+        let spec =
+            if answer["spec"] == Value::Null { "{}\n".to_owned() } else { output::yaml(&answer["spec"])? };
         spec.lines().for_each(|line| println!("  {line}"));
         Ok(())
     }

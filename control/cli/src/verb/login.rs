@@ -38,7 +38,9 @@ impl Login {
     fn token(&self, global: &Global) -> Result<String, Failure> {
         let text = match (&global.token, &self.token_file) {
             (Some(token), _) => token.clone(),
-            (None, Some(path)) => std::fs::read_to_string(path).map_err(|error| Failure::file(path, &error))?,
+            (None, Some(path)) => {
+                std::fs::read_to_string(path).map_err(|error| Failure::file(path, &error))?
+            }
             (None, None) => {
                 let mut text = String::new();
                 let input = std::io::stdin();

@@ -22,7 +22,8 @@ pub enum Workload {
 impl Workload {
     pub(super) async fn run(self, global: &Global) -> Result<(), Failure> {
         let Self::List { namespace } = self;
-        let query = namespace.map(|namespace| format!("?namespace={}", segment(&namespace))).unwrap_or_default();
+        let query =
+            namespace.map(|namespace| format!("?namespace={}", segment(&namespace))).unwrap_or_default();
         let answer = session::client(global)?.get(&format!("/api/v1/workloads{query}")).await?;
         output::print(global.output, &answer, table)
     }

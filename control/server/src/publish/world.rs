@@ -48,14 +48,11 @@ impl Resource {
     /// The object with the numbers in its metadata, as the operator API shows it. Kubernetes' names.
     pub fn shown(&self) -> Value {
         let mut object = redacted(self.object.clone());
-        if let Some(metadata) =
-            object.as_object_mut().map(|object| object.entry("metadata").or_insert_with(empty))
-        {
-            if let Some(metadata) = metadata.as_object_mut() {
-                metadata.insert("resourceVersion".to_owned(), json!(self.resource_version.to_string()));
-                metadata.insert("generation".to_owned(), json!(self.generation));
-                metadata.insert("creationTimestamp".to_owned(), json!(clock::rfc3339(self.created_unix_ms)));
-            }
+        let metadata = object.as_object_mut().map(|object| object.entry("metadata").or_insert_with(empty));
+        if let Some(metadata) = metadata.and_then(Value::as_object_mut) {
+            metadata.insert("resourceVersion".to_owned(), json!(self.resource_version.to_string()));
+            metadata.insert("generation".to_owned(), json!(self.generation));
+            metadata.insert("creationTimestamp".to_owned(), json!(clock::rfc3339(self.created_unix_ms)));
         }
         object
     }

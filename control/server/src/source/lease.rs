@@ -50,6 +50,8 @@ pub enum LeaseError {
 pub struct LeaseTable {
     by_instance: BTreeMap<InstanceKey, Lease>,
     by_id: HashMap<String, InstanceKey>,
+    /// When anybody was heard of last: a registration or a heartbeat.
+    heard: Option<Instant>,
 }
 
 impl LeaseTable {
@@ -65,8 +67,9 @@ impl LeaseTable {
         }
     }
 
-    /// Enters a lease, in place of an earlier one for the same instance.
-    pub fn insert(&mut self, lease: Lease) {
+    /// Enters a lease, in place of an earlier one for the same instance; its holder was heard of at `now`.
+    pub fn insert(&mut self, lease: Lease, now: Instant) {
+        self.heard = Some(now);
         let key = key_of(&lease.workload);
         if let Some(old) = self.by_instance.get(&key) {
             self.by_id.remove(&old.id);
@@ -75,16 +78,23 @@ impl LeaseTable {
         self.by_instance.insert(key, lease);
     }
 
-    /// Renews a lease.
+    /// Renews a lease whose holder was heard of at `now`.
     ///
     /// *Errors*: [`LeaseError::Unknown`], [`LeaseError::NotYours`].
-    pub fn renew(&mut self, id: &str, identity: &Identity, expires: Instant) -> Result<&Lease, LeaseError> {
+    pub fn renew(
+        &mut self,
+        id: &str,
+        identity: &Identity,
+        now: Instant,
+        ttl: Duration,
+    ) -> Result<&Lease, LeaseError> {
         let key = self.by_id.get(id).ok_or(LeaseError::Unknown)?;
         let lease = self.by_instance.get_mut(key).ok_or(LeaseError::Unknown)?;
         if lease.identity != *identity {
             return Err(LeaseError::NotYours);
         }
-        lease.expires = lease.expires.max(expires);
+        lease.expires = lease.expires.max(ends(now, ttl));
+        self.heard = Some(now);
         Ok(lease)
     }
 
@@ -118,6 +128,19 @@ impl LeaseTable {
     /// Ids of the leases that have ended.
     pub fn expired(&self, now: Instant) -> Vec<String> {
         self.by_instance.values().filter(|lease| lease.expires <= now).map(|lease| lease.id.clone()).collect()
+    }
+
+    /// Whether nobody at all has been heard of for `silence`, although there are several who should be.
+    /// Then it is rather we who are cut off than all of them who are gone.
+    pub fn is_silent(&self, now: Instant, silence: Duration) -> bool {
+        self.by_instance.len() > 1 && self.heard.is_none_or(|heard| ends(heard, silence) <= now)
+    }
+
+    /// Lets no lease end before `expires`.
+    pub fn extend_all(&mut self, expires: Instant) {
+        for lease in self.by_instance.values_mut() {
+            lease.expires = lease.expires.max(expires);
+        }
     }
 
     /// When the next lease ends.

@@ -3,6 +3,10 @@
 //! Leases are kept in the store, so a restart of this service removes nobody: everybody found there gets
 //! a grace period to be heard from again. A registration is on disk before it is answered. Heartbeats
 //! are not written down, except when they change a workload's health.
+//!
+//! When *nobody* is heard of any more, it is this service that is cut off. Nobody is removed then, and
+//! when somebody is heard again everybody gets the grace period: a network that comes back must not bring
+//! proxies the news that all their endpoints are gone.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -23,6 +27,9 @@ pub const KIND: &str = "~Lease";
 
 /// How often expiry is tried again when the store fails.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// Longest silence in which nobody is removed. After a day without a sign of anybody they are gone.
+pub const SILENCE_MAX: Duration = Duration::from_secs(86_400);
 
 /// What an operator chooses.
 #[derive(Clone, Copy, Debug)]
@@ -86,6 +93,8 @@ pub struct Registry {
     workloads: watch::Sender<Workloads>,
     /// Wakes the expiry job when the next expiry may have come nearer.
     touched: tokio::sync::Notify,
+    /// Tells the expiry job that somebody was heard of.
+    heard: tokio::sync::Notify,
 }
 
 impl Registry {
@@ -94,16 +103,25 @@ impl Registry {
     /// *Errors*: the store's; [`StoreError::Corrupt`] for a lease that cannot be read.
     pub async fn open(store: SharedStore, settings: RegistrySettings) -> Result<Self, StoreError> {
         let mut table = LeaseTable::default();
-        let expires = lease::ends(Instant::now(), settings.grace.max(settings.ttl));
+        let now = Instant::now();
+        let expires = lease::ends(now, settings.grace.max(settings.ttl));
         for record in store.list(Some(KIND.to_owned()), None).await? {
             let corrupt = || StoreError::Corrupt { key: record.key.to_string() };
             let kept: Kept = serde_json::from_value(record.value.clone()).map_err(|_| corrupt())?;
             let identity = Identity::parse(&kept.identity).map_err(|_| corrupt())?;
-            table.insert(Lease { id: kept.lease_id, identity, workload: kept.workload, expires });
+            table.insert(Lease { id: kept.lease_id, identity, workload: kept.workload, expires }, now);
         }
         let workloads = watch::Sender::new(list(&table));
         let (table, writing) = (Mutex::new(table), tokio::sync::Mutex::default());
-        Ok(Self { table, writing, store, settings, workloads, touched: tokio::sync::Notify::new() })
+        Ok(Self {
+            table,
+            writing,
+            store,
+            settings,
+            workloads,
+            touched: tokio::sync::Notify::new(),
+            heard: tokio::sync::Notify::new(),
+        })
     }
 
     /// How long a lease lasts.
@@ -134,10 +152,12 @@ impl Registry {
         let id = random::hex::<16>()?;
         self.keep(&id, identity, &workload).await?;
         tracing::info!(%identity, instance = workload.instance_id, address = %workload.address, "workload registered");
-        let expires = lease::ends(Instant::now(), self.settings.ttl);
-        self.lock().insert(Lease { id: id.clone(), identity: identity.clone(), workload, expires });
+        let now = Instant::now();
+        let expires = lease::ends(now, self.settings.ttl);
+        self.lock().insert(Lease { id: id.clone(), identity: identity.clone(), workload, expires }, now);
         self.publish();
         self.touched.notify_one();
+        self.heard.notify_one();
         Ok(id)
     }
 
@@ -151,12 +171,12 @@ impl Registry {
         lease_id: &str,
         health: Option<Health>,
     ) -> Result<(), RegistryError> {
-        let expires = lease::ends(Instant::now(), self.settings.ttl);
         let changed = {
             let mut table = self.lock();
-            table.renew(lease_id, identity, expires)?;
+            table.renew(lease_id, identity, Instant::now(), self.settings.ttl)?;
             health.is_some_and(|health| table.note_health(lease_id, health))
         };
+        self.heard.notify_one();
         if changed {
             // Peers first: a draining instance must stop being chosen, whatever the disk does.
             self.publish();
@@ -197,10 +217,39 @@ impl Registry {
                 () = self.touched.notified() => continue,
             }
             let now = Instant::now();
-            let expired = self.lock().expired(now);
+            let (silent, expired) = {
+                let table = self.lock();
+                (table.is_silent(now, self.settings.ttl), table.expired(now))
+            };
+            if silent && !expired.is_empty() {
+                self.outlast_silence().await;
+                continue;
+            }
             if let Err(error) = self.drop_leases(&expired, Some(now), "workload's lease expired").await {
                 tracing::error!(%error, "expired leases not removed from the store");
                 tokio::time::sleep(RETRY_AFTER).await;
+            }
+        }
+    }
+
+    /// Keeps everybody until somebody is heard of, and for the grace period after that.
+    async fn outlast_silence(&self) {
+        let leases = self.lock().len();
+        tracing::warn!(leases, "nobody is heard of any more: cut off, everybody is kept");
+        let heard = async {
+            while self.lock().is_silent(Instant::now(), self.settings.ttl) {
+                self.heard.notified().await;
+            }
+        };
+        if tokio::time::timeout(SILENCE_MAX, heard).await.is_ok() {
+            let expires = lease::ends(Instant::now(), self.settings.grace);
+            self.lock().extend_all(expires);
+            tracing::info!("somebody is heard of again");
+        } else {
+            // All of them are gone; what is left of the table is one lease's worth of patience.
+            let expired = self.lock().expired(Instant::now());
+            if let Err(error) = self.drop_leases(&expired, None, "workload was silent for too long").await {
+                tracing::error!(%error, "expired leases not removed from the store");
             }
         }
     }

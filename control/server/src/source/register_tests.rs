@@ -132,9 +132,49 @@ fn table_is_full_at_its_limit() {
     for n in 0..lease::LEASES_MAX {
         let workload = Workload { instance_id: n.to_string(), ..template.clone() };
         assert!(table.check(&cart, &workload).is_ok());
-        table.insert(Lease { id: n.to_string(), identity: cart.clone(), workload, expires: Instant::now() });
+        let (id, expires) = (n.to_string(), Instant::now());
+        table.insert(Lease { id, identity: cart.clone(), workload, expires }, expires);
     }
     assert_eq!(table.check(&cart, &template), Err(LeaseError::Full));
     let known = Workload { instance_id: "7".to_owned(), ..template };
     assert_eq!(table.check(&cart, &known), Ok(()), "who is in may register again");
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_is_removed_while_everybody_is_silent() {
+    let store = SharedStore::new(MemoryStore::default());
+    let registry = open(&store).await;
+    let job = tokio::spawn({
+        let registry = Arc::clone(&registry);
+        async move { registry.expire().await }
+    });
+    let cart = identity("cart");
+    let one = registry.register(&cart, workload("one", "cart")).await.unwrap();
+    registry.register(&cart, workload("two", "cart")).await.unwrap();
+    let mut watch = registry.workloads();
+    watch.mark_unchanged();
+    let start = Instant::now();
+    let quiet = tokio::time::timeout(Duration::from_secs(3_600), watch.changed()).await;
+    assert!(quiet.is_err(), "an hour of silence removes nobody");
+    assert_eq!(names(&registry), ["one", "two"]);
+
+    // The network is back: who is heard stays, who is not leaves after the grace period.
+    for _ in 0..7 {
+        registry.heartbeat(&cart, &one, None).await.unwrap();
+        assert_eq!(names(&registry), ["one", "two"]);
+        tokio::time::sleep(Duration::from_secs(15)).await;
+    }
+    registry.heartbeat(&cart, &one, None).await.unwrap();
+    watch.changed().await.unwrap();
+    assert_eq!(names(&registry), ["one"]);
+    assert_eq!(start.elapsed().as_secs(), 3_600 + 120);
+
+    // Silence for a day is the end of it.
+    registry.register(&cart, workload("two", "cart")).await.unwrap();
+    watch.mark_unchanged();
+    let start = Instant::now();
+    watch.changed().await.unwrap();
+    assert!(names(&registry).is_empty());
+    assert!(start.elapsed() >= SILENCE_MAX);
+    job.abort();
 }

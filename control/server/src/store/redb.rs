@@ -1,5 +1,7 @@
 //! The embedded store: one file, each commit synced to disk before it returns.
 
+use std::fs::{OpenOptions, Permissions};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
 use redb::{Database, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition};
@@ -36,6 +38,12 @@ impl RedbStore {
     /// *Errors*: [`StoreError::Backend`] when it cannot be opened, [`StoreError::Corrupt`] when it has
     /// a format this version does not know.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
+        // It holds private keys of gateways: nobody else may read it, from its first byte on.
+        let file =
+            OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path);
+        let file = file.map_err(backend)?;
+        file.set_permissions(Permissions::from_mode(0o600)).map_err(backend)?;
+        drop(file);
         let database = Database::builder().set_cache_size(CACHE_BYTES).create(path).map_err(backend)?;
         let write = database.begin_write().map_err(backend)?;
         let revision = {
@@ -189,6 +197,8 @@ mod tests {
             store.commit(&[put(1)], 5).unwrap();
             assert!(RedbStore::open(&path).is_err(), "one process at a time");
         }
+        let mode = std::fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
         let store = RedbStore::open(&path).unwrap();
         assert_eq!((store.revision().unwrap(), *store.watch().borrow()), (1, 1));
         assert_eq!(store.get(&key).unwrap().unwrap().value, json!({"n": 1}));
