@@ -145,6 +145,15 @@ impl ClientTls {
         made.map_err(|error| error.to_string())
     }
 
+    /// The TLS configuration itself, for connections that other programs' code makes (such as a gRPC client). `None` while a
+    /// secret is missing.
+    pub fn config(&self) -> Option<Arc<ClientConfig>> {
+        match &self.state {
+            State::Ready { config, .. } => Some(config.clone()),
+            State::Waiting(_) => None,
+        }
+    }
+
     /// Secrets that have not arrived.
     pub fn missing(&self) -> &[String] {
         match &self.state {

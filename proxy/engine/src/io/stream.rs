@@ -7,7 +7,7 @@
 //! read and a response one write.
 
 use super::tls::Tls;
-use super::{Buf, BufferPool, TlsFacts};
+use super::{BIG_BUFFER_BYTES, Buf, BufferPool, TlsFacts};
 use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::future::{Future, poll_fn};
@@ -32,6 +32,8 @@ pub struct Io {
     local: SocketAddr,
     bytes_read: Cell<u64>,
     bytes_written: Cell<u64>,
+    /// Whether big buffers are within the connection's limit.
+    big: Cell<bool>,
 }
 
 impl fmt::Debug for Io {
@@ -80,6 +82,7 @@ impl Io {
             buffers,
             bytes_read: Cell::new(0),
             bytes_written: Cell::new(0),
+            big: Cell::new(true),
         })
     }
 
@@ -115,6 +118,20 @@ impl Io {
     /// Application bytes accepted for sending so far.
     pub fn bytes_written(&self) -> u64 {
         self.bytes_written.get()
+    }
+
+    /// Keeps buffers of this connection within `per_connection_buffer_limit_bytes`, as far as it is above a TLS record.
+    pub(crate) fn limit_buffers(&self, bytes: u32) {
+        let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
+        self.big.set(bytes >= BIG_BUFFER_BYTES);
+        if let Some(tls) = &self.tls {
+            tls.borrow_mut().limit_buffers(bytes);
+        }
+    }
+
+    /// Whether buffers of [`BIG_BUFFER_BYTES`] are within the connection's limit.
+    pub fn allows_big_buffers(&self) -> bool {
+        self.big.get()
     }
 
     /// Reads the TLS connection, where there is one.

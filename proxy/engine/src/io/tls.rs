@@ -3,7 +3,7 @@
 //! rustls is given ciphertext from a pooled buffer (it reads 4 KiB at a time by itself) and hands back plaintext; what it
 //! wants to send leaves in one vectored write.
 
-use super::{Buf, BufferPool};
+use super::{BIG_BUFFER_BYTES, Buf, BufferPool};
 use rustls::Connection;
 use std::io::{self, IoSlice, Read, Write};
 use std::pin::Pin;
@@ -16,6 +16,9 @@ const SEND_LIMIT: usize = 128 << 10;
 /// Plaintext after which no further record is opened before the application has read.
 const PLAINTEXT_LIMIT: usize = 16 << 10;
 
+/// Largest TLS record with its overhead; a smaller limit would hold up every record.
+const RECORD_MAX: usize = (16 << 10) + 512;
+
 /// A rustls connection and what we know of its state.
 pub(super) struct Tls {
     connection: Connection,
@@ -26,12 +29,13 @@ pub(super) struct Tls {
     /// The last read filled its buffer: the next one is worth a big one.
     eager: bool,
     close_sent: bool,
+    big: bool,
 }
 
 impl Tls {
     pub(super) fn new(mut connection: Connection) -> Self {
         connection.set_buffer_limit(Some(SEND_LIMIT));
-        Self { connection, plaintext: 0, closed: false, eager: false, close_sent: false }
+        Self { connection, plaintext: 0, closed: false, eager: false, close_sent: false, big: true }
     }
 
     pub(super) fn connection(&self) -> &Connection {
@@ -48,6 +52,12 @@ impl Tls {
 
     pub(super) fn peer_closed(&self) -> bool {
         self.closed
+    }
+
+    /// Bounds what waits for the socket, and what is read at a time.
+    pub(super) fn limit_buffers(&mut self, bytes: usize) {
+        self.connection.set_buffer_limit(Some(bytes.clamp(RECORD_MAX, SEND_LIMIT)));
+        self.big = bytes >= BIG_BUFFER_BYTES;
     }
 
     /// Says close_notify, once.
@@ -91,7 +101,7 @@ impl Tls {
         let mut buf = match pending.take() {
             Some(buf) => buf,
             None => {
-                let mut buf = if self.eager { buffers.take_big() } else { buffers.take() };
+                let mut buf = if self.eager && self.big { buffers.take_big() } else { buffers.take() };
                 let mut space = ReadBuf::new(buf.space());
                 ready!(Pin::new(&mut *tcp).poll_read(cx, &mut space))?;
                 let n = space.filled().len();

@@ -55,8 +55,9 @@ pub(super) async fn accept(worker: Rc<Worker>, mut listen: Listen) {
     loop {
         let accepted = tokio::select! {
             biased;
-            accepted = listener.accept() => accepted,
+            // First, so that a flood of connections cannot hold it up.
             () = &mut ended => break,
+            accepted = listener.accept() => accepted,
         };
         match accepted {
             Ok((tcp, peer)) => scene.take(tcp, peer),

@@ -7,13 +7,14 @@ use super::{ConnFacts, reconsider};
 use crate::identity::negotiated;
 use crate::io::{Buf, Io, TlsFacts};
 use crate::live::{LiveChainRef, LiveListener, LiveRef};
-use crate::telemetry::ListenerStats;
+use crate::telemetry::{self, ConnectionRecord, ListenerStats, ResponseFlags, Timeline};
 use crate::worker::Worker;
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::net::TcpStream;
+use tokio::time::Instant;
 
 /// How long a client may take for its ClientHello where the configuration does not ask for inspection.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(15);
@@ -35,40 +36,91 @@ struct Beginning {
     prefix: Option<Buf>,
 }
 
-/// `None`: it did not come in, has been counted, and is closed.
+/// `None`: it did not come in, has been counted and logged, and is closed.
 pub(super) async fn admit(worker: &Rc<Worker>, accepted: Accepted) -> Option<Admitted> {
-    let Accepted { id, listener: name, mut tcp, peer, books, .. } = accepted;
+    let started = Instant::now();
+    let Accepted { id, listener: name, tcp, peer, books, .. } = accepted;
     let live = worker.live();
     let listener = live.listeners.get(&name)?.clone();
     let local = tcp.local_addr().ok()?;
-    // Without it small answers wait for the client's delayed acknowledgement.
-    tcp.set_nodelay(true).ok()?;
-    let beginning = begin(worker, &listener, &mut tcp, books.stats()).await?;
     let mut facts = ConnFacts {
         id,
         peer,
         local,
         listener: name,
         chain: "".into(),
-        server_name: beginning.hello.server_name.map(Arc::from),
-        transport_protocol: beginning.transport_protocol,
-        offered_alpn: beginning.hello.alpn,
+        server_name: None,
+        transport_protocol: "raw_buffer",
+        offered_alpn: Vec::new(),
         tls: None,
         principal: "".into(),
     };
+    match enter(worker, &listener, tcp, &mut facts, books.stats()).await {
+        Ok((io, chain)) => Some(Admitted { io: Rc::new(io), facts: Rc::new(facts), live, chain, books }),
+        Err(flags) => {
+            log_refusal(worker, &listener, &facts, flags, started);
+            None
+        }
+    }
+}
+
+/// The steps in order. Fills `facts` as they become known; an error is why the connection is refused.
+async fn enter(
+    worker: &Rc<Worker>,
+    listener: &LiveListener,
+    mut tcp: TcpStream,
+    facts: &mut ConnFacts,
+    stats: &ListenerStats,
+) -> Result<(Io, LiveChainRef), ResponseFlags> {
+    // Without it small answers wait for the client's delayed acknowledgement.
+    tcp.set_nodelay(true).map_err(|_| ResponseFlags::DOWNSTREAM_TERMINATION)?;
+    let beginning = begin(worker, listener, &mut tcp, stats).await?;
+    facts.server_name = beginning.hello.server_name.map(Arc::from);
+    facts.transport_protocol = beginning.transport_protocol;
+    facts.offered_alpn = beginning.hello.alpn;
     let Some(chain) =
-        reconsider::choose(&listener.listener, &facts).and_then(|chosen| listener.chain(chosen)).cloned()
+        reconsider::choose(&listener.listener, facts).and_then(|chosen| listener.chain(chosen)).cloned()
     else {
-        books.stats().no_filter_chain_match.inc();
+        stats.no_filter_chain_match.inc();
         tracing::debug!(listener = &*facts.listener, peer = %facts.peer, "no filter chain matches");
-        return None;
+        return Err(ResponseFlags::NO_ROUTE);
     };
     facts.chain = chain.name.clone();
-    let io = secure(worker, &chain, tcp, beginning.prefix, &mut facts, books.stats()).await?;
-    if !super::network_rbac::allows(&chain, &facts, books.stats()) {
-        return None;
+    let io = secure(worker, &chain, tcp, beginning.prefix, facts, stats)
+        .await
+        .ok_or(ResponseFlags::DOWNSTREAM_PROTOCOL_ERROR)?;
+    if !super::network_rbac::allows(&chain, facts, stats) {
+        // As Envoy: a denial has no flag of its own.
+        return Err(ResponseFlags::NONE);
     }
-    Some(Admitted { io: Rc::new(io), facts: Rc::new(facts), live, chain, books })
+    io.limit_buffers(listener.listener.config.per_connection_buffer_limit_bytes);
+    Ok((io, chain))
+}
+
+/// Writes the listener's own access log.
+fn log_refusal(
+    worker: &Worker,
+    listener: &LiveListener,
+    facts: &ConnFacts,
+    flags: ResponseFlags,
+    started: Instant,
+) {
+    // The record needs a chain; where none was found, nothing in it is said of one.
+    let chosen = listener.chains.iter().find(|chain| !chain.name.is_empty() && chain.name == facts.chain);
+    let Some(chain) = chosen.or(listener.chains.first()) else { return };
+    let timeline = Timeline { end: Some(Instant::now()), ..Timeline::starting(started) };
+    let record = ConnectionRecord {
+        connection: facts,
+        chain,
+        flags,
+        cluster: None,
+        upstream: None,
+        attempts: 0,
+        timeline: &timeline,
+        received_bytes: 0,
+        sent_bytes: 0,
+    };
+    telemetry::log_refused(worker, &listener.logs, &record);
 }
 
 /// Looks at the first bytes where a chain needs that.
@@ -77,12 +129,12 @@ async fn begin(
     listener: &LiveListener,
     tcp: &mut TcpStream,
     stats: &ListenerStats,
-) -> Option<Beginning> {
+) -> Result<Beginning, ResponseFlags> {
     let plain =
         |prefix| Beginning { transport_protocol: "raw_buffer", hello: Hello::default(), prefix };
     let has_tls = listener.chains.iter().any(|chain| chain.tls.is_some());
     if !listener.inspect && !has_tls {
-        return Some(plain(None));
+        return Ok(plain(None));
     }
     let config = &listener.listener.config;
     let limit = if listener.inspect { config.listener_filters_timeout } else { Some(HELLO_TIMEOUT) };
@@ -99,25 +151,25 @@ async fn begin(
     stats.downstream_pre_cx_active.dec();
     match detected {
         Some(Ok(Detected::Tls(hello))) => {
-            Some(Beginning { transport_protocol: "tls", hello, prefix: buf })
+            Ok(Beginning { transport_protocol: "tls", hello, prefix: buf })
         }
-        Some(Ok(Detected::Plain)) => Some(plain(buf)),
+        Some(Ok(Detected::Plain)) => Ok(plain(buf)),
         // The TLS library says what is wrong with it, by an alert.
         Some(Ok(Detected::Malformed)) if !listener.inspect => {
-            Some(Beginning { transport_protocol: "tls", hello: Hello::default(), prefix: buf })
+            Ok(Beginning { transport_protocol: "tls", hello: Hello::default(), prefix: buf })
         }
         Some(Ok(Detected::Malformed)) => {
             stats.downstream_listener_filter_error.inc();
-            None
+            Err(ResponseFlags::DOWNSTREAM_PROTOCOL_ERROR)
         }
         Some(Ok(Detected::Closed) | Err(_)) => {
             stats.downstream_listener_filter_remote_close.inc();
-            None
+            Err(ResponseFlags::DOWNSTREAM_TERMINATION)
         }
         None => {
             stats.downstream_pre_cx_timeout.inc();
             let go_on = listener.inspect && config.continue_on_listener_filters_timeout;
-            go_on.then(|| plain(buf))
+            if go_on { Ok(plain(buf)) } else { Err(ResponseFlags::STREAM_IDLE_TIMEOUT) }
         }
     }
 }

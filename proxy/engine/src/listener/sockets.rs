@@ -12,12 +12,18 @@ use outrigger_traffic::config::ConfigError;
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
+
+/// Workers close a removed socket within a turn of their loop; this is ample.
+const CLOSING_MAX: Duration = Duration::from_secs(10);
 
 /// The open sockets by listener name and configured address.
 #[derive(Debug)]
 pub struct Listeners {
     open: HashMap<(Arc<str>, SocketAddr), Open>,
+    /// Addresses given up a moment ago: a worker may not have closed its socket yet.
+    closing: Vec<(SocketAddr, Instant)>,
     /// One per worker. Holds at most one entry per listener address that was added and not yet taken over.
     workers: Vec<mpsc::UnboundedSender<Listen>>,
 }
@@ -36,7 +42,7 @@ pub struct Prepared(Vec<(Arc<str>, SocketAddr, u32, Bound)>);
 impl Listeners {
     /// No socket yet; `workers` take what is added.
     pub fn new(workers: Vec<mpsc::UnboundedSender<Listen>>) -> Self {
-        Self { open: HashMap::new(), workers }
+        Self { open: HashMap::new(), closing: Vec::new(), workers }
     }
 
     /// Binds the addresses that are not open yet.
@@ -52,8 +58,11 @@ impl Listeners {
                 if self.open.get(&key).is_some_and(|open| open.backlog == listener.tcp_backlog_size) {
                     continue;
                 }
-                let shared = self.open.values().any(|open| open.local == address)
-                    || new.iter().any(|(_, _, _, bound): &(_, _, _, Bound)| bound.local == address);
+                let ours = self.open.values().map(|open| open.local);
+                let ours = ours.chain(self.closing.iter().map(|(local, _)| *local));
+                let mut ours = ours.chain(new.iter().map(|(_, _, _, bound): &(_, _, _, Bound)| bound.local));
+                // By port alone: `0.0.0.0` and an address of its own are in each other's way as well.
+                let shared = ours.any(|local| local.port() == address.port());
                 match bind(address, listener.tcp_backlog_size, self.workers.len(), shared) {
                     Ok(bound) => new.push((key.0, key.1, listener.tcp_backlog_size, bound)),
                     Err(error) => {
@@ -93,10 +102,13 @@ impl Listeners {
                 let _ = old.removed.send(true);
             }
         }
+        self.closing.retain(|(_, since)| since.elapsed() < CLOSING_MAX);
+        let closing = &mut self.closing;
         self.open.retain(|(name, address), open| {
             let keep = wanted.iter().any(|l| l.name == **name && addresses(l).any(|a| a == *address));
             if !keep {
                 tracing::info!(listener = &**name, address = %open.local, "removed");
+                closing.push((open.local, Instant::now()));
                 let _ = open.removed.send(true);
             }
             keep

@@ -183,7 +183,7 @@ impl Direction {
             }
             Poll::Ready(Ok(n)) => {
                 buf.filled(n);
-                self.eager = buf.is_full();
+                self.eager = buf.is_full() && from.allows_big_buffers() && to.allows_big_buffers();
                 self.buf = Some(buf);
                 *moved = true;
                 Poll::Ready(Ok(()))

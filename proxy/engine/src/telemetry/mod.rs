@@ -84,7 +84,9 @@ impl Telemetry {
 }
 
 fn hostname() -> String {
-    std::fs::read_to_string("/proc/sys/kernel/hostname").map(|name| name.trim().to_owned()).unwrap_or_default()
+    std::fs::read_to_string("/proc/sys/kernel/hostname")
+        .map(|name| name.trim().to_owned())
+        .unwrap_or_default()
 }
 
 /// Counts a request whose head was understood. Pairs with [`finish`], which counts it down.
@@ -158,6 +160,13 @@ pub fn finish_attempt(
 /// Counts a TCP connection that a host was found for.
 pub fn begin_connection(worker: &Worker, record: &ConnectionRecord<'_>) {
     worker.metrics.count_opened(worker, record);
+}
+
+/// Logs a connection that never came in to the log of its listener. Where no chain was found, `record` names any chain.
+pub fn log_refused(worker: &Worker, logs: &[Arc<access_log::AccessLogger>], record: &ConnectionRecord<'_>) {
+    for log in logs {
+        access_log::write_connection(worker, log, record);
+    }
 }
 
 /// Counts and logs a TCP proxy connection that is over. `opened`: [`begin_connection`] was called for it.

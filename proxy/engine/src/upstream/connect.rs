@@ -107,7 +107,10 @@ pub async fn connect(
         }
     };
     match &made {
-        Ok(_) => stats.upstream_cx_connect.record(started.elapsed()),
+        Ok(io) => {
+            io.limit_buffers(config.per_connection_buffer_limit_bytes);
+            stats.upstream_cx_connect.record(started.elapsed());
+        }
         Err(_) => stats.upstream_cx_connect_fail.inc(),
     }
     made

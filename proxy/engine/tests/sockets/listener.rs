@@ -179,3 +179,39 @@ async fn draining_proxy_takes_no_connection_and_lets_the_open_one_end() {
     drop(stream);
     assert_eq!(ending.await.unwrap(), 0, "nothing was cut off");
 }
+
+#[tokio::test]
+async fn listener_that_comes_back_at_once_gets_its_port_again() {
+    let origin = Origin::tcp_echo("a").await;
+    let mut config = simple(origin.address(), |_| {});
+    config.listeners[0].address = nobody().await;
+    let proxy = start(config.clone());
+    let without = Config { listeners: Vec::new(), ..config.clone() };
+    for _ in 0..5 {
+        proxy.apply(without.clone()).unwrap();
+        proxy.apply(config.clone()).unwrap();
+        outrigger_testkit::within("an echo", async {
+            // A connection that the old socket took in its last moment is served as well, or not at all; never another's.
+            while echo(&mut TcpStream::connect(address(&proxy)).await.unwrap(), b"x").await.is_err() {}
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn refused_connections_are_logged_by_their_listener() {
+    use outrigger_traffic::config::{AccessLog, AccessLogFormat, AccessLogSink};
+    let path = std::env::temp_dir().join(format!("outrigger-refused-{}.log", std::process::id()));
+    let mut config = inspecting(nobody().await, false);
+    config.listeners[0].filter_chains[0].matches.server_names = vec!["only.test".into()];
+    config.listeners[0].access_log = vec![AccessLog {
+        sink: AccessLogSink::File(path.to_str().unwrap().into()),
+        format: AccessLogFormat::Text("%RESPONSE_FLAGS% %REQUESTED_SERVER_NAME%\n".into()),
+    }];
+    let proxy = start(config);
+    let mut stream = TcpStream::connect(address(&proxy)).await.unwrap();
+    stream.write_all(b"not tls").await.unwrap();
+    until_closed(&mut stream).await;
+    eventually("the line", || std::fs::read_to_string(&path).is_ok_and(|text| text == "NR -\n")).await;
+    std::fs::remove_file(path).unwrap();
+}

@@ -1,5 +1,8 @@
 //! Sockets of a whole proxy: listeners, TLS on both sides, the TCP proxy.
 
+// Shared by the files below, and by nothing else.
+#![allow(unreachable_pub)]
+
 mod bed;
 mod listener;
 mod tcp_proxy;
