@@ -23,7 +23,9 @@ fn main() -> ExitCode {
         [flag, path] if flag == "--check" => match std::fs::read_to_string(path) {
             Ok(current) if current == document => ExitCode::SUCCESS,
             Ok(_) => {
-                eprintln!("{path} is not current: cargo run -p outrigger-xds --example supported_fields > {path}");
+                eprintln!(
+                    "{path} is not current: cargo run -p outrigger-xds --example supported_fields > {path}"
+                );
                 ExitCode::FAILURE
             }
             Err(error) => {
@@ -42,7 +44,8 @@ fn document() -> String {
     let mut out = String::from(
         "# Supported xDS fields\n\n\
          Generated from the descriptors; do not edit. What is not listed here is refused, with its path, in binary \
-         resources as in YAML and JSON, unless it is among the [fields without effect](#fields-without-effect).\n\n\
+         resources as in YAML and JSON, unless it is among the [fields without effect](#fields-without-effect). Under \
+         *Refused* stand the official fields of a message that it lacks here.\n\n",
     );
     ignored(&mut out);
     let mut packages: BTreeMap<String, Vec<MessageDescriptor>> = BTreeMap::new();
@@ -63,7 +66,9 @@ fn document() -> String {
 }
 
 fn ignored(out: &mut String) {
-    out.push_str("## Fields without effect\n\nAccepted and reported, because ignoring them changes no request.\n\n");
+    out.push_str(
+        "## Fields without effect\n\nAccepted and reported, because ignoring them changes no request.\n\n",
+    );
     out.push_str("| message | field | why it is harmless |\n|---|---|---|\n");
     for i in SAFE_TO_IGNORE {
         writeln!(out, "| {} | `{}` | {} |", i.message, i.field, i.reason).unwrap_or_default();
@@ -81,7 +86,8 @@ fn one(message: &MessageDescriptor, out: &mut String) {
     } else {
         out.push_str("| # | field | type |\n|---|---|---|\n");
         for field in fields {
-            writeln!(out, "| {} | `{}` | {} |", field.number(), field.name(), type_of(&field)).unwrap_or_default();
+            writeln!(out, "| {} | `{}` | {} |", field.number(), field.name(), type_of(&field))
+                .unwrap_or_default();
         }
         out.push('\n');
     }

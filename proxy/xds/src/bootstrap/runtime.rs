@@ -1,8 +1,8 @@
 //! `layered_runtime`: there is no runtime, so only what would change nothing is accepted.
 
 use crate::translate::At;
-use outrigger_api::envoy::config::bootstrap::v3::runtime_layer::LayerSpecifier;
 use outrigger_api::envoy::config::bootstrap::v3::LayeredRuntime;
+use outrigger_api::envoy::config::bootstrap::v3::runtime_layer::LayerSpecifier;
 use outrigger_traffic::config::ConfigError;
 use prost_types::{Struct, value::Kind};
 
@@ -24,7 +24,11 @@ pub(super) fn check(message: &LayeredRuntime, at: &At<'_>) -> Vec<ConfigError> {
                 for key in keys {
                     if HARMLESS.iter().any(|h| key.starts_with(h)) {
                         let path = format!("layered_runtime.layers[{i}].static_layer.{key}");
-                        notices.push(ConfigError::new("", path, "has no effect: it is about Envoy's own code"));
+                        notices.push(ConfigError::new(
+                            "",
+                            path,
+                            "has no effect: it is about Envoy's own code",
+                        ));
                     } else {
                         at.field("static_layer").field(&key).refuse("runtime values are not supported");
                     }

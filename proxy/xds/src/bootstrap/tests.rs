@@ -1,8 +1,8 @@
 use super::{Bootstrap, DynamicSource, Format, GrpcSource, load_bootstrap, load_bootstrap_with};
 use crate::translate::files::FileReader;
 use outrigger_traffic::config::{
-    ClusterChoice, ClusterDiscovery, CodecType, ConfigError, HttpFilter, HttpUpstream, Principal, RouteSource,
-    Terminal, TlsVersion, ValidationSource,
+    ClusterChoice, ClusterDiscovery, CodecType, ConfigError, HttpFilter, HttpUpstream, Principal,
+    RouteSource, Terminal, TlsVersion, ValidationSource,
 };
 use std::io;
 
@@ -82,7 +82,8 @@ fn mesh_json() -> String {
 fn a_mesh_configuration_in_json_is_translated_whole() {
     let loaded = load_bootstrap_with(Some((&mesh_json(), Format::Json)), None, &Files).expect("accepted");
     let noticed: Vec<&str> = loaded.notices.iter().map(|n| n.path.as_str()).collect();
-    let router = "static_resources.listeners[0].filter_chains[0].filters[0].typed_config.http_filters[1].typed_config";
+    let router =
+        "static_resources.listeners[0].filter_chains[0].filters[0].typed_config.http_filters[1].typed_config";
     assert_eq!(
         noticed,
         [
@@ -95,7 +96,9 @@ fn a_mesh_configuration_in_json_is_translated_whole() {
     assert_eq!(cluster.http.protocol, HttpUpstream::Http2);
     assert_eq!(cluster.circuit_breakers.default.max_connections, 100_000);
     assert_eq!(cluster.circuit_breakers.high.max_connections, 1024);
-    assert!(matches!(&cluster.discovery, ClusterDiscovery::Static(e) if e.localities[0].endpoints.len() == 1));
+    assert!(
+        matches!(&cluster.discovery, ClusterDiscovery::Static(e) if e.localities[0].endpoints.len() == 1)
+    );
     let chain = &loaded.config.listeners[0].filter_chains[0];
     let tls = chain.tls.as_ref().expect("tls");
     assert!(tls.require_client_certificate);
@@ -222,15 +225,23 @@ fn dynamic_sources_that_cannot_work_are_refused() {
     );
     let found = refusals("dynamic_resources: {lds_config: {path_config_source: {path: /x}}}");
     assert_eq!(found.len(), 1);
-    assert!(found[0].starts_with("dynamic_resources.lds_config.path_config_source: not supported"), "{}", found[0]);
+    assert!(
+        found[0].starts_with("dynamic_resources.lds_config.path_config_source: not supported"),
+        "{}",
+        found[0]
+    );
 }
 
 #[test]
 fn runtime_values_that_could_change_traffic_are_refused() {
-    let found = refusals("layered_runtime: {layers: [{name: s, static_layer: {upstream: {healthy_panic_threshold: 5}}}]}");
+    let found = refusals(
+        "layered_runtime: {layers: [{name: s, static_layer: {upstream: {healthy_panic_threshold: 5}}}]}",
+    );
     assert_eq!(
         found,
-        ["layered_runtime.layers[0].static_layer.upstream.healthy_panic_threshold: runtime values are not supported (line 1)"]
+        [
+            "layered_runtime.layers[0].static_layer.upstream.healthy_panic_threshold: runtime values are not supported (line 1)"
+        ]
     );
     let found = refusals("layered_runtime: {layers: [{name: s, rtds_layer: {name: x}}]}");
     assert!(found[0].contains("rtds_layer: not supported"), "{}", found[0]);

@@ -68,9 +68,11 @@ fn any_that_is_no_resource_is_refused_by_name() {
     let errors = translate_any("type.googleapis.com/envoy.config.core.v3.Node", &[]).expect_err("refused");
     assert_eq!(errors[0].reason, "`envoy.config.core.v3.Node` is not a kind of resource");
     // Field 42 (lrs_server) of a cluster, an empty message.
-    let errors =
-        translate_any("type.googleapis.com/envoy.config.cluster.v3.Cluster", &[0x0a, 0x01, b'c', 0xd2, 0x02, 0x00])
-            .expect_err("refused");
+    let errors = translate_any(
+        "type.googleapis.com/envoy.config.cluster.v3.Cluster",
+        &[0x0a, 0x01, b'c', 0xd2, 0x02, 0x00],
+    )
+    .expect_err("refused");
     assert_eq!(
         errors[0].to_string(),
         "cluster/c: lrs_server: not supported by Outrigger (envoy.config.cluster.v3.Cluster.lrs_server, #42)"

@@ -29,7 +29,10 @@ fn empty_cluster_has_envoys_defaults() {
 fn every_discovery_type_is_translated() {
     let found = cluster(&format!("type: STATIC, {}", assignment("1.2.3.4"))).expect("accepted");
     let ClusterDiscovery::Static(endpoints) = found.discovery else { panic!("static") };
-    assert_eq!(endpoints.localities[0].endpoints[0], config::Endpoint::at("1.2.3.4:80".parse().expect("address")));
+    assert_eq!(
+        endpoints.localities[0].endpoints[0],
+        config::Endpoint::at("1.2.3.4:80".parse().expect("address"))
+    );
     let dns = "respect_dns_ttl: true, dns_refresh_rate: 2s, dns_lookup_family: V4_PREFERRED";
     let found = cluster(&format!("type: STRICT_DNS, {dns}, {}", assignment("a.b"))).expect("accepted");
     let ClusterDiscovery::StrictDns { endpoints, refresh_rate, respect_ttl, family } = found.discovery else {
@@ -38,7 +41,9 @@ fn every_discovery_type_is_translated() {
     assert_eq!(endpoints.localities[0].endpoints[0].address, EndpointAddress::Name("a.b".into(), 80));
     assert_eq!((refresh_rate, respect_ttl, family), (Duration::from_secs(2), true, DnsFamily::V4Preferred));
     let found = cluster(&format!("type: LOGICAL_DNS, {}", assignment("a.b"))).expect("accepted");
-    assert!(matches!(found.discovery, ClusterDiscovery::LogicalDns { refresh_rate, .. } if refresh_rate == Duration::from_secs(5)));
+    assert!(
+        matches!(found.discovery, ClusterDiscovery::LogicalDns { refresh_rate, .. } if refresh_rate == Duration::from_secs(5))
+    );
     for (eds, name) in [("eds_config: {ads: {}}", "c"), ("eds_config: {self: {}}, service_name: s", "s")] {
         let found = cluster(&format!("type: EDS, eds_cluster_config: {{{eds}}}")).expect("accepted");
         assert_eq!(found.discovery, ClusterDiscovery::Eds { service_name: name.into() });
@@ -48,13 +53,28 @@ fn every_discovery_type_is_translated() {
 #[test]
 fn impossible_discovery_is_refused() {
     for (fields, expected) in [
-        (format!("type: STATIC, {}", assignment("a.b")), "load_assignment.endpoints[0].lb_endpoints[0].endpoint.address.socket_address.address: `a.b` is not an IP address; names need a cluster of type STRICT_DNS or LOGICAL_DNS"),
+        (
+            format!("type: STATIC, {}", assignment("a.b")),
+            "load_assignment.endpoints[0].lb_endpoints[0].endpoint.address.socket_address.address: `a.b` is not an IP address; names need a cluster of type STRICT_DNS or LOGICAL_DNS",
+        ),
         ("type: LOGICAL_DNS".into(), "load_assignment: LOGICAL_DNS needs exactly one endpoint, found 0"),
         ("type: EDS".into(), "eds_cluster_config: is required"),
         ("type: EDS, eds_cluster_config: {}".into(), "eds_cluster_config.eds_config: is required"),
-        ("type: EDS, eds_cluster_config: {eds_config: {}}".into(), "eds_cluster_config.eds_config: names no source; use `ads: {}`"),
-        (format!("type: EDS, eds_cluster_config: {{eds_config: {{ads: {{}}}}}}, {}", assignment("1.1.1.1")), "load_assignment: cannot be given together with `type: EDS`"),
-        ("eds_cluster_config: {eds_config: {ads: {}}}".into(), "eds_cluster_config: has no effect without `type: EDS`"),
+        (
+            "type: EDS, eds_cluster_config: {eds_config: {}}".into(),
+            "eds_cluster_config.eds_config: names no source; use `ads: {}`",
+        ),
+        (
+            format!(
+                "type: EDS, eds_cluster_config: {{eds_config: {{ads: {{}}}}}}, {}",
+                assignment("1.1.1.1")
+            ),
+            "load_assignment: cannot be given together with `type: EDS`",
+        ),
+        (
+            "eds_cluster_config: {eds_config: {ads: {}}}".into(),
+            "eds_cluster_config: has no effect without `type: EDS`",
+        ),
         ("dns_refresh_rate: 0s, type: STRICT_DNS".into(), "dns_refresh_rate: must be greater than 0s"),
     ] {
         let found = reasons(cluster(&fields));
@@ -66,27 +86,59 @@ fn impossible_discovery_is_refused() {
 #[test]
 fn balancing_is_translated_from_both_forms() {
     const P: &str = "type.googleapis.com/envoy.extensions.load_balancing_policies";
-    let list = |typed: &str| format!("load_balancing_policy: {{policies: [{{typed_extension_config: {{name: x, typed_config: {typed}}}}}]}}");
+    let list = |typed: &str| {
+        format!(
+            "load_balancing_policy: {{policies: [{{typed_extension_config: {{name: x, typed_config: {typed}}}}}]}}"
+        )
+    };
     let least = |n| LbPolicy::LeastRequest { choice_count: n };
     let none = LocalityLb::None;
     for (fields, policy, locality) in [
         ("lb_policy: RANDOM".to_owned(), LbPolicy::Random, none),
         ("lb_policy: LEAST_REQUEST".into(), least(2), none),
         ("lb_policy: LEAST_REQUEST, least_request_lb_config: {choice_count: 5}".into(), least(5), none),
-        ("common_lb_config: {locality_weighted_lb_config: {}}".into(), LbPolicy::RoundRobin, LocalityLb::Weighted),
+        (
+            "common_lb_config: {locality_weighted_lb_config: {}}".into(),
+            LbPolicy::RoundRobin,
+            LocalityLb::Weighted,
+        ),
         (list(&format!("{{'@type': {P}.random.v3.Random}}")), LbPolicy::Random, none),
-        (list(&format!("{{'@type': {P}.least_request.v3.LeastRequest, choice_count: 3, locality_lb_config: {{locality_weighted_lb_config: {{}}}}}}")), least(3), LocalityLb::Weighted),
-        (list(&format!("{{'@type': {P}.wrr_locality.v3.WrrLocality, endpoint_picking_policy: {{policies: [{{typed_extension_config: {{name: y, typed_config: {{'@type': {P}.round_robin.v3.RoundRobin}}}}}}]}}}}")), LbPolicy::RoundRobin, LocalityLb::Weighted),
+        (
+            list(&format!(
+                "{{'@type': {P}.least_request.v3.LeastRequest, choice_count: 3, locality_lb_config: {{locality_weighted_lb_config: {{}}}}}}"
+            )),
+            least(3),
+            LocalityLb::Weighted,
+        ),
+        (
+            list(&format!(
+                "{{'@type': {P}.wrr_locality.v3.WrrLocality, endpoint_picking_policy: {{policies: [{{typed_extension_config: {{name: y, typed_config: {{'@type': {P}.round_robin.v3.RoundRobin}}}}}}]}}}}"
+            )),
+            LbPolicy::RoundRobin,
+            LocalityLb::Weighted,
+        ),
     ] {
         let found = cluster(&fields).expect("accepted");
         assert_eq!((found.lb_policy, found.locality_lb), (policy, locality), "{fields}");
     }
     for (fields, expected) in [
-        ("lb_policy: LEAST_REQUEST, least_request_lb_config: {choice_count: 1}", "least_request_lb_config.choice_count: must be at least 2"),
-        ("least_request_lb_config: {}", "least_request_lb_config: has no effect without `lb_policy: LEAST_REQUEST`"),
-        ("lb_policy: LOAD_BALANCING_POLICY_CONFIG", "load_balancing_policy: is required with LOAD_BALANCING_POLICY_CONFIG"),
+        (
+            "lb_policy: LEAST_REQUEST, least_request_lb_config: {choice_count: 1}",
+            "least_request_lb_config.choice_count: must be at least 2",
+        ),
+        (
+            "least_request_lb_config: {}",
+            "least_request_lb_config: has no effect without `lb_policy: LEAST_REQUEST`",
+        ),
+        (
+            "lb_policy: LOAD_BALANCING_POLICY_CONFIG",
+            "load_balancing_policy: is required with LOAD_BALANCING_POLICY_CONFIG",
+        ),
         ("load_balancing_policy: {}", "load_balancing_policy.policies: at least one is required"),
-        ("common_lb_config: {healthy_panic_threshold: {value: 101}}", "common_lb_config.healthy_panic_threshold: must be between 0 and 100"),
+        (
+            "common_lb_config: {healthy_panic_threshold: {value: 101}}",
+            "common_lb_config.healthy_panic_threshold: must be between 0 and 100",
+        ),
     ] {
         assert_eq!(reasons(cluster(fields)), [expected], "{fields}");
     }
@@ -103,10 +155,15 @@ fn settings_and_metadata_are_taken_over() {
     assert_eq!((found.alt_stat_name.as_str(), found.connect_timeout), ("s", Duration::from_millis(250)));
     assert_eq!((found.per_connection_buffer_limit_bytes, found.healthy_panic_threshold), (5, Fraction::ZERO));
     let keepalive = found.tcp_keepalive.expect("keepalive");
-    assert_eq!((keepalive.probes, keepalive.time, keepalive.interval), (Some(3), Some(Duration::from_secs(60)), None));
+    assert_eq!(
+        (keepalive.probes, keepalive.time, keepalive.interval),
+        (Some(3), Some(Duration::from_secs(60)), None)
+    );
     assert_eq!(found.labels, [("a".into(), "1".into()), ("b".into(), "2".into())]);
     assert!(found.close_connections_on_host_removal);
-    let found = reasons(cluster("metadata: {filter_metadata: {outrigger: {labels: {a: 1}, close_connections_on_host_removal: 1, x: 1}}}"));
+    let found = reasons(cluster(
+        "metadata: {filter_metadata: {outrigger: {labels: {a: 1}, close_connections_on_host_removal: 1, x: 1}}}",
+    ));
     let base = "metadata.filter_metadata[outrigger]";
     assert_eq!(
         found,
@@ -123,7 +180,10 @@ fn what_metadata_writes_is_what_translation_reads() {
     let labels = vec![("app".to_owned(), "a".to_owned()), ("version".to_owned(), "v1".to_owned())];
     let proto = outrigger_api::envoy::config::cluster::v3::Cluster {
         name: "c".into(),
-        metadata: outrigger_api::metadata::of(&labels, &[(outrigger_api::metadata::CLOSE_ON_HOST_REMOVAL, true)]),
+        metadata: outrigger_api::metadata::of(
+            &labels,
+            &[(outrigger_api::metadata::CLOSE_ON_HOST_REMOVAL, true)],
+        ),
         ..Default::default()
     };
     let found = translate_cluster(&proto).expect("accepted");
@@ -141,9 +201,15 @@ fn circuit_breakers_and_outlier_detection_are_translated() {
     )
     .expect("accepted");
     let defaults = Thresholds::default();
-    assert_eq!(found.circuit_breakers.default, Thresholds { max_requests: 1, track_remaining: true, ..defaults.clone() });
+    assert_eq!(
+        found.circuit_breakers.default,
+        Thresholds { max_requests: 1, track_remaining: true, ..defaults.clone() }
+    );
     let budget = config::RetryBudget { budget: Fraction::from_percent(25), min_retry_concurrency: 3 };
-    assert_eq!(found.circuit_breakers.high, Thresholds { max_retries: 9, retry_budget: Some(budget), ..defaults });
+    assert_eq!(
+        found.circuit_breakers.high,
+        Thresholds { max_retries: 9, retry_budget: Some(budget), ..defaults }
+    );
     let expected = OutlierDetection {
         consecutive_5xx: 0,
         enforcing_consecutive_5xx: Fraction::from_percent(50),
@@ -160,13 +226,28 @@ fn circuit_breakers_and_outlier_detection_are_translated() {
         max_ejection_percent: 100,
     };
     assert_eq!(found.outlier_detection, Some(expected));
-    assert_eq!(cluster("outlier_detection: {}").expect("accepted").outlier_detection, Some(OutlierDetection::default()));
+    assert_eq!(
+        cluster("outlier_detection: {}").expect("accepted").outlier_detection,
+        Some(OutlierDetection::default())
+    );
     for (fields, expected) in [
-        ("circuit_breakers: {thresholds: [{}, {}]}", "circuit_breakers.thresholds[1].priority: the limits of this priority are given twice"),
-        ("outlier_detection: {enforcing_success_rate: 1}", "outlier_detection.enforcing_success_rate: ejection by success rate or failure percentage is not supported; only 0 is"),
-        ("outlier_detection: {enforcing_consecutive_5xx: 101}", "outlier_detection.enforcing_consecutive_5xx: must be at most 100"),
+        (
+            "circuit_breakers: {thresholds: [{}, {}]}",
+            "circuit_breakers.thresholds[1].priority: the limits of this priority are given twice",
+        ),
+        (
+            "outlier_detection: {enforcing_success_rate: 1}",
+            "outlier_detection.enforcing_success_rate: ejection by success rate or failure percentage is not supported; only 0 is",
+        ),
+        (
+            "outlier_detection: {enforcing_consecutive_5xx: 101}",
+            "outlier_detection.enforcing_consecutive_5xx: must be at most 100",
+        ),
         ("outlier_detection: {interval: 0s}", "outlier_detection.interval: must be greater than 0s"),
-        ("outlier_detection: {max_ejection_time: 1s}", "outlier_detection.max_ejection_time: must not be below `base_ejection_time`"),
+        (
+            "outlier_detection: {max_ejection_time: 1s}",
+            "outlier_detection.max_ejection_time: must not be below `base_ejection_time`",
+        ),
     ] {
         assert_eq!(reasons(cluster(fields)), [expected], "{fields}");
     }
@@ -201,12 +282,41 @@ fn upstream_protocols_are_translated_from_both_forms() {
     assert_eq!(found.max_connection_duration, Some(Duration::from_secs(3)));
     let base = format!("typed_extension_protocol_options[{KEY}]");
     for (fields, expected) in [
-        (options("common_http_protocol_options: {}"), format!("{base}: `explicit_http_config`, `use_downstream_protocol_config` or `auto_config` is required")),
-        (options("explicit_http_config: {}"), format!("{base}.explicit_http_config: `http_protocol_options` or `http2_protocol_options` is required")),
-        (options("auto_config: {}"), format!("{base}.auto_config: needs a TLS transport socket, whose ALPN chooses the protocol")),
-        (format!("http2_protocol_options: {{}}, {}", options("explicit_http_config: {http_protocol_options: {}}")), "http2_protocol_options: cannot be given together with `typed_extension_protocol_options`".into()),
-        (options("explicit_http_config: {http_protocol_options: {}}").replacen(KEY, "other", 1), format!("typed_extension_protocol_options[other]: the only key is `{KEY}`")),
-        (options("explicit_http_config: {http_protocol_options: {}}, common_http_protocol_options: {max_stream_duration: 1s}"), format!("{base}.common_http_protocol_options.max_stream_duration: is not supported towards a cluster; routes have it")),
+        (
+            options("common_http_protocol_options: {}"),
+            format!(
+                "{base}: `explicit_http_config`, `use_downstream_protocol_config` or `auto_config` is required"
+            ),
+        ),
+        (
+            options("explicit_http_config: {}"),
+            format!(
+                "{base}.explicit_http_config: `http_protocol_options` or `http2_protocol_options` is required"
+            ),
+        ),
+        (
+            options("auto_config: {}"),
+            format!("{base}.auto_config: needs a TLS transport socket, whose ALPN chooses the protocol"),
+        ),
+        (
+            format!(
+                "http2_protocol_options: {{}}, {}",
+                options("explicit_http_config: {http_protocol_options: {}}")
+            ),
+            "http2_protocol_options: cannot be given together with `typed_extension_protocol_options`".into(),
+        ),
+        (
+            options("explicit_http_config: {http_protocol_options: {}}").replacen(KEY, "other", 1),
+            format!("typed_extension_protocol_options[other]: the only key is `{KEY}`"),
+        ),
+        (
+            options(
+                "explicit_http_config: {http_protocol_options: {}}, common_http_protocol_options: {max_stream_duration: 1s}",
+            ),
+            format!(
+                "{base}.common_http_protocol_options.max_stream_duration: is not supported towards a cluster; routes have it"
+            ),
+        ),
     ] {
         assert_eq!(reasons(cluster(&fields)), [expected], "{fields}");
     }
@@ -215,7 +325,9 @@ fn upstream_protocols_are_translated_from_both_forms() {
 #[test]
 fn upstream_tls_is_translated() {
     let tls = |context: &str| {
-        cluster(&format!("transport_socket: {{name: t, typed_config: {{'@type': type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext, {context}}}}}"))
+        cluster(&format!(
+            "transport_socket: {{name: t, typed_config: {{'@type': type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext, {context}}}}}"
+        ))
     };
     let found = tls("sni: a.b, max_session_keys: 0, common_tls_context: {alpn_protocols: [h2], tls_certificate_sds_secret_configs: [{name: me, sds_config: {ads: {}}}], validation_context: {system_root_certs: {}, match_typed_subject_alt_names: [{san_type: DNS, matcher: {exact: a.b}}]}}")
         .expect("accepted")
@@ -235,13 +347,22 @@ fn upstream_tls_is_translated() {
         reasons(tls("common_tls_context: {validation_context_sds_secret_config: {}}")),
         [format!("{base}.common_tls_context.validation_context_sds_secret_config.name: must not be empty")]
     );
-    assert_eq!(reasons(tls(&format!("sni: {}", "a".repeat(256)))), [format!("{base}.sni: must be at most 255 bytes")]);
-    let plain = cluster("transport_socket: {name: t, typed_config: {'@type': type.googleapis.com/envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer}}");
+    assert_eq!(
+        reasons(tls(&format!("sni: {}", "a".repeat(256)))),
+        [format!("{base}.sni: must be at most 255 bytes")]
+    );
+    let plain = cluster(
+        "transport_socket: {name: t, typed_config: {'@type': type.googleapis.com/envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer}}",
+    );
     assert_eq!(plain.expect("accepted").tls, None);
-    let wrong = cluster("transport_socket: {name: t, typed_config: {'@type': type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext}}");
+    let wrong = cluster(
+        "transport_socket: {name: t, typed_config: {'@type': type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext}}",
+    );
     assert_eq!(
         reasons(wrong),
-        [format!("{base}: the type `envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext` is not supported here")]
+        [format!(
+            "{base}: the type `envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext` is not supported here"
+        )]
     );
 }
 
@@ -261,11 +382,23 @@ fn endpoints_are_translated() {
     assert_eq!(endpoint.labels, [("version".into(), "v1".into())]);
     for (text, expected) in [
         ("{}", "cluster_name: must not be empty"),
-        ("{cluster_name: e, policy: {overprovisioning_factor: 0}}", "policy.overprovisioning_factor: must be greater than 0"),
+        (
+            "{cluster_name: e, policy: {overprovisioning_factor: 0}}",
+            "policy.overprovisioning_factor: must be greater than 0",
+        ),
         ("{cluster_name: e, endpoints: [{priority: 129}]}", "endpoints[0].priority: must be at most 128"),
-        ("{cluster_name: e, endpoints: [{load_balancing_weight: 0}]}", "endpoints[0].load_balancing_weight: must be greater than 0"),
-        ("{cluster_name: e, endpoints: [{lb_endpoints: [{}]}]}", "endpoints[0].lb_endpoints[0].endpoint: is required"),
-        ("{cluster_name: e, endpoints: [{lb_endpoints: [{endpoint: {}}]}]}", "endpoints[0].lb_endpoints[0].endpoint.address: is required"),
+        (
+            "{cluster_name: e, endpoints: [{load_balancing_weight: 0}]}",
+            "endpoints[0].load_balancing_weight: must be greater than 0",
+        ),
+        (
+            "{cluster_name: e, endpoints: [{lb_endpoints: [{}]}]}",
+            "endpoints[0].lb_endpoints[0].endpoint: is required",
+        ),
+        (
+            "{cluster_name: e, endpoints: [{lb_endpoints: [{endpoint: {}}]}]}",
+            "endpoints[0].lb_endpoints[0].endpoint.address: is required",
+        ),
     ] {
         assert_eq!(reasons(translate_endpoints(&message(text))), [expected], "{text}");
     }

@@ -2,8 +2,8 @@
 
 use super::*;
 use config::{
-    AccessLogFormat, AccessLogSink, EscapedSlashes, ForwardClientCert, NetworkFilter, RouteSource, ServerHeader,
-    Terminal, TlsVersion, TrafficDirection, ValidationSource,
+    AccessLogFormat, AccessLogSink, EscapedSlashes, ForwardClientCert, NetworkFilter, RouteSource,
+    ServerHeader, Terminal, TlsVersion, TrafficDirection, ValidationSource,
 };
 use std::time::Duration;
 
@@ -34,8 +34,7 @@ fn manager(fields: &str) -> Result<config::HttpConnectionManager, Vec<ConfigErro
     }
 }
 
-const ROUTER: &str =
-    r#"http_filters: [{name: r, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}}]"#;
+const ROUTER: &str = r#"http_filters: [{name: r, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}}]"#;
 const ROUTES: &str = "route_config: {virtual_hosts: []}";
 
 fn with(fields: &str) -> String {
@@ -95,18 +94,39 @@ fn impossible_listeners_are_refused() {
     for (text, expected) in [
         ("name: a", "address: is required"),
         ("name: a", "filter_chains: at least one is required"),
-        ("address: {socket_address: {address: localhost, port_value: 1}}", "address.socket_address.address: `localhost` is not an IP address"),
+        (
+            "address: {socket_address: {address: localhost, port_value: 1}}",
+            "address.socket_address.address: `localhost` is not an IP address",
+        ),
         ("address: {socket_address: {address: 1.2.3.4}}", "address.socket_address.port_value: is required"),
         ("api_listener: {}", "api_listener: is for clients without a proxy"),
-        ("enable_reuse_port: false", "enable_reuse_port: every worker has its own socket; it cannot be switched off"),
+        (
+            "enable_reuse_port: false",
+            "enable_reuse_port: every worker has its own socket; it cannot be switched off",
+        ),
         ("bind_to_port: false", "bind_to_port: a listener that is not bound is not supported"),
         ("filter_chains: [{}]", "filter_chains[0].filters: at least one is required"),
         ("filter_chains: [{filters: [{name: a}]}]", "filter_chains[0].filters[0].typed_config: is required"),
-        ("filter_chains: [{filter_chain_match: {transport_protocol: quic}}]", "filter_chains[0].filter_chain_match.transport_protocol: `quic` is neither `tls` nor `raw_buffer`"),
-        ("filter_chains: [{filter_chain_match: {server_names: ['a*.b']}}]", "filter_chains[0].filter_chain_match.server_names[0]: `a*.b`: only a whole first label can be a wildcard"),
-        ("filter_chains: [{filter_chain_match: {destination_port: 0}}]", "filter_chains[0].filter_chain_match.destination_port: must be between 1 and 65535"),
-        ("filter_chains: [{filter_chain_match: {prefix_ranges: [{address_prefix: 1.2.3.4, prefix_len: 33}]}}]", "filter_chains[0].filter_chain_match.prefix_ranges[0].prefix_len: must be at most 32"),
-        ("filter_chains: [{transport_socket_connect_timeout: -1s}]", "filter_chains[0].transport_socket_connect_timeout: must not be negative"),
+        (
+            "filter_chains: [{filter_chain_match: {transport_protocol: quic}}]",
+            "filter_chains[0].filter_chain_match.transport_protocol: `quic` is neither `tls` nor `raw_buffer`",
+        ),
+        (
+            "filter_chains: [{filter_chain_match: {server_names: ['a*.b']}}]",
+            "filter_chains[0].filter_chain_match.server_names[0]: `a*.b`: only a whole first label can be a wildcard",
+        ),
+        (
+            "filter_chains: [{filter_chain_match: {destination_port: 0}}]",
+            "filter_chains[0].filter_chain_match.destination_port: must be between 1 and 65535",
+        ),
+        (
+            "filter_chains: [{filter_chain_match: {prefix_ranges: [{address_prefix: 1.2.3.4, prefix_len: 33}]}}]",
+            "filter_chains[0].filter_chain_match.prefix_ranges[0].prefix_len: must be at most 32",
+        ),
+        (
+            "filter_chains: [{transport_socket_connect_timeout: -1s}]",
+            "filter_chains[0].transport_socket_connect_timeout: must not be negative",
+        ),
     ] {
         let found = reasons(listener(text));
         assert!(found.iter().any(|f| f == expected), "{text}\n{found:#?}");
@@ -133,7 +153,9 @@ fn terminal_filters_come_last_and_rbac_before() {
     let rbac = r#"{name: rbac, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.network.rbac.v3.RBAC, stat_prefix: p, rules: {action: DENY, policies: {x: {permissions: [{destination_port_range: {start: 1, end: 9}}], principals: [{not_id: {remote_ip: {address_prefix: 10.0.0.0, prefix_len: 8}}}]}}}}}"#;
     let tcp = r#"{name: tcp, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy, stat_prefix: t, weighted_clusters: {clusters: [{name: a, weight: 1}, {name: b, weight: 3}]}, idle_timeout: 0s}}"#;
     let chain = |filters: &str| {
-        listener(&format!("{{address: {{socket_address: {{address: 1.1.1.1, port_value: 0}}}}, filter_chains: [{{filters: [{filters}]}}]}}"))
+        listener(&format!(
+            "{{address: {{socket_address: {{address: 1.1.1.1, port_value: 0}}}}, filter_chains: [{{filters: [{filters}]}}]}}"
+        ))
     };
     let found = chain(&format!("{rbac}, {tcp}")).expect("accepted");
     let NetworkFilter::Rbac(filter) = &found.filter_chains[0].network_filters[0];
@@ -143,7 +165,9 @@ fn terminal_filters_come_last_and_rbac_before() {
     assert!(matches!(&tcp_found.cluster, config::ClusterChoice::Weighted(shares) if shares[1].weight == 3));
     assert_eq!(
         reasons(chain(rbac)),
-        ["filter_chains[0].filters[0].typed_config: the last filter must be the HTTP connection manager or the TCP proxy"]
+        [
+            "filter_chains[0].filters[0].typed_config: the last filter must be the HTTP connection manager or the TCP proxy"
+        ]
     );
     assert_eq!(
         reasons(chain(&format!("{tcp}, {rbac}"))),
@@ -178,7 +202,10 @@ fn connection_manager_settings_are_taken_over() {
     .expect("accepted");
     assert_eq!(found.routes, RouteSource::Named("r".into()));
     assert_eq!(found.codec_type, config::CodecType::Http1);
-    assert_eq!((found.idle_timeout, found.max_headers_count, found.max_requests_per_connection), (None, 7, None));
+    assert_eq!(
+        (found.idle_timeout, found.max_headers_count, found.max_requests_per_connection),
+        (None, 7, None)
+    );
     assert_eq!(found.max_stream_duration, Some(Duration::from_secs(9)));
     assert_eq!(found.max_connection_duration, Some(Duration::from_secs(8)));
     assert!(found.http1.accept_http_10 && found.http1.enable_trailers);
@@ -206,19 +233,50 @@ fn impossible_connection_managers_are_refused() {
     for (fields, expected) in [
         (ROUTER.to_owned(), "`route_config` or `rds` is required".to_owned()),
         (ROUTES.to_owned(), inside("http_filters: the last filter must be the router")),
-        (format!("{ROUTER}, rds: {{config_source: {{ads: {{}}}}}}"), inside("rds.route_config_name: must not be empty")),
+        (
+            format!("{ROUTER}, rds: {{config_source: {{ads: {{}}}}}}"),
+            inside("rds.route_config_name: must not be empty"),
+        ),
         (format!("{ROUTER}, rds: {{route_config_name: r}}"), inside("rds.config_source: is required")),
-        (format!("{ROUTER}, rds: {{route_config_name: r, config_source: {{api_config_source: {{api_type: GRPC}}}}}}"), inside("rds.config_source.api_config_source: only `ads` is supported outside the bootstrap")),
+        (
+            format!(
+                "{ROUTER}, rds: {{route_config_name: r, config_source: {{api_config_source: {{api_type: GRPC}}}}}}"
+            ),
+            inside("rds.config_source.api_config_source: only `ads` is supported outside the bootstrap"),
+        ),
         (with("max_request_headers_kb: 8193"), inside("max_request_headers_kb: must be between 1 and 8192")),
-        (with("http_protocol_options: {allow_absolute_url: false}"), inside("http_protocol_options.allow_absolute_url: absolute-form targets must be accepted (RFC 9112 section 3.2.2)")),
-        (with("http2_protocol_options: {initial_stream_window_size: 65534}"), inside("http2_protocol_options.initial_stream_window_size: must be between 65535 and 2147483647")),
-        (with("http2_protocol_options: {max_concurrent_streams: 0}"), inside("http2_protocol_options.max_concurrent_streams: must be between 1 and 2147483647")),
-        (with("http2_protocol_options: {connection_keepalive: {interval: 1s}}"), inside("http2_protocol_options.connection_keepalive.timeout: is required")),
-        (with("upgrade_configs: [{upgrade_type: websocket}, {upgrade_type: WebSocket}]"), inside("upgrade_configs[1].upgrade_type: `WebSocket` is given twice")),
+        (
+            with("http_protocol_options: {allow_absolute_url: false}"),
+            inside(
+                "http_protocol_options.allow_absolute_url: absolute-form targets must be accepted (RFC 9112 section 3.2.2)",
+            ),
+        ),
+        (
+            with("http2_protocol_options: {initial_stream_window_size: 65534}"),
+            inside("http2_protocol_options.initial_stream_window_size: must be between 65535 and 2147483647"),
+        ),
+        (
+            with("http2_protocol_options: {max_concurrent_streams: 0}"),
+            inside("http2_protocol_options.max_concurrent_streams: must be between 1 and 2147483647"),
+        ),
+        (
+            with("http2_protocol_options: {connection_keepalive: {interval: 1s}}"),
+            inside("http2_protocol_options.connection_keepalive.timeout: is required"),
+        ),
+        (
+            with("upgrade_configs: [{upgrade_type: websocket}, {upgrade_type: WebSocket}]"),
+            inside("upgrade_configs[1].upgrade_type: `WebSocket` is given twice"),
+        ),
         (with("tracing: {}"), inside("tracing.provider: is required")),
         (with("access_log: [{name: a}]"), inside("access_log[0].typed_config: is required")),
-        (with("scheme_header_transformation: {scheme_to_overwrite: ftp}"), inside("scheme_header_transformation.scheme_to_overwrite: must be `http` or `https`")),
-        (format!("{ROUTES}, http_filters: [{{name: a, disabled: true}}]"), inside("http_filters[0].disabled: filters that routes switch on are not supported")),
+        (
+            with("scheme_header_transformation: {scheme_to_overwrite: ftp}"),
+            inside("scheme_header_transformation.scheme_to_overwrite: must be `http` or `https`"),
+        ),
+        (
+            format!("{ROUTES}, http_filters: [{{name: a, disabled: true}}]"),
+            inside("http_filters[0].disabled: filters that routes switch on are not supported"),
+        ),
     ] {
         let found = reasons(manager(&fields));
         assert!(found.iter().any(|f| f.ends_with(&expected)), "{fields}\n{found:#?}");
@@ -293,13 +351,42 @@ fn impossible_tls_is_refused() {
     let certificate = "tls_certificates: [{certificate_chain: {filename: a}, private_key: {filename: b}}]";
     for (context, expected) in [
         ("require_client_certificate: false".to_owned(), "common_tls_context: is required"),
-        ("common_tls_context: {}".into(), "common_tls_context: `tls_certificates` or `tls_certificate_sds_secret_configs` is required"),
-        (format!("require_client_certificate: true, common_tls_context: {{{certificate}}}"), "require_client_certificate: needs a validation context, else any certificate would do"),
-        (format!("common_tls_context: {{{certificate}, tls_certificate_sds_secret_configs: [{{name: x}}]}}"), "common_tls_context.tls_certificate_sds_secret_configs: cannot be given together with `tls_certificates`"),
-        (format!("common_tls_context: {{{certificate}, alpn_protocols: ['']}}"), "common_tls_context.alpn_protocols[0]: must have 1 to 255 bytes"),
-        (format!("common_tls_context: {{{certificate}, tls_params: {{tls_minimum_protocol_version: TLSv1_3, tls_maximum_protocol_version: TLSv1_2}}}}"), "common_tls_context.tls_params: the minimum version is above the maximum"),
-        (format!("common_tls_context: {{{certificate}, validation_context: {{match_typed_subject_alt_names: [{{matcher: {{exact: a}}}}]}}}}"), "common_tls_context.validation_context.match_typed_subject_alt_names[0].san_type: is required"),
-        (format!("common_tls_context: {{{certificate}, validation_context: {{trusted_ca: {{environment_variable: NONE}}}}}}"), "common_tls_context.validation_context.trusted_ca.environment_variable: the variable `NONE` is not set"),
+        (
+            "common_tls_context: {}".into(),
+            "common_tls_context: `tls_certificates` or `tls_certificate_sds_secret_configs` is required",
+        ),
+        (
+            format!("require_client_certificate: true, common_tls_context: {{{certificate}}}"),
+            "require_client_certificate: needs a validation context, else any certificate would do",
+        ),
+        (
+            format!(
+                "common_tls_context: {{{certificate}, tls_certificate_sds_secret_configs: [{{name: x}}]}}"
+            ),
+            "common_tls_context.tls_certificate_sds_secret_configs: cannot be given together with `tls_certificates`",
+        ),
+        (
+            format!("common_tls_context: {{{certificate}, alpn_protocols: ['']}}"),
+            "common_tls_context.alpn_protocols[0]: must have 1 to 255 bytes",
+        ),
+        (
+            format!(
+                "common_tls_context: {{{certificate}, tls_params: {{tls_minimum_protocol_version: TLSv1_3, tls_maximum_protocol_version: TLSv1_2}}}}"
+            ),
+            "common_tls_context.tls_params: the minimum version is above the maximum",
+        ),
+        (
+            format!(
+                "common_tls_context: {{{certificate}, validation_context: {{match_typed_subject_alt_names: [{{matcher: {{exact: a}}}}]}}}}"
+            ),
+            "common_tls_context.validation_context.match_typed_subject_alt_names[0].san_type: is required",
+        ),
+        (
+            format!(
+                "common_tls_context: {{{certificate}, validation_context: {{trusted_ca: {{environment_variable: NONE}}}}}}"
+            ),
+            "common_tls_context.validation_context.trusted_ca.environment_variable: the variable `NONE` is not set",
+        ),
     ] {
         let found = reasons(tls(&context));
         let expected = format!("filter_chains[0].transport_socket.typed_config.{expected}");

@@ -2,8 +2,8 @@
 
 use super::*;
 use config::{
-    Action, ClusterChoice, HeaderAppend, HeaderValueMatch, HostRewrite, PathMatch, PathRewrite, QueryValueMatch,
-    ResetHeaderFormat, StringPattern,
+    Action, ClusterChoice, HeaderAppend, HeaderValueMatch, HostRewrite, PathMatch, PathRewrite,
+    QueryValueMatch, ResetHeaderFormat, StringPattern,
 };
 use std::time::Duration;
 
@@ -60,13 +60,22 @@ fn virtual_hosts_are_translated() {
 #[test]
 fn impossible_tables_are_refused() {
     for (text, expected) in [
-        ("virtual_hosts: [{name: a, domains: [x]}, {name: a, domains: [y]}]", "virtual_hosts[1].name: `a` is given twice"),
+        (
+            "virtual_hosts: [{name: a, domains: [x]}, {name: a, domains: [y]}]",
+            "virtual_hosts[1].name: `a` is given twice",
+        ),
         ("virtual_hosts: [{}]", "virtual_hosts[0].name: must not be empty"),
         ("virtual_hosts: [{}]", "virtual_hosts[0].domains: at least one is required"),
         ("virtual_hosts: [{domains: ['']}]", "virtual_hosts[0].domains[0]: must not be empty"),
         ("virtual_hosts: [{routes: [{}]}]", "virtual_hosts[0].routes[0].match: is required"),
-        ("virtual_hosts: [{routes: [{}]}]", "virtual_hosts[0].routes[0]: `route`, `redirect` or `direct_response` is required"),
-        ("virtual_hosts: [{routes: [{match: {}}]}]", "virtual_hosts[0].routes[0].match: a criterion on the path is required"),
+        (
+            "virtual_hosts: [{routes: [{}]}]",
+            "virtual_hosts[0].routes[0]: `route`, `redirect` or `direct_response` is required",
+        ),
+        (
+            "virtual_hosts: [{routes: [{match: {}}]}]",
+            "virtual_hosts[0].routes[0].match: a criterion on the path is required",
+        ),
     ] {
         let found = reasons(table(text));
         assert!(found.iter().any(|f| f == expected), "{text}\n{found:#?}");
@@ -93,9 +102,13 @@ fn every_criterion_is_translated() {
     assert_eq!(matches.headers[2].value, HeaderValueMatch::Present(true));
     assert_eq!(matches.headers[3].value, HeaderValueMatch::Present(false));
     assert_eq!(matches.headers[4].value, HeaderValueMatch::Range(-1, 5));
-    assert!(matches!(&matches.headers[5].value, HeaderValueMatch::Text(t) if t.pattern == StringPattern::Regex("a.*".into())));
+    assert!(
+        matches!(&matches.headers[5].value, HeaderValueMatch::Text(t) if t.pattern == StringPattern::Regex("a.*".into()))
+    );
     assert_eq!(matches.query[0].value, QueryValueMatch::Present(true));
-    assert!(matches!(&matches.query[1].value, QueryValueMatch::Text(t) if t.pattern == StringPattern::Suffix("z".into())));
+    assert!(
+        matches!(&matches.query[1].value, QueryValueMatch::Text(t) if t.pattern == StringPattern::Suffix("z".into()))
+    );
     assert_eq!((found.name.as_str(), found.decorator.as_deref()), ("r", Some("op")));
     for (specifier, expected) in [
         ("path: /x", PathMatch::Exact("/x".into())),
@@ -110,12 +123,21 @@ fn every_criterion_is_translated() {
 #[test]
 fn impossible_criteria_are_refused() {
     for (fields, expected) in [
-        ("path_separated_prefix: /a/", "path_separated_prefix: must not be empty, end with a slash, or contain `?` or `#`"),
+        (
+            "path_separated_prefix: /a/",
+            "path_separated_prefix: must not be empty, end with a slash, or contain `?` or `#`",
+        ),
         ("safe_regex: {}", "safe_regex.regex: must not be empty"),
         ("headers: [{}]", "headers[0].name: `` is not a header name"),
         ("headers: [{name: a, string_match: {}}]", "headers[0].string_match: is required"),
-        ("headers: [{name: a, string_match: {prefix: ''}}]", "headers[0].string_match.prefix: must not be empty"),
-        ("headers: [{name: a, string_match: {safe_regex: {regex: a}, ignore_case: true}}]", "headers[0].string_match.ignore_case: has no meaning for a regular expression"),
+        (
+            "headers: [{name: a, string_match: {prefix: ''}}]",
+            "headers[0].string_match.prefix: must not be empty",
+        ),
+        (
+            "headers: [{name: a, string_match: {safe_regex: {regex: a}, ignore_case: true}}]",
+            "headers[0].string_match.ignore_case: has no meaning for a regular expression",
+        ),
         ("query_parameters: [{}]", "query_parameters[0].name: must not be empty"),
         ("runtime_fraction: {runtime_key: k}", "runtime_fraction.default_value: is required"),
     ] {
@@ -152,7 +174,10 @@ fn forwarding_settings_are_taken_over() {
             Some(HostRewrite::PathRegex { pattern: "p".into(), substitution: "s".into() }),
         ),
     ] {
-        assert_eq!(forward(&format!("cluster_header: X-C, {fields}")).expect("accepted").host_rewrite, expected);
+        assert_eq!(
+            forward(&format!("cluster_header: X-C, {fields}")).expect("accepted").host_rewrite,
+            expected
+        );
     }
 }
 
@@ -163,13 +188,28 @@ fn impossible_forwarding_is_refused() {
         ("{cluster: ''}", "route.cluster: must not be empty"),
         ("{cluster_header: 'a b'}", "route.cluster_header: `a b` is not a header name"),
         ("{weighted_clusters: {}}", "route.weighted_clusters.clusters: at least one is required"),
-        ("{weighted_clusters: {clusters: [{name: a}]}}", "route.weighted_clusters: the sum of the weights must be between 1 and 4294967295"),
-        ("{weighted_clusters: {clusters: [{name: a, weight: 4294967295}, {name: b, weight: 1}]}}", "route.weighted_clusters: the sum of the weights must be between 1 and 4294967295"),
-        ("{weighted_clusters: {total_weight: 5, clusters: [{name: a, weight: 4}]}}", "route.weighted_clusters.total_weight: is 5, but the weights sum up to 4"),
-        ("{cluster: c, prefix_rewrite: /, regex_rewrite: {pattern: {regex: a}}}", "route.regex_rewrite: cannot be given together with `prefix_rewrite`"),
+        (
+            "{weighted_clusters: {clusters: [{name: a}]}}",
+            "route.weighted_clusters: the sum of the weights must be between 1 and 4294967295",
+        ),
+        (
+            "{weighted_clusters: {clusters: [{name: a, weight: 4294967295}, {name: b, weight: 1}]}}",
+            "route.weighted_clusters: the sum of the weights must be between 1 and 4294967295",
+        ),
+        (
+            "{weighted_clusters: {total_weight: 5, clusters: [{name: a, weight: 4}]}}",
+            "route.weighted_clusters.total_weight: is 5, but the weights sum up to 4",
+        ),
+        (
+            "{cluster: c, prefix_rewrite: /, regex_rewrite: {pattern: {regex: a}}}",
+            "route.regex_rewrite: cannot be given together with `prefix_rewrite`",
+        ),
         ("{cluster: c, regex_rewrite: {}}", "route.regex_rewrite.pattern: is required"),
         ("{cluster: c, timeout: -1s}", "route.timeout: must not be negative"),
-        ("{cluster: c, max_grpc_timeout: 1s, max_stream_duration: {grpc_timeout_header_max: 2s}}", "route.max_grpc_timeout: differs from `max_stream_duration.grpc_timeout_header_max`"),
+        (
+            "{cluster: c, max_grpc_timeout: 1s, max_stream_duration: {grpc_timeout_header_max: 2s}}",
+            "route.max_grpc_timeout: differs from `max_stream_duration.grpc_timeout_header_max`",
+        ),
     ] {
         let found = reasons(route(&format!("match: {{prefix: /}}, route: {fields}")));
         let expected = format!("virtual_hosts[0].routes[0].{expected}");
@@ -193,7 +233,10 @@ fn retry_policies_are_translated() {
     assert_eq!((found.num_retries, found.host_selection_max_attempts), (0, 5));
     assert_eq!((found.per_try_timeout, found.per_try_idle_timeout), (Some(Duration::from_secs(2)), None));
     assert_eq!(found.retriable_status_codes, [503, 429]);
-    assert_eq!((found.base_interval, found.max_interval), (Duration::from_millis(100), Duration::from_secs(1)));
+    assert_eq!(
+        (found.base_interval, found.max_interval),
+        (Duration::from_millis(100), Duration::from_secs(1))
+    );
     let limited = found.rate_limited.expect("rate limited");
     assert_eq!(limited.max_interval, Duration::from_secs(300));
     assert_eq!(limited.reset_headers[0].name, "retry-after");
@@ -204,12 +247,21 @@ fn retry_policies_are_translated() {
 fn impossible_retry_policies_are_refused() {
     for (fields, expected) in [
         ("retry_on: '5xx,5xy'", "retry_on: `5xy` is not a retry condition"),
-        ("retry_on: http3-post-connect-failure", "retry_on: `http3-post-connect-failure` is not a retry condition"),
+        (
+            "retry_on: http3-post-connect-failure",
+            "retry_on: `http3-post-connect-failure` is not a retry condition",
+        ),
         ("retriable_status_codes: [600]", "retriable_status_codes[0]: 600 is not a status"),
         ("retry_back_off: {}", "retry_back_off.base_interval: is required"),
         ("retry_back_off: {base_interval: 0s}", "retry_back_off.base_interval: must be greater than 0s"),
-        ("retry_back_off: {base_interval: 2s, max_interval: 1s}", "retry_back_off.max_interval: must not be below `base_interval`"),
-        ("rate_limited_retry_back_off: {}", "rate_limited_retry_back_off.reset_headers: at least one is required"),
+        (
+            "retry_back_off: {base_interval: 2s, max_interval: 1s}",
+            "retry_back_off.max_interval: must not be below `base_interval`",
+        ),
+        (
+            "rate_limited_retry_back_off: {}",
+            "rate_limited_retry_back_off.reset_headers: at least one is required",
+        ),
         ("retry_host_predicate: [{name: x}]", "retry_host_predicate[0].typed_config: is required"),
         ("host_selection_retry_max_attempts: -1", "host_selection_retry_max_attempts: is out of range"),
     ] {
@@ -224,13 +276,17 @@ fn redirects_and_direct_responses_are_translated() {
     let found = route("match: {prefix: /}, redirect: {host_redirect: h, port_redirect: 8443, path_redirect: '/p?q', response_code: PERMANENT_REDIRECT, strip_query: true, https_redirect: true}")
         .expect("accepted");
     let Action::Redirect(redirect) = found.action else { panic!("redirect") };
-    assert_eq!((redirect.status, redirect.scheme.as_deref(), redirect.port), (308, Some("https"), Some(8443)));
+    assert_eq!(
+        (redirect.status, redirect.scheme.as_deref(), redirect.port),
+        (308, Some("https"), Some(8443))
+    );
     assert_eq!((redirect.host.as_deref(), redirect.path.as_deref()), (Some("h"), Some("/p?q")));
     let found = route("match: {prefix: /}, redirect: {prefix_rewrite: /n}").expect("accepted");
     let Action::Redirect(redirect) = found.action else { panic!("redirect") };
     assert_eq!((redirect.status, redirect.port, redirect.scheme), (301, None, None));
     assert_eq!(redirect.path_rewrite, Some(PathRewrite::Prefix("/n".into())));
-    let found = route("match: {prefix: /}, direct_response: {status: 503, body: {inline_string: sorry}}").expect("accepted");
+    let found = route("match: {prefix: /}, direct_response: {status: 503, body: {inline_string: sorry}}")
+        .expect("accepted");
     let Action::Direct(direct) = found.action else { panic!("direct") };
     assert_eq!((direct.status, direct.body.as_slice()), (503, b"sorry".as_slice()));
 }
@@ -265,7 +321,8 @@ fn header_edits_are_translated_with_both_switches() {
     .expect("accepted")
     .headers;
     assert_eq!(found.request_remove, ["x-gone"]);
-    let added: Vec<_> = found.response_add.iter().map(|e| (e.name.as_str(), e.value.as_str(), e.append)).collect();
+    let added: Vec<_> =
+        found.response_add.iter().map(|e| (e.name.as_str(), e.value.as_str(), e.append)).collect();
     assert_eq!(
         added,
         [
@@ -278,9 +335,18 @@ fn header_edits_are_translated_with_both_switches() {
     assert!(found.response_add[3].keep_empty_value);
     for (edit, expected) in [
         ("request_headers_to_add: [{}]", "request_headers_to_add[0].header: is required"),
-        ("request_headers_to_add: [{header: {key: ':path', value: x}}]", "request_headers_to_add[0].header.key: `:path` is a pseudo-header"),
-        ("request_headers_to_remove: [Host]", "request_headers_to_remove[0]: `host` is changed by the host rewrites of the route"),
-        ("request_headers_to_add: [{header: {key: a, value: x}, append: true, append_action: ADD_IF_ABSENT}]", "request_headers_to_add[0].append: cannot be given together with `append_action`"),
+        (
+            "request_headers_to_add: [{header: {key: ':path', value: x}}]",
+            "request_headers_to_add[0].header.key: `:path` is a pseudo-header",
+        ),
+        (
+            "request_headers_to_remove: [Host]",
+            "request_headers_to_remove[0]: `host` is changed by the host rewrites of the route",
+        ),
+        (
+            "request_headers_to_add: [{header: {key: a, value: x}, append: true, append_action: ADD_IF_ABSENT}]",
+            "request_headers_to_add[0].append: cannot be given together with `append_action`",
+        ),
     ] {
         let found = reasons(route(&format!("match: {{prefix: /}}, route: {{cluster: c}}, {edit}")));
         assert_eq!(found, [format!("virtual_hosts[0].routes[0].{expected}")], "{edit}");
