@@ -10,9 +10,9 @@ use std::time::Duration;
 
 use outrigger_engine::proxy::{Proxy, ProxyOptions};
 use outrigger_traffic::config::{
-    Action, Cluster, ClusterDiscovery, Config, Endpoint, Endpoints, FilterChain, FilterChainMatch, HttpConnectionManager,
-    HttpUpstream, Listener, LocalityEndpoints, Route, RouteAction, RouteConfig, RouteMatch, RouteSource, Terminal,
-    Upgrade, VirtualHost,
+    Action, Cluster, ClusterDiscovery, Config, Endpoint, Endpoints, FilterChain, FilterChainMatch,
+    HttpConnectionManager, HttpUpstream, Listener, LocalityEndpoints, Route, RouteAction, RouteConfig,
+    RouteMatch, RouteSource, Terminal, Upgrade, VirtualHost,
 };
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -35,7 +35,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 fn config(listen: SocketAddr, upstream: SocketAddr, h2: bool) -> Config {
     let endpoints = Endpoints {
         cluster_name: "upstream".into(),
-        localities: vec![LocalityEndpoints { endpoints: vec![Endpoint::at(upstream)], ..LocalityEndpoints::default() }],
+        localities: vec![LocalityEndpoints {
+            endpoints: vec![Endpoint::at(upstream)],
+            ..LocalityEndpoints::default()
+        }],
         overprovisioning_factor: None,
     };
     let mut cluster = Cluster::new("upstream", ClusterDiscovery::Static(endpoints));
@@ -51,8 +54,12 @@ fn config(listen: SocketAddr, upstream: SocketAddr, h2: bool) -> Config {
         per_request_buffer_limit_bytes: None,
         decorator: None,
     };
-    let host =
-        VirtualHost { name: "all".into(), domains: vec!["*".into()], routes: vec![route], ..VirtualHost::default() };
+    let host = VirtualHost {
+        name: "all".into(),
+        domains: vec!["*".into()],
+        routes: vec![route],
+        ..VirtualHost::default()
+    };
     let table = RouteConfig { virtual_hosts: vec![host], ..RouteConfig::default() };
     let mut manager = HttpConnectionManager::new("forward", RouteSource::Inline(table));
     manager.upgrades.push(Upgrade { upgrade_type: "websocket".into(), enabled: true });

@@ -82,6 +82,16 @@ pub struct Row {
     pub counts_against_host: bool,
 }
 
+/// Envoy's details and text for an upstream that was lost.
+macro_rules! reset {
+    ($details:literal, $words:literal) => {
+        (
+            concat!("upstream_reset_before_response_started{", $details, "}"),
+            concat!("upstream connect error or disconnect/reset before headers. reset reason: ", $words),
+        )
+    };
+}
+
 impl ProxyError {
     /// The one table.
     #[must_use]
@@ -91,52 +101,34 @@ impl ProxyError {
         match self {
             Self::BadRequest(details, status) => row(status, 13, F::DOWNSTREAM_PROTOCOL_ERROR, details, ""),
             Self::NoRoute => row(404, 12, F::NO_ROUTE, "route_not_found", ""),
-            Self::ClusterNotFound(status) => row(status, grpc_of(status), F::NO_CLUSTER, "cluster_not_found", ""),
+            Self::ClusterNotFound(status) => {
+                row(status, grpc_of(status), F::NO_CLUSTER, "cluster_not_found", "")
+            }
             Self::NoHealthyHost => {
                 row(503, 14, F::NO_HEALTHY_UPSTREAM, "no_healthy_upstream", "no healthy upstream")
             }
-            Self::Overflow => row(
+            Self::Overflow => lost(503, F::UPSTREAM_OVERFLOW, reset!("overflow", "overflow")),
+            Self::ConnectFailed => blamed(lost(
                 503,
-                14,
-                F::UPSTREAM_OVERFLOW,
-                "upstream_reset_before_response_started{overflow}",
-                "upstream connect error or disconnect/reset before headers. reset reason: overflow",
-            ),
-            Self::ConnectFailed => blamed(row(
-                503,
-                14,
                 F::UPSTREAM_CONNECTION_FAILURE,
-                "upstream_reset_before_response_started{remote_connection_failure}",
-                "upstream connect error or disconnect/reset before headers. reset reason: remote connection failure",
+                reset!("remote_connection_failure", "remote connection failure"),
             )),
-            Self::ConnectTimeout => blamed(row(
+            Self::ConnectTimeout => blamed(lost(
                 503,
-                14,
                 F::UPSTREAM_CONNECTION_FAILURE,
-                "upstream_reset_before_response_started{connection_timeout}",
-                "upstream connect error or disconnect/reset before headers. reset reason: connection timeout",
+                reset!("connection_timeout", "connection timeout"),
             )),
-            Self::UpstreamReset | Self::UpstreamRefused => blamed(row(
+            Self::UpstreamReset | Self::UpstreamRefused => {
+                blamed(lost(503, F::UPSTREAM_REMOTE_RESET, reset!("remote_reset", "remote reset")))
+            }
+            Self::UpstreamClosed => blamed(lost(
                 503,
-                14,
-                F::UPSTREAM_REMOTE_RESET,
-                "upstream_reset_before_response_started{remote_reset}",
-                "upstream connect error or disconnect/reset before headers. reset reason: remote reset",
-            )),
-            Self::UpstreamClosed => blamed(row(
-                503,
-                14,
                 F::UPSTREAM_TERMINATION,
-                "upstream_reset_before_response_started{connection_termination}",
-                "upstream connect error or disconnect/reset before headers. reset reason: connection termination",
+                reset!("connection_termination", "connection termination"),
             )),
-            Self::BadResponse => blamed(row(
-                502,
-                14,
-                F::UPSTREAM_PROTOCOL_ERROR,
-                "upstream_reset_before_response_started{protocol_error}",
-                "upstream connect error or disconnect/reset before headers. reset reason: protocol error",
-            )),
+            Self::BadResponse => {
+                blamed(lost(502, F::UPSTREAM_PROTOCOL_ERROR, reset!("protocol_error", "protocol error")))
+            }
             Self::ResponseTimeout => blamed(row(
                 504,
                 4,
@@ -168,23 +160,13 @@ impl ProxyError {
             Self::RequestTimeout => row(408, 4, none, "request_overall_timeout", "request timeout"),
             Self::HeaderTimeout => row(408, 4, none, "request_header_timeout", "request header timeout"),
             // Never sent: there is no one left to read it. The status is what an access log shows.
-            Self::ClientGone => row(
-                0,
-                1,
-                F::DOWNSTREAM_TERMINATION,
-                "downstream_remote_disconnect",
-                "",
-            ),
+            Self::ClientGone => row(0, 1, F::DOWNSTREAM_TERMINATION, "downstream_remote_disconnect", ""),
             Self::BadBody => row(400, 13, F::DOWNSTREAM_PROTOCOL_ERROR, "http1.codec_error", "Bad Request"),
             Self::Denied => row(403, 7, none, "rbac_access_denied", "RBAC: access denied"),
             Self::UpgradeForbidden => row(403, 7, none, "upgrade_failed", ""),
-            Self::UpgradeFailed => blamed(row(
-                502,
-                14,
-                F::UPSTREAM_PROTOCOL_ERROR,
-                "upstream_reset_before_response_started{protocol_error}",
-                "upgrade failed",
-            )),
+            Self::UpgradeFailed => {
+                blamed(lost(502, F::UPSTREAM_PROTOCOL_ERROR, reset!("protocol_error", "protocol error")))
+            }
             Self::LowVersion => row(426, 13, none, "low_version", ""),
             Self::BadPath => row(400, 13, none, "path_normalization_failed", ""),
             Self::Draining => row(503, 14, none, "drain_time_close", ""),
@@ -196,7 +178,9 @@ impl ProxyError {
     #[must_use]
     pub const fn details_after_start(self) -> &'static str {
         match self {
-            Self::UpstreamReset | Self::UpstreamRefused => "upstream_reset_after_response_started{remote_reset}",
+            Self::UpstreamReset | Self::UpstreamRefused => {
+                "upstream_reset_after_response_started{remote_reset}"
+            }
             Self::UpstreamClosed => "upstream_reset_after_response_started{connection_termination}",
             Self::BadResponse => "upstream_reset_after_response_started{protocol_error}",
             other => other.row().details,
@@ -204,7 +188,17 @@ impl ProxyError {
     }
 }
 
-const fn row(status: u16, grpc_status: u8, flag: ResponseFlags, details: &'static str, body: &'static str) -> Row {
+const fn lost(status: u16, flag: ResponseFlags, (details, body): (&'static str, &'static str)) -> Row {
+    row(status, 14, flag, details, body)
+}
+
+const fn row(
+    status: u16,
+    grpc_status: u8,
+    flag: ResponseFlags,
+    details: &'static str,
+    body: &'static str,
+) -> Row {
     Row { status, grpc_status, flag, details, body, counts_against_host: false }
 }
 

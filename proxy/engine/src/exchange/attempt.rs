@@ -92,7 +92,9 @@ pub(super) async fn run(
         return Lost::unsent(ProxyError::Overflow);
     };
     let config = plan.forward.retry.as_ref().map(|retry| &retry.config);
-    x.front.clock.start_attempt(config.and_then(|c| c.per_try_timeout), config.and_then(|c| c.per_try_idle_timeout));
+    x.front
+        .clock
+        .start_attempt(config.and_then(|c| c.per_try_timeout), config.and_then(|c| c.per_try_idle_timeout));
     let span_id = inject_trace(&mut x.front, notes);
     let (stream, reused) = match open(x, notes, plan, shared, &host).await {
         Ok(opened) => opened,
@@ -225,13 +227,23 @@ fn not_connected(notes: &mut Notes, plan: &Plan<'_>, host: &Host, error: &PoolEr
                 upstream.failure = error.to_string();
             }
             tracing::debug!(cluster = %plan.cluster.name, endpoint = %host.address, error = %error, "connect failed");
-            Lost::unsent(if error.is_timeout() { ProxyError::ConnectTimeout } else { ProxyError::ConnectFailed })
+            Lost::unsent(if error.is_timeout() {
+                ProxyError::ConnectTimeout
+            } else {
+                ProxyError::ConnectFailed
+            })
         }
     }
 }
 
 /// A time limit was over during an attempt. Only an attempt's own limit leaves room for another one.
-pub(super) fn timed_out(x: &Front<'_>, plan: &Plan<'_>, host: &Arc<Host>, error: ProxyError, sent: bool) -> End {
+pub(super) fn timed_out(
+    x: &Front<'_>,
+    plan: &Plan<'_>,
+    host: &Arc<Host>,
+    error: ProxyError,
+    sent: bool,
+) -> End {
     let stats = plan.cluster.stats.at(x.worker().id);
     match error {
         ProxyError::ResponseTimeout => stats.upstream_rq_timeout.inc(),

@@ -92,7 +92,9 @@ pub(super) async fn converse(
                     Some((after, permit)) => Ok(Answer::Again(framing, after, permit)),
                     None => {
                         let passed = match response::begin(&mut x.front, notes, plan, framing, now) {
-                            Ok(()) => pass_on(&mut x.front, &mut stream.reader, up_trailers, &mut uploading).await,
+                            Ok(()) => {
+                                pass_on(&mut x.front, &mut stream.reader, up_trailers, &mut uploading).await
+                            }
                             Err(error) => Err(error),
                         };
                         Ok(Answer::Passed(framing, passed))
@@ -191,7 +193,12 @@ async fn conclude(
             stream.give_back(&worker, false);
             call.plan.cluster.stats.at(worker.id).upstream_cx_protocol_error.inc();
             report(&x.front, call.plan, call.host, Outcome::Reset);
-            End::Lost(Lost { error: ProxyError::BadResponse, reached: Reached::Yes, reused: false, refused: false })
+            End::Lost(Lost {
+                error: ProxyError::BadResponse,
+                reached: Reached::Yes,
+                reused: false,
+                refused: false,
+            })
         }
         Err(heard) => {
             let sent = match &mut stream.writer {
@@ -226,7 +233,7 @@ fn lose(x: &Front<'_>, call: &Call<'_>, heard: Heard, sent: bool) -> End {
                 _ => stats.upstream_rq_rx_reset.inc(),
             }
             // A kept connection that was closed meanwhile says nothing about the host.
-            if !refused && !(reused && error == ProxyError::UpstreamClosed) {
+            if !refused && (!reused || error != ProxyError::UpstreamClosed) {
                 report(x, plan, host, Outcome::Reset);
             }
             let reached = if sent && !refused { Reached::Maybe } else { Reached::No };
@@ -250,4 +257,3 @@ fn downstream_error(error: BodyError) -> ProxyError {
         BodyError::Closed | BodyError::Reset | BodyError::Refused => ProxyError::ClientGone,
     }
 }
-

@@ -70,7 +70,8 @@ pub(super) async fn run(
     rewrite(&mut x.front, notes, matched, forward, target.host_rewrite)?;
     respond::edit_request(&mut x.front, notes, target.request_edits);
     let timeout = limits(&mut x.front, notes, forward);
-    let buffer = matched.route.per_request_buffer_limit_bytes.map_or(serving.buffer_limit(), |limit| limit as usize);
+    let buffer =
+        matched.route.per_request_buffer_limit_bytes.map_or(serving.buffer_limit(), |limit| limit as usize);
     let down_h1 = x.front.request.version() != Version::Http2;
     let plan = Plan {
         forward,
@@ -97,7 +98,11 @@ fn admit_upgrade(x: &mut Exchange<'_>, serving: &Serving, forward: &Forward) -> 
     if !x.upgrade && !connect {
         return Ok(false);
     }
-    let kind: &[u8] = if connect { b"connect" } else { x.front.request.fields.get_known(Known::Upgrade).unwrap_or_default() };
+    let kind: &[u8] = if connect {
+        b"connect"
+    } else {
+        x.front.request.fields.get_known(Known::Upgrade).unwrap_or_default()
+    };
     let says = |list: &[Upgrade]| {
         list.iter().find(|one| one.upgrade_type.as_bytes().eq_ignore_ascii_case(kind)).map(|one| one.enabled)
     };
@@ -105,7 +110,8 @@ fn admit_upgrade(x: &mut Exchange<'_>, serving: &Serving, forward: &Forward) -> 
     if allowed && x.front.request.version() != Version::Http2 {
         return Ok(true);
     }
-    if kind.eq_ignore_ascii_case(b"h2c") || (!connect && !allowed && !kind.eq_ignore_ascii_case(b"websocket")) {
+    if kind.eq_ignore_ascii_case(b"h2c") || (!connect && !allowed && !kind.eq_ignore_ascii_case(b"websocket"))
+    {
         // A server may ignore an upgrade it does not want (RFC 9110 §7.8); h2c in particular is often only an offer.
         x.front.request.fields.remove_known(Known::Upgrade);
         x.front.request.fields.remove(b"http2-settings");

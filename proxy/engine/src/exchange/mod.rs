@@ -1,13 +1,14 @@
 //! One request from head to last byte. [`serve`] is the table of contents of the data path:
 //!
-//! 1. [`crate::http::prepare`]: normalise the path, drop hop-by-hop fields, set forwarding fields, join the trace;
-//! 2. [`route`]: find the route;
-//! 3. [`crate::filter`]: authorization;
+//! 1. prepare the head ([`crate::http::prepare`]): normalise the path, drop hop-by-hop fields, set forwarding fields,
+//!    join the trace;
+//! 2. find the route ([`route`]);
+//! 3. run the filters, authorization first ([`crate::filter`]);
 //! 4. answer here ([`respond`]), or
-//! 5. [`forward`]: cluster, edits, rewrites, time limits;
-//! 6. [`retry`] ⟲ [`attempt`]: pick a host, take permits and a connection; [`converse`]: send ([`upload`]), read, pass on
-//!    ([`response`]), or become a tunnel ([`upgrade`]);
-//! 7. [`finish`]: counters, log, span.
+//! 5. choose the cluster, edit, rewrite, set the time limits ([`forward`]);
+//! 6. make attempts ([`retry`]); in each, pick a host, take permits and a connection ([`attempt`]), send ([`upload`]) and
+//!    read ([`converse`]), and pass the response on ([`response`]) or become a tunnel ([`upgrade`]);
+//! 7. count, log, trace ([`finish`]).
 
 mod attempt;
 mod converse;
@@ -101,7 +102,11 @@ pub async fn refuse(mut x: Exchange<'_>, error: ProxyError) {
 
 fn begin(x: &mut Exchange<'_>) -> Notes {
     let config = x.front.serving.config();
-    telemetry::begin(x.front.worker(), &x.front.serving.chain.stats, x.front.request.version() == Version::Http2);
+    telemetry::begin(
+        x.front.worker(),
+        &x.front.serving.chain.stats,
+        x.front.request.version() == Version::Http2,
+    );
     x.front.clock.start(config.stream_idle_timeout, config.request_timeout, config.max_stream_duration);
     let mut notes = Notes::new(x.front.start, x.front.connection.facts.peer);
     notes.is_grpc = view::is_grpc(&x.front.request.fields);

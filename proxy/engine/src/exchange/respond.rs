@@ -3,10 +3,10 @@
 use outrigger_traffic::config::HeaderAppend;
 use outrigger_traffic::route::{Direct, Edit, Edits, Route};
 use outrigger_wire::h1::BodyLength;
-use outrigger_wire::{FieldBlock, Known};
+use outrigger_wire::{FieldBlock, Known, Version};
 
-use super::{Exchange, Front};
 use super::notes::Notes;
+use super::{Exchange, Front};
 use crate::error::ProxyError;
 use crate::http::body::{BodyError, discard, poll_now};
 use crate::http::forwarded;
@@ -112,7 +112,12 @@ async fn send_local(x: &mut Exchange<'_>, notes: &mut Notes, body: &[u8]) -> Res
     x.front.responder.head(x.front.response, BodyLength::Length(length))?;
     let mut rest = body;
     while !rest.is_empty() && !x.front.responder.writer.is_finished() {
-        let n = x.front.clock.guard(x.front.responder.writer.send(rest, true)).await.map_err(|_| BodyError::Closed)??;
+        let n = x
+            .front
+            .clock
+            .guard(x.front.responder.writer.send(rest, true))
+            .await
+            .map_err(|_| BodyError::Closed)??;
         rest = rest.get(n..).unwrap_or_default();
     }
     x.front.responder.writer.finish(None)?;
@@ -174,6 +179,12 @@ pub(super) async fn direct(
 
 /// What every response gets, whoever made it: server, date, via, request id.
 pub(super) fn decorate(x: &mut Front<'_>, notes: &Notes) {
+    if x.request.version() != Version::Http2 && x.connection.drain.is_draining() && x.responder.keeps_alive()
+    {
+        // Draining began after the request did: say so now, or the client's next request meets a closed connection.
+        x.serving.stats(x.worker()).downstream_cx_drain_close.inc();
+        x.responder.close_after();
+    }
     let id = x.request.fields.get_known(Known::XRequestId);
     forwarded::response(x.response, x.serving.config(), id);
     let fields = &mut x.response.fields;

@@ -12,10 +12,10 @@ use outrigger_traffic::cluster::HostId;
 use outrigger_traffic::retry::{AttemptResult, Decision, Ended, Reached, RefusedBecause, ResetKind};
 use smallvec::SmallVec;
 
-use super::{Exchange, Front};
 use super::attempt::{self, End, Lost};
 use super::forward::Plan;
 use super::notes::Notes;
+use super::{Exchange, Front};
 use crate::error::ProxyError;
 use crate::http::view::{FieldsView, HeadView};
 use crate::telemetry::ResponseFlags;
@@ -49,8 +49,13 @@ pub(super) struct Attempts {
 }
 
 /// Makes attempts.
-pub(super) async fn attempts(x: &mut Exchange<'_>, notes: &mut Notes, plan: &Plan<'_>) -> Result<(), ProxyError> {
-    let policy = plan.forward.retry.as_deref().filter(|policy| policy.is_eligible(&HeadView(x.front.request)));
+pub(super) async fn attempts(
+    x: &mut Exchange<'_>,
+    notes: &mut Notes,
+    plan: &Plan<'_>,
+) -> Result<(), ProxyError> {
+    let policy =
+        plan.forward.retry.as_deref().filter(|policy| policy.is_eligible(&HeadView(x.front.request)));
     let limit = if policy.is_some() && !plan.tunnel { plan.replay_limit } else { 0 };
     let mut shared = Attempts {
         replay: Replay { limit, ..Replay::default() },
@@ -102,13 +107,7 @@ enum Next {
     GiveUp,
 }
 
-fn after_loss(
-    x: &Front<'_>,
-    notes: &mut Notes,
-    plan: &Plan<'_>,
-    shared: &mut Attempts,
-    lost: &Lost,
-) -> Next {
+fn after_loss(x: &Front<'_>, notes: &mut Notes, plan: &Plan<'_>, shared: &mut Attempts, lost: &Lost) -> Next {
     if shared.replay.lost {
         if plan.forward.retry.is_some() {
             x.serving.stats(x.worker()).rq_retry_skipped_request_not_complete.inc();

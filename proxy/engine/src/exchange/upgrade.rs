@@ -27,7 +27,8 @@ pub(super) async fn tunnel(
     let worker = x.front.worker().clone();
     let serving = x.front.serving.clone();
     serving.stats(&worker).downstream_cx_upgrades_total.inc();
-    let _active = Raised::new(serving.chain.stats.clone(), worker.id, |stats| &stats.downstream_cx_upgrades_active);
+    let _active =
+        Raised::new(serving.chain.stats.clone(), worker.id, |stats| &stats.downstream_cx_upgrades_active);
     notes.status = x.front.response.status;
     notes.details = "via_upstream";
     if hop_by_hop::strip_response(x.front.response, true).is_err() {
@@ -57,7 +58,8 @@ pub(super) async fn tunnel(
             return End::Failed(ProxyError::UpstreamClosed);
         }
     }
-    let idle = plan.forward.idle_timeout.or(serving.config().stream_idle_timeout).filter(|idle| !idle.is_zero());
+    let idle =
+        plan.forward.idle_timeout.or(serving.config().stream_idle_timeout).filter(|idle| !idle.is_zero());
     let progress = Progress::default();
     match copy_both(&worker, &down.0, &up.0, idle, &progress).await {
         CopyEnd::Finished => {}
@@ -78,7 +80,9 @@ type Half = (Rc<Io>, Option<Buf>);
 
 fn ends(reader: &mut BodyReader, responder: &Responder) -> Option<Half> {
     match (reader, &responder.writer) {
-        (BodyReader::H1(reader), BodyWriter::H1(writer)) => Some((writer.io().clone(), reader.take_buffered())),
+        (BodyReader::H1(reader), BodyWriter::H1(writer)) => {
+            Some((writer.io().clone(), reader.take_buffered()))
+        }
         _ => None,
     }
 }

@@ -4,9 +4,9 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use outrigger_traffic::config::HttpConnectionManager;
 use outrigger_traffic::TableId;
 use outrigger_traffic::authz::CompiledRbac;
+use outrigger_traffic::config::HttpConnectionManager;
 use outrigger_traffic::listener::Terminal;
 use outrigger_traffic::route::RouteTable;
 use outrigger_wire::h1::Limits;
@@ -42,9 +42,11 @@ impl Serving {
         let (config, table) = (http.config.clone(), http.table);
         let peer = facts.tls.as_ref().and_then(|tls| tls.peer.as_deref());
         let own = chain.tls.as_ref().and_then(|tls| tls.certificates().next());
-        let by: Vec<Arc<str>> = own.map(|own| own.uri_sans.iter().map(|uri| uri.as_str().into()).collect()).unwrap_or_default();
+        let by: Vec<Arc<str>> =
+            own.map(|own| own.uri_sans.iter().map(|uri| uri.as_str().into()).collect()).unwrap_or_default();
         let listener = live.listeners.get(&facts.listener);
-        let buffer_limit = listener.map_or(1 << 20, |one| one.listener.config.per_connection_buffer_limit_bytes as usize);
+        let buffer_limit =
+            listener.map_or(1 << 20, |one| one.listener.config.per_connection_buffer_limit_bytes as usize);
         let client = ClientFacts::new(facts.peer.ip(), facts.tls.is_some(), peer, &by, &config);
         Some(Rc::new(Self { live, chain, client, config, table, buffer_limit }))
     }
@@ -116,7 +118,13 @@ pub struct Connection {
 
 impl Connection {
     /// A connection that begins.
-    pub fn new(worker: Rc<Worker>, io: Rc<Io>, facts: Rc<ConnFacts>, serving: Rc<Serving>, drain: DrainWatch) -> Self {
+    pub fn new(
+        worker: Rc<Worker>,
+        io: Rc<Io>,
+        facts: Rc<ConnFacts>,
+        serving: Rc<Serving>,
+        drain: DrainWatch,
+    ) -> Self {
         let stats = serving.stats(&worker);
         stats.downstream_cx_total.inc();
         if io.is_tls() {

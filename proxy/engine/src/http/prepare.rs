@@ -32,14 +32,19 @@ pub fn request(
 ) -> Result<Prepared, ProxyError> {
     let config = serving.config();
     let worker = &connection.worker;
-    hop_by_hop::strip_request(head, upgrade).map_err(|_| ProxyError::BadRequest("http1.connection_header_rejected", 400))?;
+    hop_by_hop::strip_request(head, upgrade)
+        .map_err(|_| ProxyError::BadRequest("http1.connection_header_rejected", 400))?;
     if config.strip_any_host_port && head.method() != Method::Connect {
         let host = syntax::host_of(head.authority()).to_vec();
         head.set_authority(&host);
     }
     let ip = forwarded::request(head, config, &serving.client, &mut || worker.draw());
     // The port of a client behind other proxies is not known.
-    notes.remote = if ip == connection.facts.peer.ip().to_canonical() { connection.facts.peer } else { SocketAddr::new(ip, 0) };
+    notes.remote = if ip == connection.facts.peer.ip().to_canonical() {
+        connection.facts.peer
+    } else {
+        SocketAddr::new(ip, 0)
+    };
     if let Some(tracing) = &config.tracing {
         let stats = serving.stats(worker);
         let (trace, sampling) = RequestTrace::begin(head, tracing, &mut || worker.draw());

@@ -5,9 +5,9 @@ use std::net::SocketAddr;
 use outrigger_engine::proxy::{Proxy, ProxyHandle, ProxyOptions};
 use outrigger_testkit::{H1Client, H2Client, Origin};
 use outrigger_traffic::config::{
-    Action, Cluster, ClusterDiscovery, Config, Endpoint, Endpoints, FilterChain, FilterChainMatch, HttpConnectionManager,
-    HttpUpstream, Listener, LocalityEndpoints, RetryOn, RetryPolicy, Route, RouteAction, RouteConfig, RouteMatch,
-    RouteSource, Terminal, VirtualHost,
+    Action, Cluster, ClusterDiscovery, Config, Endpoint, Endpoints, FilterChain, FilterChainMatch,
+    HttpConnectionManager, HttpUpstream, Listener, LocalityEndpoints, RetryOn, RetryPolicy, Route,
+    RouteAction, RouteConfig, RouteMatch, RouteSource, Terminal, VirtualHost,
 };
 
 /// A running proxy with one listener, `edge`.
@@ -53,7 +53,8 @@ impl Bed {
         pick: impl Fn(&outrigger_engine::telemetry::ClusterStats) -> u64,
     ) -> u64 {
         let live = self.handle.shared().live.load_full();
-        let cluster = live.clusters.iter().flatten().find(|cluster| &*cluster.name == name).expect("the cluster");
+        let cluster =
+            live.clusters.iter().flatten().find(|cluster| &*cluster.name == name).expect("the cluster");
         cluster.stats.total(pick)
     }
 }
@@ -101,7 +102,8 @@ pub(crate) fn cluster_at(name: &str, addresses: &[SocketAddr]) -> Cluster {
 }
 
 pub(crate) fn listener(routes: Vec<Route>) -> Listener {
-    let host = VirtualHost { name: "all".into(), domains: vec!["*".into()], routes, ..VirtualHost::default() };
+    let host =
+        VirtualHost { name: "all".into(), domains: vec!["*".into()], routes, ..VirtualHost::default() };
     let table = RouteConfig { virtual_hosts: vec![host], ..RouteConfig::default() };
     let manager = HttpConnectionManager::new("edge", RouteSource::Inline(table));
     let mut listener = Listener::new("edge", "127.0.0.1:0".parse().expect("an address"));

@@ -28,7 +28,10 @@ async fn kept_connection_carries_many_requests_over_one_upstream_connection() {
         assert_eq!((response.status, response.body.len()), (200, i));
     }
     assert_eq!((origin.connections(), origin.requests()), (1, 50));
-    eventually("the last request to be counted", || bed.http_stat(|stats| stats.downstream_rq_2xx.value()) == 50).await;
+    eventually("the last request to be counted", || {
+        bed.http_stat(|stats| stats.downstream_rq_2xx.value()) == 50
+    })
+    .await;
     assert_eq!(bed.cluster_stat("a", |stats| stats.upstream_rq_total.value()), 50);
 }
 
@@ -62,9 +65,12 @@ async fn responses_without_body_keep_the_connection() {
     let origin = Origin::h1("one").await;
     let bed = Bed::start(to(&[&origin]));
     let mut client = bed.h1().await;
-    for (method, path, status) in
-        [("HEAD", "/bytes/10", 200), ("GET", "/status/204", 204), ("GET", "/status/304", 304), ("GET", "/", 200)]
-    {
+    for (method, path, status) in [
+        ("HEAD", "/bytes/10", 200),
+        ("GET", "/status/204", 204),
+        ("GET", "/status/304", 304),
+        ("GET", "/", 200),
+    ] {
         let response = client.request(method, path, &[("host", "h")], b"").await.unwrap();
         assert_eq!(response.status, status, "{method} {path}");
         if method == "HEAD" {
@@ -97,7 +103,10 @@ async fn malformed_requests_are_answered_and_the_connection_closed() {
     let bed = Bed::start(to(&[&origin]));
     for (raw, status) in [
         (&b"GET / HTTP/1.1\r\n\r\n"[..], "400"),
-        (b"GET / HTTP/1.1\r\nhost: h\r\ncontent-length: 1\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n", "400"),
+        (
+            b"GET / HTTP/1.1\r\nhost: h\r\ncontent-length: 1\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
+            "400",
+        ),
         (b"GET / HTTP/1.1\r\nhost: h\r\nbad name: x\r\n\r\n", "400"),
         (b"GET / HTTP/1.1\r\nhost: h\r\ntransfer-encoding: gzip\r\n\r\n", "501"),
         (b"GET / HTTP/3.1\r\nhost: h\r\n\r\n", "505"),
@@ -125,8 +134,13 @@ async fn malformed_chunk_after_the_head_never_becomes_a_request() {
 async fn hop_by_hop_fields_stay_on_their_hop() {
     let origin = Origin::h1("one").await;
     let bed = Bed::start(to(&[&origin]));
-    let fields =
-        [("host", "h"), ("connection", "x-private, keep-alive"), ("x-private", "1"), ("keep-alive", "5"), ("x-a", "b")];
+    let fields = [
+        ("host", "h"),
+        ("connection", "x-private, keep-alive"),
+        ("x-private", "1"),
+        ("keep-alive", "5"),
+        ("x-a", "b"),
+    ];
     let mut client = bed.h1().await;
     client.request("GET", "/", &fields, b"").await.unwrap();
     let seen = &origin.seen()[0];
@@ -143,7 +157,9 @@ async fn continue_is_passed_on_and_the_body_follows() {
     let bed = Bed::start(to(&[&origin]));
     let mut stream = TcpStream::connect(bed.address).await.unwrap();
     stream
-        .write_all(b"POST /body HTTP/1.1\r\nhost: h\r\nexpect: 100-continue\r\ncontent-length: 5\r\n\r\nhello")
+        .write_all(
+            b"POST /body HTTP/1.1\r\nhost: h\r\nexpect: 100-continue\r\ncontent-length: 5\r\n\r\nhello",
+        )
         .await
         .unwrap();
     let mut client = H1Client::over(stream);

@@ -73,7 +73,8 @@ async fn local_reply_to_grpc_is_trailers_only() {
     crate::bed::host(&mut config).domains = vec!["other".into()];
     let bed = Bed::start(config);
     let client = bed.h2().await;
-    let request = Request::post("http://h/x").header("content-type", "application/grpc").body(Bytes::new()).unwrap();
+    let request =
+        Request::post("http://h/x").header("content-type", "application/grpc").body(Bytes::new()).unwrap();
     let response = client.request(request).await.unwrap();
     assert_eq!((response.status, response.field("grpc-status")), (200, Some("12")));
     assert_eq!(response.field("content-type"), Some("application/grpc"));

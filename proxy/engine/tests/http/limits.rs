@@ -19,7 +19,11 @@ async fn head_at_the_limit_passes_and_one_byte_past_is_431() {
         let raw = format!("GET / HTTP/1.1\r\nhost: h\r\nconnection: close\r\nx-fill: {fill}\r\n\r\n");
         assert_eq!(raw.len(), size);
         let answer = send_raw(bed.address, raw.as_bytes()).await;
-        assert!(answer.starts_with(format!("HTTP/1.1 {status} ").as_bytes()), "{size}: {:?}", String::from_utf8_lossy(&answer));
+        assert!(
+            answer.starts_with(format!("HTTP/1.1 {status} ").as_bytes()),
+            "{size}: {:?}",
+            String::from_utf8_lossy(&answer)
+        );
     }
 }
 
@@ -34,7 +38,11 @@ async fn fields_at_the_limit_pass_and_one_past_is_431() {
         }
         raw.push_str("host: h\r\n\r\n");
         let answer = send_raw(bed.address, raw.as_bytes()).await;
-        assert!(answer.starts_with(format!("HTTP/1.1 {status} ").as_bytes()), "{count}: {:?}", String::from_utf8_lossy(&answer));
+        assert!(
+            answer.starts_with(format!("HTTP/1.1 {status} ").as_bytes()),
+            "{count}: {:?}",
+            String::from_utf8_lossy(&answer)
+        );
     }
 }
 
@@ -86,7 +94,11 @@ async fn idle_connection_is_closed() {
     let mut client = bed.h1().await;
     assert_eq!(client.request("GET", "/", &[("host", "h")], b"").await.unwrap().status, 200);
     assert!(client.is_closed().await);
-    assert_eq!(bed.http_stat(|stats| stats.downstream_cx_idle_timeout.value()), 1, "counted before it is closed");
+    assert_eq!(
+        bed.http_stat(|stats| stats.downstream_cx_idle_timeout.value()),
+        1,
+        "counted before it is closed"
+    );
 }
 
 #[tokio::test]

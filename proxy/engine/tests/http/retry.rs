@@ -18,7 +18,8 @@ async fn server_error_is_retried_until_it_succeeds() {
     let bed = Bed::start(config);
     let response = get(bed.address, "h", "/flaky/a/2/503").await;
     assert_eq!((response.status, response.field("x-envoy-attempt-count")), (200, Some("3")));
-    let counts: Vec<_> = origin.seen().iter().map(|seen| seen.field("x-envoy-attempt-count").map(str::to_owned)).collect();
+    let counts: Vec<_> =
+        origin.seen().iter().map(|seen| seen.field("x-envoy-attempt-count").map(str::to_owned)).collect();
     assert_eq!(counts, ["1", "2", "3"].map(|n| Some(n.to_owned())));
     assert_eq!(bed.cluster_stat("a", |stats| stats.upstream_rq_retry.value()), 2);
 }

@@ -3,8 +3,9 @@
 use outrigger_testkit::Origin;
 use outrigger_testkit::client::get;
 use outrigger_traffic::config::{
-    Action, ClusterChoice, DirectResponse, HeaderAppend, HeaderEdit, HostRewrite, HttpFilter, PathRewrite, Permission,
-    Policy, Principal, Rbac, RbacAction, Redirect, Rules, StringMatch, StringPattern, WeightedCluster,
+    Action, ClusterChoice, DirectResponse, HeaderAppend, HeaderEdit, HostRewrite, HttpFilter, PathRewrite,
+    Permission, Policy, Principal, Rbac, RbacAction, Redirect, Rules, StringMatch, StringPattern,
+    WeightedCluster,
 };
 
 use crate::bed::{Bed, action, cluster, forward, host, manager, to};
@@ -49,7 +50,10 @@ async fn direct_response_and_redirect_are_answered_here() {
     host(&mut config).routes = vec![direct, redirect];
     let bed = Bed::start(config);
     let response = get(bed.address, "h", "/direct").await;
-    assert_eq!((response.status, response.text().as_str(), response.field("x-pot")), (418, "tea", Some("short")));
+    assert_eq!(
+        (response.status, response.text().as_str(), response.field("x-pot")),
+        (418, "tea", Some("short"))
+    );
     let response = get(bed.address, "h", "/old?q=1").await;
     assert_eq!((response.status, response.field("location")), (301, Some("https://h/new?q=1")));
     assert_eq!(origin.requests(), 0);

@@ -29,7 +29,10 @@ async fn new_rule_holds_for_the_next_request_and_not_for_the_one_under_way() {
     origin.wait_for_requests(1).await;
     let nobody = Rules {
         action: RbacAction::Deny,
-        policies: vec![("all".into(), Policy { permissions: vec![Permission::Any], principals: vec![Principal::Any] })],
+        policies: vec![(
+            "all".into(),
+            Policy { permissions: vec![Permission::Any], principals: vec![Principal::Any] },
+        )],
     };
     bed.change(|config| {
         let rbac = Rbac { rules: Some(nobody), shadow_rules: None, stat_prefix: String::new() };

@@ -50,7 +50,8 @@ pub async fn serve(connection: Rc<Connection>, first: Option<Buf>) {
     let worker = connection.worker.clone();
     let serving = connection.serving();
     serving.stats(&worker).downstream_cx_http1_total.inc();
-    let _active = Raised::new(serving.chain.stats.clone(), worker.id, |stats| &stats.downstream_cx_http1_active);
+    let _active =
+        Raised::new(serving.chain.stats.clone(), worker.id, |stats| &stats.downstream_cx_http1_active);
     let mut reader = H1Reader::new(worker.clone(), connection.io.clone(), serving.limits());
     if let Some(first) = first {
         reader.prepend(first);
@@ -61,8 +62,7 @@ pub async fn serve(connection: Rc<Connection>, first: Option<Buf>) {
     let mut response = ResponseHead::default();
     let clock = Clock::new(&worker.wheel);
     let timer = worker.wheel.deadline();
-    loop {
-        let BodyReader::H1(h1) = &mut reader else { break };
+    while let BodyReader::H1(h1) = &mut reader {
         let (arrival, start) = next_request(&connection, h1, &mut request, &timer).await;
         timer.clear();
         let serving = connection.serving_now();
@@ -79,7 +79,8 @@ pub async fn serve(connection: Rc<Connection>, first: Option<Buf>) {
         }
         responder.begin(request.version(), request.method(), keep);
         request.set_scheme(if connection.io.is_tls() { Scheme::Https } else { Scheme::Http });
-        let checked = framing.and_then(|framing| admit(&mut request, framing, serving.config()).map(|()| framing));
+        let checked =
+            framing.and_then(|framing| admit(&mut request, framing, serving.config()).map(|()| framing));
         let body = framing.map_or(BodyLength::None, |framing| framing.body);
         let exchange = Exchange {
             front: Front {
@@ -117,7 +118,9 @@ fn admit(
         if !config.http1.accept_http_10 {
             return Err(ProxyError::LowVersion);
         }
-        if request.authority().is_empty() && !request.set_authority(config.http1.default_host_for_http_10.as_bytes()) {
+        if request.authority().is_empty()
+            && !request.set_authority(config.http1.default_host_for_http_10.as_bytes())
+        {
             return Err(ProxyError::BadRequest("missing_host_header", 400));
         }
     }
@@ -178,12 +181,18 @@ const fn codec_details(status: u16) -> &'static str {
 ///
 /// A connection that is asked to finish waits a little longer: the next request may be on its way already, and it is
 /// better answered with `connection: close` than met by a closed socket.
-async fn first_byte(connection: &Connection, serving: &Serving, reader: &mut H1Reader, timer: &Deadline) -> bool {
+async fn first_byte(
+    connection: &Connection,
+    serving: &Serving,
+    reader: &mut H1Reader,
+    timer: &Deadline,
+) -> bool {
     let config = serving.config();
     let stats = serving.stats(&connection.worker);
     let mut draining = pin!(connection.drain.draining());
     let mut finishing = false;
-    let age = config.max_connection_duration.map(|longest| longest.saturating_sub(connection.opened.elapsed()));
+    let age =
+        config.max_connection_duration.map(|longest| longest.saturating_sub(connection.opened.elapsed()));
     let idle = config.idle_timeout.map_or(age, |idle| Some(age.map_or(idle, |age| age.min(idle))));
     timer.set_opt(idle);
     std::future::poll_fn(|cx| {
@@ -228,7 +237,9 @@ async fn rest_is_dropped(reader: &mut BodyReader) -> bool {
 async fn close(connection: &Connection, reader: &mut BodyReader) {
     let worker = &connection.worker;
     let BodyReader::H1(h1) = reader else { return };
-    if worker.wheel.timeout(Some(LINGER), connection.io.shutdown()).await.is_none_or(|done| done.is_err()) || h1.is_eof() {
+    if worker.wheel.timeout(Some(LINGER), connection.io.shutdown()).await.is_none_or(|done| done.is_err())
+        || h1.is_eof()
+    {
         return;
     }
     drop(h1.take_buffered());

@@ -9,7 +9,8 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use outrigger_wire::h1::{
-    BodyLength, CHUNK_END, ConnectionHeader, encode_chunk_head, encode_last_chunk, encode_request, encode_response,
+    BodyLength, CHUNK_END, ConnectionHeader, encode_chunk_head, encode_last_chunk, encode_request,
+    encode_response,
 };
 use outrigger_wire::{FieldBlock, RequestHead, ResponseHead};
 
@@ -84,7 +85,9 @@ impl H1Writer {
         match self.framing {
             BodyLength::Chunked => encode_chunk_head(data.len(), &mut self.out),
             BodyLength::Length(_) => {
-                let Some(left) = self.left.checked_sub(data.len() as u64) else { return Err(BodyError::Protocol) };
+                let Some(left) = self.left.checked_sub(data.len() as u64) else {
+                    return Err(BodyError::Protocol);
+                };
                 self.left = left;
             }
             BodyLength::None => return Err(BodyError::Protocol),

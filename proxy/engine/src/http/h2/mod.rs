@@ -2,6 +2,7 @@
 //!
 //! [`head`] converts and checks heads, [`stream`] moves bodies, [`server`] serves a downstream connection.
 
+mod guard;
 pub mod head;
 mod stream;
 

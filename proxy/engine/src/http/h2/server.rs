@@ -22,6 +22,7 @@ use tokio::time::Instant;
 use super::super::body::{BodyReader, BodyWriter};
 use super::super::respond::Responder;
 use super::super::{Connection, Serving};
+use super::guard::FrameGuard;
 use super::head::{self, HeadRefusal};
 use super::{H2Reader, H2Writer};
 use crate::error::ProxyError;
@@ -72,8 +73,9 @@ pub async fn serve(connection: Rc<Connection>, first: Option<Buf>) {
     let serving = connection.serving();
     let stats = serving.stats(&worker);
     stats.downstream_cx_http2_total.inc();
-    let _active = Raised::new(serving.chain.stats.clone(), worker.id, |stats| &stats.downstream_cx_http2_active);
-    let stream = Prefixed { first, io: IoStream(connection.io.clone()) };
+    let _active =
+        Raised::new(serving.chain.stats.clone(), worker.id, |stats| &stats.downstream_cx_http2_active);
+    let stream = Prefixed { first, io: IoStream(connection.io.clone()), guard: FrameGuard::new() };
     let limit = serving.config().idle_timeout.map_or(PREFACE_TIMEOUT, |idle| idle.min(PREFACE_TIMEOUT));
     let handshake = builder(&serving).handshake::<_, Bytes>(stream);
     let mut server = match worker.wheel.timeout(Some(limit), handshake).await {
@@ -124,7 +126,8 @@ async fn run(connection: &Rc<Connection>, server: &mut Server<Prefixed, Bytes>, 
     let age = worker.wheel.deadline();
     age.set_opt(connection.serving().config().max_connection_duration);
     let options = connection.serving().config().http2.clone();
-    let mut keepalive = Box::pin(keep_alive(&worker, pings, options.keepalive_interval, options.keepalive_timeout));
+    let mut keepalive =
+        Box::pin(keep_alive(&worker, pings, options.keepalive_interval, options.keepalive_timeout));
     let mut draining = std::pin::pin!(connection.drain.draining());
     let mut finishing = false;
     loop {
@@ -133,7 +136,11 @@ async fn run(connection: &Rc<Connection>, server: &mut Server<Prefixed, Bytes>, 
         let event = std::future::poll_fn(|cx| {
             match server.poll_accept(cx) {
                 Poll::Ready(Some(Ok(stream))) => return Poll::Ready(Event::Stream(Box::new(stream))),
-                Poll::Ready(Some(Err(error))) => return Poll::Ready(Event::Over(!error.is_io())),
+                Poll::Ready(Some(Err(error))) => {
+                    let flooded =
+                        error.get_io().is_some_and(|error| error.kind() == io::ErrorKind::InvalidData);
+                    return Poll::Ready(Event::Over(flooded || !error.is_io()));
+                }
                 Poll::Ready(None) => return Poll::Ready(Event::Over(false)),
                 Poll::Pending => {}
             }
@@ -228,7 +235,8 @@ async fn exchange(
     let (parts, recv) = request.into_parts();
     let mut head = RequestHead::with_capacity();
     let parts = Request::from_parts(parts, ());
-    let read = head::read_request(&parts, recv.is_end_stream(), connection.io.is_tls(), max_fields, &mut head);
+    let read =
+        head::read_request(&parts, recv.is_end_stream(), connection.io.is_tls(), max_fields, &mut head);
     let mut reader = BodyReader::H2(H2Reader::request(recv, max_fields));
     let mut responder = Responder::new(BodyWriter::H2(H2Writer::response(respond)));
     responder.begin(Version::Http2, head.method(), true);
@@ -281,10 +289,23 @@ async fn keep_alive(
 struct Prefixed {
     first: Option<Buf>,
     io: IoStream,
+    guard: FrameGuard,
+}
+
+impl Prefixed {
+    fn look(&mut self, out: &ReadBuf<'_>, from: usize) -> io::Result<()> {
+        let arrived = out.filled().get(from..).unwrap_or_default();
+        if self.guard.pass(arrived) { Ok(()) } else { Err(io::ErrorKind::InvalidData.into()) }
+    }
 }
 
 impl AsyncRead for Prefixed {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        out: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let from = out.filled().len();
         if let Some(first) = &mut self.first {
             let data = first.data();
             let n = data.len().min(out.remaining());
@@ -293,9 +314,10 @@ impl AsyncRead for Prefixed {
             if first.is_empty() {
                 self.first = None;
             }
-            return Poll::Ready(Ok(()));
+            return Poll::Ready(self.look(out, from));
         }
-        Pin::new(&mut self.io).poll_read(cx, out)
+        std::task::ready!(Pin::new(&mut self.io).poll_read(cx, out))?;
+        Poll::Ready(self.look(out, from))
     }
 }
 

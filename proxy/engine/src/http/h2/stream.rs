@@ -49,7 +49,15 @@ impl H2Reader {
     /// Of a request that arrived.
     pub fn request(recv: RecvStream, max_fields: usize) -> Self {
         let over = recv.is_end_stream();
-        Self { response: None, recv: Some(recv), chunk: Bytes::new(), over, trailers: None, max_fields, received: 0 }
+        Self {
+            response: None,
+            recv: Some(recv),
+            chunk: Bytes::new(),
+            over,
+            trailers: None,
+            max_fields,
+            received: 0,
+        }
     }
 
     /// Of a response that is still to come.
@@ -74,11 +82,18 @@ impl H2Reader {
     ) -> Poll<Result<ResponseFraming, BodyError>> {
         let Some(response) = &mut self.response else { return Poll::Ready(Err(BodyError::Protocol)) };
         if let Poll::Ready(Some(Ok(interim))) = response.poll_informational(cx) {
-            return Poll::Ready(if head::read_response(interim.status(), interim.headers(), self.max_fields, head) {
-                Ok(ResponseFraming { body: BodyLength::None, keep_alive: true, informational: true, switching: false })
-            } else {
-                Err(BodyError::Protocol)
-            });
+            return Poll::Ready(
+                if head::read_response(interim.status(), interim.headers(), self.max_fields, head) {
+                    Ok(ResponseFraming {
+                        body: BodyLength::None,
+                        keep_alive: true,
+                        informational: true,
+                        switching: false,
+                    })
+                } else {
+                    Err(BodyError::Protocol)
+                },
+            );
         }
         let (parts, recv) = match ready!(std::pin::Pin::new(response).poll(cx)) {
             Ok(response) => response.into_parts(),
@@ -180,7 +195,10 @@ impl H2Reader {
 
 impl fmt::Debug for H2Reader {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("H2Reader").field("chunk", &self.chunk.len()).field("over", &self.over).finish_non_exhaustive()
+        f.debug_struct("H2Reader")
+            .field("chunk", &self.chunk.len())
+            .field("over", &self.over)
+            .finish_non_exhaustive()
     }
 }
 
@@ -334,7 +352,9 @@ impl H2Writer {
 
 impl fmt::Debug for H2Writer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("H2Writer").field("sent", &self.sent).field("finished", &self.finished).finish_non_exhaustive()
+        f.debug_struct("H2Writer")
+            .field("sent", &self.sent)
+            .field("finished", &self.finished)
+            .finish_non_exhaustive()
     }
 }
-

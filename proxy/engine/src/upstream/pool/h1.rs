@@ -130,7 +130,13 @@ impl HostPool {
     }
 
     /// Keeps a connection whose protocol ALPN left at HTTP/1.1.
-    pub(super) fn adopt_h1(self: &Rc<Self>, worker: &Rc<Worker>, cluster: &Arc<LiveCluster>, io: Rc<Io>, guard: ConnGuard) {
+    pub(super) fn adopt_h1(
+        self: &Rc<Self>,
+        worker: &Rc<Worker>,
+        cluster: &Arc<LiveCluster>,
+        io: Rc<Io>,
+        guard: ConnGuard,
+    ) {
         self.idle.borrow_mut().push(H1Conn::new(worker, cluster, io, guard));
     }
 }

@@ -167,7 +167,8 @@ impl HostPool {
                 };
                 let attempt = Rc::new(Attempt::default());
                 *self.connecting.borrow_mut() = Some(attempt.clone());
-                let (pool, worker, cluster, task) = (self.clone(), worker.clone(), cluster.clone(), attempt.clone());
+                let (pool, worker, cluster, task) =
+                    (self.clone(), worker.clone(), cluster.clone(), attempt.clone());
                 // Not bound to the request: others wait for the same connection, and the next one can use it.
                 worker.clone().jobs.spawn(async move {
                     if let Err(error) = pool.make_shared(&worker, &cluster, permit).await {
@@ -283,7 +284,12 @@ async fn drive(worker: &Rc<Worker>, mut connection: Connection<IoStream, Bytes>,
 }
 
 /// Returns when the peer is dead.
-async fn keep_alive(worker: &Worker, pings: &mut PingPong, interval: std::time::Duration, timeout: std::time::Duration) {
+async fn keep_alive(
+    worker: &Worker,
+    pings: &mut PingPong,
+    interval: std::time::Duration,
+    timeout: std::time::Duration,
+) {
     loop {
         worker.wheel.sleep(interval).await;
         match worker.wheel.timeout(Some(timeout), pings.ping(Ping::opaque())).await {

@@ -17,8 +17,8 @@ use std::time::Duration;
 
 use outrigger_traffic::breaker::{Breaker, Permit};
 use outrigger_traffic::cluster::{Cluster, Host, HostId, OpenConnection};
-use outrigger_traffic::outcome::Outcome;
 use outrigger_traffic::config::HttpUpstream;
+use outrigger_traffic::outcome::Outcome;
 use outrigger_wire::Version;
 use outrigger_wire::h1::Limits;
 use tokio::sync::Notify;
@@ -265,7 +265,8 @@ impl Pools {
             return Err(PoolError::Overflow);
         };
         stats.upstream_rq_pending_total.inc();
-        let _waiting = Raised::new(cluster.stats.clone(), worker.id, |stats| &stats.upstream_rq_pending_active);
+        let _waiting =
+            Raised::new(cluster.stats.clone(), worker.id, |stats| &stats.upstream_rq_pending_active);
         *pool.cluster.borrow_mut() = cluster.clone();
         let mut made = 0;
         loop {
@@ -273,13 +274,19 @@ impl Pools {
                 Some(Version::Http11 | Version::Http10) => pool.connect_h1(worker, cluster, &want).await?,
                 Some(Version::Http2) | None => pool.connect_shared(worker, cluster, &want).await?,
             };
-            if let Some(checked) = done.or_else(|| pool.ready(worker, cluster, &Want { fresh: false, ..want })) {
+            if let Some(checked) =
+                done.or_else(|| pool.ready(worker, cluster, &Want { fresh: false, ..want }))
+            {
                 return Ok(checked);
             }
-            made += u32::from(pool.connecting.borrow().is_none() && pool.shared.borrow().is_empty() && pool.open.get() == 0);
+            made += u32::from(
+                pool.connecting.borrow().is_none() && pool.shared.borrow().is_empty() && pool.open.get() == 0,
+            );
             if made > CONNECTIONS_LOST {
                 // Connections are made and end before a stream can be opened on them.
-                return Err(PoolError::Connect(Rc::new(ConnectError::settings(std::io::ErrorKind::ConnectionReset.into()))));
+                return Err(PoolError::Connect(Rc::new(ConnectError::settings(
+                    std::io::ErrorKind::ConnectionReset.into(),
+                ))));
             }
         }
     }
@@ -302,7 +309,12 @@ impl Pools {
 
 impl HostPool {
     /// A connection that can be used at once.
-    fn ready(self: &Rc<Self>, worker: &Rc<Worker>, cluster: &Arc<LiveCluster>, want: &Want<'_>) -> Option<Checked> {
+    fn ready(
+        self: &Rc<Self>,
+        worker: &Rc<Worker>,
+        cluster: &Arc<LiveCluster>,
+        want: &Want<'_>,
+    ) -> Option<Checked> {
         match self.protocol(cluster, want) {
             Some(Version::Http11 | Version::Http10) if want.fresh => None,
             Some(Version::Http11 | Version::Http10) => self.pop_idle(worker, cluster).map(Checked::from),

@@ -79,7 +79,11 @@ impl Checked {
                 conn.served = conn.served.saturating_add(1);
                 let conn = *conn;
                 let (reader, writer, rest) = conn.split();
-                Ok(UpstreamStream { reader: BodyReader::H1(reader), writer: BodyWriter::H1(writer), home: Home::H1(rest) })
+                Ok(UpstreamStream {
+                    reader: BodyReader::H1(reader),
+                    writer: BodyWriter::H1(writer),
+                    home: Home::H1(rest),
+                })
             }
             Self::H2(slot) => {
                 let written = head::write_request(request).ok_or(BodyError::Protocol)?;

@@ -63,7 +63,9 @@ impl HostPool {
             let known = self.cluster.borrow();
             live.cluster(known.id).filter(|cluster| cluster.cluster.uid == self.key.cluster).cloned()
         };
-        let there = cluster.as_ref().is_some_and(|cluster| cluster.cluster.hosts().hosts().iter().any(|host| host.id == self.host.id));
+        let there = cluster.as_ref().is_some_and(|cluster| {
+            cluster.cluster.hosts().hosts().iter().any(|host| host.id == self.host.id)
+        });
         let Some(cluster) = cluster.filter(|_| there) else {
             self.clear();
             return;
@@ -89,9 +91,9 @@ impl HostPool {
         drop(idle);
         let mut shared = self.shared.borrow_mut();
         shared.retain(|conn| {
-            let expired = conn
-                .is_idle_since()
-                .is_some_and(|since| limit.is_some_and(|limit| now.saturating_duration_since(since) >= limit));
+            let expired = conn.is_idle_since().is_some_and(|since| {
+                limit.is_some_and(|limit| now.saturating_duration_since(since) >= limit)
+            });
             if expired {
                 stats.upstream_cx_idle_timeout.inc();
             }
