@@ -16,6 +16,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Instant, SystemTime};
+use tokio::sync::Notify;
 
 /// What all threads of a proxy share.
 #[derive(Debug)]
@@ -75,6 +76,8 @@ pub struct Worker {
     pub drain: DrainNode,
     /// Tasks of this worker.
     pub jobs: Jobs,
+    /// Wakes those that hold on to an old configuration although nothing happens to them.
+    pub(crate) news: Notify,
     /// Downstream connections of this worker.
     pub connections: Cell<usize>,
 }
@@ -97,6 +100,7 @@ impl Worker {
             logs: WorkerLogs::default(),
             drain: DrainNode::default(),
             jobs: Jobs::default(),
+            news: Notify::new(),
             connections: Cell::new(0),
             shared,
         })

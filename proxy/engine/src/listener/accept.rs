@@ -1,10 +1,12 @@
 //! The accept loop of one socket on one worker.
 
-use super::connection::{Accepted, serve};
+use super::connection::{Accepted, Books, serve};
 use crate::drain::DrainNode;
+use crate::live::{LiveListener, LiveRef};
 use crate::telemetry::{ListenerStats, Sharded};
 use crate::worker::Worker;
 use rustix::io::Errno;
+use std::cell::RefCell;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -43,7 +45,14 @@ pub(super) async fn accept(worker: Rc<Worker>, mut listen: Listen) {
             return;
         }
     };
-    let scene = Scene { worker: &worker, name: &listen.name, stats: &listen.stats, drain: &drain };
+    let scene = Scene {
+        worker: &worker,
+        name: &listen.name,
+        stats: &listen.stats,
+        drain: &drain,
+        last: RefCell::new(None),
+    };
+    scene.current();
     let watch = drain.watch();
     let mut ended = pin!(async {
         tokio::select! {
@@ -58,6 +67,10 @@ pub(super) async fn accept(worker: Rc<Worker>, mut listen: Listen) {
             // First, so that a flood of connections cannot hold it up.
             () = &mut ended => break,
             accepted = listener.accept() => accepted,
+            () = worker.news.notified() => {
+                scene.current();
+                continue;
+            }
         };
         match accepted {
             Ok((tcp, peer)) => scene.take(tcp, peer),
@@ -78,9 +91,22 @@ struct Scene<'a> {
     name: &'a Arc<str>,
     stats: &'a Arc<Sharded<ListenerStats>>,
     drain: &'a DrainNode,
+    /// The listener as it was last seen: what serves connections that the kernel had taken when it was removed.
+    last: RefCell<Option<(LiveRef, Arc<LiveListener>)>>,
 }
 
 impl Scene<'_> {
+    /// The listener as it is now, or as it was last.
+    fn current(&self) -> Option<(LiveRef, Arc<LiveListener>)> {
+        let live = self.worker.live();
+        let mut last = self.last.borrow_mut();
+        let is_news = last.as_ref().is_none_or(|(seen, _)| seen.version != live.version);
+        if is_news && let Some(listener) = live.listeners.get(self.name) {
+            *last = Some((live.clone(), listener.clone()));
+        }
+        last.clone()
+    }
+
     /// Starts a task for a connection, or closes it when too many are open.
     fn take(&self, tcp: TcpStream, peer: SocketAddr) {
         let shared = &self.worker.shared;
@@ -88,14 +114,10 @@ impl Scene<'_> {
             self.stats.at(self.worker.id).downstream_global_cx_overflow.inc();
             return;
         }
-        let accepted = Accepted::new(
-            self.worker,
-            self.name.clone(),
-            self.stats.clone(),
-            tcp,
-            peer,
-            self.drain.watch(),
-        );
+        let Some((live, listener)) = self.current() else { return };
+        let books = Books::open(self.worker.clone(), self.stats.clone());
+        let id = shared.next_connection_id();
+        let accepted = Accepted { id, live, listener, tcp, peer, drain: self.drain.watch(), books };
         self.worker.jobs.spawn(serve(self.worker.clone(), accepted));
     }
 

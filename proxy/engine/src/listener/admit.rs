@@ -39,15 +39,13 @@ struct Beginning {
 /// `None`: it did not come in, has been counted and logged, and is closed.
 pub(super) async fn admit(worker: &Rc<Worker>, accepted: Accepted) -> Option<Admitted> {
     let started = Instant::now();
-    let Accepted { id, listener: name, tcp, peer, books, .. } = accepted;
-    let live = worker.live();
-    let listener = live.listeners.get(&name)?.clone();
+    let Accepted { id, live, listener, tcp, peer, books, .. } = accepted;
     let local = tcp.local_addr().ok()?;
     let mut facts = ConnFacts {
         id,
         peer,
         local,
-        listener: name,
+        listener: listener.name.clone(),
         chain: "".into(),
         server_name: None,
         transport_protocol: "raw_buffer",

@@ -3,6 +3,7 @@
 use super::admit::admit;
 use crate::drain::DrainWatch;
 use crate::http;
+use crate::live::{LiveListener, LiveRef};
 use crate::tcp;
 use crate::telemetry::{ListenerStats, Sharded};
 use crate::worker::Worker;
@@ -17,25 +18,13 @@ use tokio::time::Instant;
 /// A connection that nothing is known of yet.
 pub(super) struct Accepted {
     pub(super) id: u64,
-    pub(super) listener: Arc<str>,
+    /// The configuration of the moment, and the listener in it.
+    pub(super) live: LiveRef,
+    pub(super) listener: Arc<LiveListener>,
     pub(super) tcp: TcpStream,
     pub(super) peer: SocketAddr,
     pub(super) drain: DrainWatch,
     pub(super) books: Books,
-}
-
-impl Accepted {
-    pub(super) fn new(
-        worker: &Rc<Worker>,
-        listener: Arc<str>,
-        stats: Arc<Sharded<ListenerStats>>,
-        tcp: TcpStream,
-        peer: SocketAddr,
-        drain: DrainWatch,
-    ) -> Self {
-        let id = worker.shared.next_connection_id();
-        Self { id, listener, tcp, peer, drain, books: Books::open(worker.clone(), stats) }
-    }
 }
 
 /// Counts a connection while it is open.
@@ -46,7 +35,7 @@ pub(super) struct Books {
 }
 
 impl Books {
-    fn open(worker: Rc<Worker>, stats: Arc<Sharded<ListenerStats>>) -> Self {
+    pub(super) fn open(worker: Rc<Worker>, stats: Arc<Sharded<ListenerStats>>) -> Self {
         worker.connections.set(worker.connections.get() + 1);
         worker.shared.connections.fetch_add(1, Ordering::Relaxed);
         let own = stats.at(worker.id);

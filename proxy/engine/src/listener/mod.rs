@@ -25,7 +25,12 @@ pub use sockets::{Listeners, Prepared};
 use crate::drain::Phase;
 use crate::worker::Worker;
 use std::rc::Rc;
+use std::time::Duration;
 use tokio::sync::mpsc;
+
+/// Between looks at whether there is a new configuration. Requests see it at once; this is for an idle worker, which
+/// would otherwise keep the old one in memory.
+const NEWS_TICK: Duration = Duration::from_secs(1);
 
 /// Serves a worker until its proxy is closed: accepts on the sockets it is given and starts draining when the proxy does.
 /// Runs inside the worker's `LocalSet`.
@@ -35,6 +40,18 @@ pub async fn run(worker: Rc<Worker>, mut sockets: mpsc::UnboundedReceiver<Listen
     worker.jobs.spawn(async move {
         watcher.shared.drain.reached(Phase::Draining).await;
         watcher.drain.start();
+    });
+    let reader = worker.clone();
+    worker.jobs.spawn(async move {
+        let mut seen = 0;
+        loop {
+            reader.wheel.sleep(NEWS_TICK).await;
+            let version = reader.live().version;
+            if version != seen {
+                seen = version;
+                reader.news.notify_waiters();
+            }
+        }
     });
     let accepting = async {
         while let Some(listen) = sockets.recv().await {

@@ -192,7 +192,12 @@ async fn listener_that_comes_back_at_once_gets_its_port_again() {
         proxy.apply(config.clone()).unwrap();
         outrigger_testkit::within("an echo", async {
             // A connection that the old socket took in its last moment is served as well, or not at all; never another's.
-            while echo(&mut TcpStream::connect(address(&proxy)).await.unwrap(), b"x").await.is_err() {}
+            loop {
+                let Ok(mut stream) = TcpStream::connect(address(&proxy)).await else { continue };
+                if echo(&mut stream, b"x").await.is_ok() {
+                    break;
+                }
+            }
         })
         .await;
     }
