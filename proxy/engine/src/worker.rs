@@ -2,8 +2,8 @@
 //!
 //! Everything here is reached through `Rc` on one thread: cells instead of locks, nothing borrowed across an await.
 
-use crate::http::date::DateCache;
 use crate::drain::{DrainNode, DrainState};
+use crate::http::date::DateCache;
 use crate::io::{BufferPool, Wheel};
 use crate::jobs::Jobs;
 use crate::live::{Live, LiveRef};

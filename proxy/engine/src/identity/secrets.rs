@@ -94,7 +94,11 @@ impl Secrets {
         }
     }
 
-    pub(super) fn validation(&self, source: &ValidationSource, at: At<'_>) -> Result<Found<Trust>, ConfigError> {
+    pub(super) fn validation(
+        &self,
+        source: &ValidationSource,
+        at: At<'_>,
+    ) -> Result<Found<Trust>, ConfigError> {
         match source {
             ValidationSource::Inline(context) => inline(context, at).map(Found::Ready),
             ValidationSource::Sds(name) => self.named_trust(name, at),

@@ -114,7 +114,9 @@ impl ServerTls {
     ) -> Result<Self, String> {
         let tickets = match previous {
             _ if !rules.resumption => None,
-            Some(previous) if previous.rules == rules && previous.tickets.is_some() => previous.tickets.clone(),
+            Some(previous) if previous.rules == rules && previous.tickets.is_some() => {
+                previous.tickets.clone()
+            }
             _ => Some(
                 rustls::crypto::aws_lc_rs::Ticketer::new()
                     .map_err(|error| format!("session tickets cannot be made: {error}"))?,

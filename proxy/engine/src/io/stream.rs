@@ -154,7 +154,8 @@ impl Io {
                     return Poll::Ready(Ok(()));
                 }
                 let mut pending = self.pending.borrow_mut();
-                if ready!(tls.poll_receive(&mut tcp, &mut pending, &self.buffers, cx))? == 0 && tls.is_handshaking()
+                if ready!(tls.poll_receive(&mut tcp, &mut pending, &self.buffers, cx))? == 0
+                    && tls.is_handshaking()
                 {
                     return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
                 }
@@ -204,7 +205,9 @@ impl Io {
     /// Waits until a read is worth trying, holding no buffer meanwhile. May be ready when there is nothing for the
     /// application yet (a TLS control message).
     pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.pending.borrow().is_some() || self.tls.as_ref().is_some_and(|tls| tls.borrow().has_plaintext()) {
+        if self.pending.borrow().is_some()
+            || self.tls.as_ref().is_some_and(|tls| tls.borrow().has_plaintext())
+        {
             return Poll::Ready(Ok(()));
         }
         self.tcp.borrow().poll_read_ready(cx)

@@ -128,8 +128,7 @@ async fn begin(
     tcp: &mut TcpStream,
     stats: &ListenerStats,
 ) -> Result<Beginning, ResponseFlags> {
-    let plain =
-        |prefix| Beginning { transport_protocol: "raw_buffer", hello: Hello::default(), prefix };
+    let plain = |prefix| Beginning { transport_protocol: "raw_buffer", hello: Hello::default(), prefix };
     let has_tls = listener.chains.iter().any(|chain| chain.tls.is_some());
     if !listener.inspect && !has_tls {
         return Ok(plain(None));
@@ -148,9 +147,7 @@ async fn begin(
         .await;
     stats.downstream_pre_cx_active.dec();
     match detected {
-        Some(Ok(Detected::Tls(hello))) => {
-            Ok(Beginning { transport_protocol: "tls", hello, prefix: buf })
-        }
+        Some(Ok(Detected::Tls(hello))) => Ok(Beginning { transport_protocol: "tls", hello, prefix: buf }),
         Some(Ok(Detected::Plain)) => Ok(plain(buf)),
         // The TLS library says what is wrong with it, by an alert.
         Some(Ok(Detected::Malformed)) if !listener.inspect => {
@@ -251,4 +248,3 @@ fn count_failure(stats: &ListenerStats, error: &io::Error) {
         _ => stats.ssl_connection_error.inc(),
     }
 }
-

@@ -122,8 +122,9 @@ fn server_name(mut content: Bytes<'_>) -> Option<Option<String>> {
     let mut list = content.block16()?;
     let kind = list.u8()?;
     let name = list.block16()?.0;
-    let plausible =
-        kind == 0 && name.len() <= 253 && name.iter().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(b));
+    let plausible = kind == 0
+        && name.len() <= 253
+        && name.iter().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(b));
     Some(match std::str::from_utf8(name) {
         Ok(name) if plausible && !name.is_empty() => Some(name.to_ascii_lowercase()),
         _ => None,
@@ -190,8 +191,10 @@ mod tests {
     #[test]
     fn hello_of_a_client_gives_name_and_alpn() {
         let bytes = hello("Web.Mesh.Test", &["h2", "http/1.1"]);
-        let expected =
-            Hello { server_name: Some("web.mesh.test".into()), alpn: vec![b"h2".to_vec(), b"http/1.1".to_vec()] };
+        let expected = Hello {
+            server_name: Some("web.mesh.test".into()),
+            alpn: vec![b"h2".to_vec(), b"http/1.1".to_vec()],
+        };
         assert_eq!(look(&bytes), FirstBytes::Hello(expected));
         let bytes = hello("127.0.0.1", &[]);
         assert_eq!(look(&bytes), FirstBytes::Hello(Hello::default()));

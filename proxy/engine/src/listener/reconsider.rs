@@ -23,7 +23,8 @@ pub fn reconsider(live: &Live, facts: &ConnFacts, current: &LiveChainRef) -> Opt
         (Some(old), Some(new)) => new.admits_as(old),
         _ => false,
     };
-    let same_kind = std::mem::discriminant(&current.chain.terminal) == std::mem::discriminant(&next.chain.terminal);
+    let same_kind =
+        std::mem::discriminant(&current.chain.terminal) == std::mem::discriminant(&next.chain.terminal);
     (same_tls && same_kind).then(|| next.clone())
 }
 

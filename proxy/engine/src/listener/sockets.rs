@@ -71,7 +71,11 @@ impl Listeners {
                             n => format!("additional_addresses[{}]", n - 1),
                         };
                         let resource = format!("listener/{}", listener.name);
-                        errors.push(ConfigError::new(resource, path, format!("cannot bind {address}: {error}")));
+                        errors.push(ConfigError::new(
+                            resource,
+                            path,
+                            format!("cannot bind {address}: {error}"),
+                        ));
                     }
                 }
             }
@@ -117,7 +121,8 @@ impl Listeners {
 
     /// The bound addresses of a listener, in no order; a port 0 shows as the port it became.
     pub fn local_addrs(&self, name: &str) -> Vec<SocketAddr> {
-        let mut all: Vec<_> = self.open.iter().filter(|((n, _), _)| **n == *name).map(|(_, o)| o.local).collect();
+        let mut all: Vec<_> =
+            self.open.iter().filter(|((n, _), _)| **n == *name).map(|(_, o)| o.local).collect();
         all.sort();
         all
     }

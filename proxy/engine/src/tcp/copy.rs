@@ -48,7 +48,13 @@ pub struct Progress {
 /// both sides are set to be reset when dropped, so that cut data is not taken for whole.
 ///
 /// *Cancel safety*: safe; bytes under way are lost with the connections.
-pub async fn copy_both(worker: &Worker, a: &Io, b: &Io, idle: Option<Duration>, progress: &Progress) -> CopyEnd {
+pub async fn copy_both(
+    worker: &Worker,
+    a: &Io,
+    b: &Io,
+    idle: Option<Duration>,
+    progress: &Progress,
+) -> CopyEnd {
     copy(&worker.wheel, &worker.buffers, a, b, idle, progress).await
 }
 
@@ -84,7 +90,12 @@ async fn copy(
     end
 }
 
-fn poll_idle(deadline: &Deadline, idle: Option<Duration>, moved: bool, cx: &mut Context<'_>) -> Poll<CopyEnd> {
+fn poll_idle(
+    deadline: &Deadline,
+    idle: Option<Duration>,
+    moved: bool,
+    cx: &mut Context<'_>,
+) -> Poll<CopyEnd> {
     if moved {
         deadline.set_opt(idle);
     }

@@ -4,9 +4,7 @@ use super::{CopyEnd, Progress, Side, copy_both};
 use crate::io::Io;
 use crate::listener::ConnFacts;
 use crate::live::{LiveChainRef, LiveCluster, LiveRef};
-use crate::telemetry::{
-    self, ConnectionRecord, Raised, ResponseFlags, TcpStats, Timeline, UpstreamFacts,
-};
+use crate::telemetry::{self, ConnectionRecord, Raised, ResponseFlags, TcpStats, Timeline, UpstreamFacts};
 use crate::upstream::{ConnectError, ConnectOptions, connect};
 use crate::worker::Worker;
 use outrigger_traffic::balance::PickContext;

@@ -95,7 +95,8 @@ pub async fn connect(
     let config = &cluster.cluster.config;
     let phase = std::cell::Cell::new(ConnectPhase::Connect);
     let attempt = async {
-        let tcp = connect_tcp(host.address, config.tcp_keepalive.as_ref()).await.map_err(ConnectError::tcp)?;
+        let tcp =
+            connect_tcp(host.address, config.tcp_keepalive.as_ref()).await.map_err(ConnectError::tcp)?;
         phase.set(ConnectPhase::Handshake);
         secure(worker, cluster, tcp, options).await
     };
@@ -147,10 +148,8 @@ async fn secure(
         return Io::plain(tcp, None, buffers).map(Rc::new).map_err(ConnectError::tcp);
     };
     let address = tcp.peer_addr().map_err(ConnectError::tcp)?;
-    let wanted = TlsOptions {
-        alpn: Some(options.alpn).filter(|_| tls.alpn().is_empty()),
-        server_name: options.sni,
-    };
+    let wanted =
+        TlsOptions { alpn: Some(options.alpn).filter(|_| tls.alpn().is_empty()), server_name: options.sni };
     let stats = cluster.stats.at(worker.id);
     if !tls.missing().is_empty() {
         stats.ssl_secret_missing.inc();

@@ -153,7 +153,10 @@ async fn network_rules_admit_by_identity() {
         let proxy = start(config(listener(vec![only]), vec![cluster("a", &[origin.address()])]));
         let got = echo_over_tls(address(&proxy), "localhost", client(&authority, Some(&me))).await;
         assert_eq!(got.is_ok(), admitted, "{id}: {got:?}");
-        let counts = (listener_count(&proxy, |s| s.rbac_allowed.value()), listener_count(&proxy, |s| s.rbac_denied.value()));
+        let counts = (
+            listener_count(&proxy, |s| s.rbac_allowed.value()),
+            listener_count(&proxy, |s| s.rbac_denied.value()),
+        );
         assert_eq!(counts, if admitted { (1, 0) } else { (0, 1) });
     }
 }

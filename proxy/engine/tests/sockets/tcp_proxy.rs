@@ -15,12 +15,18 @@ async fn bytes_pass_both_ways_and_are_counted() {
     }
     stream.shutdown().await.unwrap();
     assert!(until_closed(&mut stream).await.is_empty());
-    eventually("the connection to be counted", || tcp_count(&proxy, |s| s.downstream_cx_rx_bytes_total.value()) == 100_102)
-        .await;
+    eventually("the connection to be counted", || {
+        tcp_count(&proxy, |s| s.downstream_cx_rx_bytes_total.value()) == 100_102
+    })
+    .await;
     assert_eq!(tcp_count(&proxy, |s| s.downstream_cx_tx_bytes_total.value()), 100_102);
     assert_eq!(cluster_count(&proxy, "a", |s| s.upstream_cx_total.value()), 1);
-    eventually("nothing to be open", || cluster_count(&proxy, "a", |s| s.upstream_cx_active.value()) == 0).await;
-    eventually("the listener to be empty", || listener_count(&proxy, |s| s.downstream_cx_active.value()) == 0).await;
+    eventually("nothing to be open", || cluster_count(&proxy, "a", |s| s.upstream_cx_active.value()) == 0)
+        .await;
+    eventually("the listener to be empty", || {
+        listener_count(&proxy, |s| s.downstream_cx_active.value()) == 0
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -117,7 +123,10 @@ async fn connection_beyond_the_breaker_is_closed_and_room_is_given_back() {
     assert!(echo(&mut second, b"x").await.is_err());
     assert_eq!(cluster_count(&proxy, "a", |s| s.upstream_cx_overflow.value()), 1);
     drop(first);
-    eventually("the connection to be gone", || cluster_count(&proxy, "a", |s| s.upstream_cx_active.value()) == 0).await;
+    eventually("the connection to be gone", || {
+        cluster_count(&proxy, "a", |s| s.upstream_cx_active.value()) == 0
+    })
+    .await;
     let mut third = TcpStream::connect(address(&proxy)).await.unwrap();
     echo(&mut third, b"x").await.unwrap();
 }
@@ -134,7 +143,8 @@ async fn weights_decide_the_cluster() {
     for (weights, expected) in [((1, 0), "a"), ((0, 1), "b")] {
         let mut tcp = tcp_to("a");
         tcp.cluster = ClusterChoice::Weighted(vec![share("a", weights.0), share("b", weights.1)]);
-        let proxy = start(config(listener(vec![chain(tcp, None)]), vec![cluster("a", &[a]), cluster("b", &[b])]));
+        let proxy =
+            start(config(listener(vec![chain(tcp, None)]), vec![cluster("a", &[a]), cluster("b", &[b])]));
         for _ in 0..5 {
             let mut stream = TcpStream::connect(address(&proxy)).await.unwrap();
             assert_eq!(until_closed(&mut stream).await, expected.as_bytes());

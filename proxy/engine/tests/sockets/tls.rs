@@ -7,8 +7,8 @@ use outrigger_traffic::config::{
     ValidationSource,
 };
 use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, KeyUsagePurpose};
-use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -41,7 +41,8 @@ async fn chain_and_certificate_follow_the_server_name() {
     let mut second = chain(tcp_to("b"), Some(tls(&two, None)));
     second.matches.server_names = vec!["*.two.test".into()];
     let proxy = start(config(listener(vec![first, second]), vec![cluster("a", &[a]), cluster("b", &[b])]));
-    for (name, expected) in [("one.test", "a"), ("ONE.test", "a"), ("x.two.test", "b"), ("x.y.two.test", "b")] {
+    for (name, expected) in [("one.test", "a"), ("ONE.test", "a"), ("x.two.test", "b"), ("x.y.two.test", "b")]
+    {
         let mut stream = certs_tls(address(&proxy), name, client(&authority, None)).await.unwrap();
         assert_eq!(until_closed(&mut stream).await, expected.as_bytes(), "{name}");
         let shown = stream.get_ref().1.peer_certificates().unwrap()[0].to_vec();
@@ -54,7 +55,8 @@ async fn chain_and_certificate_follow_the_server_name() {
 #[tokio::test]
 async fn certificate_of_one_chain_follows_the_server_name() {
     let authority = Authority::new("root");
-    let leaves = [authority.leaf(&["first.test"]), authority.leaf(&["*.wild.test"]), authority.leaf(&["x.wild.test"])];
+    let leaves =
+        [authority.leaf(&["first.test"]), authority.leaf(&["*.wild.test"]), authority.leaf(&["x.wild.test"])];
     let mut context = tls(&leaves[0], None);
     context.certificates = leaves.iter().map(|leaf| CertificateSource::Inline(certificate(leaf))).collect();
     let origin = Origin::tcp_echo("a").await;
@@ -126,7 +128,11 @@ async fn only_the_expected_client_is_admitted() {
         ("other trust domain", Some(authority.spiffe("spiffe://mesh.test.evil/ns/default/sa/client")), false),
         ("dns only", Some(authority.leaf(&["client.mesh.test"])), false),
         ("no name", Some(authority.leaf(&[])), false),
-        ("two identities", Some(authority.leaf(&["spiffe://mesh.test/ns/default/sa/intruder", CLIENT])), false),
+        (
+            "two identities",
+            Some(authority.leaf(&["spiffe://mesh.test/ns/default/sa/intruder", CLIENT])),
+            false,
+        ),
         ("two identities, ours first", Some(authority.leaf(&[CLIENT, "https://mesh.test/"])), false),
         ("expired", Some(authority.leaf_valid(&[CLIENT], now - 2 * day, now - day)), false),
         ("not yet valid", Some(authority.leaf_valid(&[CLIENT], now + day, now + 2 * day)), false),
@@ -186,10 +192,16 @@ async fn certificates_rotate_while_connections_live_on() {
     let proxy = start(config.clone());
     let mut living = certs_tls(address(&proxy), "localhost", client(&authority, None)).await.unwrap();
     echo(&mut living, b"before").await.unwrap();
-    assert_eq!(echo_over_tls(address(&proxy), "localhost", client(&authority, None)).await.unwrap(), der(&old));
+    assert_eq!(
+        echo_over_tls(address(&proxy), "localhost", client(&authority, None)).await.unwrap(),
+        der(&old)
+    );
     config.secrets = vec![secret("own", &new)];
     proxy.apply(config).unwrap();
-    assert_eq!(echo_over_tls(address(&proxy), "localhost", client(&authority, None)).await.unwrap(), der(&new));
+    assert_eq!(
+        echo_over_tls(address(&proxy), "localhost", client(&authority, None)).await.unwrap(),
+        der(&new)
+    );
     echo(&mut living, b"after").await.unwrap();
 }
 
@@ -267,9 +279,10 @@ async fn versions_outside_the_limits_are_refused() {
         context.params.min = Some(min);
         context.params.max = Some(max);
         let proxy = start(echo_behind(context, origin.address()));
-        for (version, served) in
-            [(&rustls::version::TLS12, min == TlsVersion::V1_2), (&rustls::version::TLS13, max == TlsVersion::V1_3)]
-        {
+        for (version, served) in [
+            (&rustls::version::TLS12, min == TlsVersion::V1_2),
+            (&rustls::version::TLS13, max == TlsVersion::V1_3),
+        ] {
             let config = client_config_versions(&authority, None, &[], &[version]);
             let got = echo_over_tls(address(&proxy), "localhost", config).await;
             assert_eq!(got.is_ok(), served, "{version:?} in {min:?}..={max:?}");
@@ -305,36 +318,55 @@ async fn unusable_tls_contexts_are_refused_with_their_place() {
     let address = nobody().await;
     let context = |config: &mut Config| config.listeners[0].filter_chains[0].tls.clone().unwrap();
     let table: Vec<(&str, Box<dyn Fn(&mut DownstreamTls)>)> = vec![
-        ("tls_certificates[0]", Box::new(|tls| {
-            let pair = CertificateSource::Inline(outrigger_traffic::config::TlsCertificate {
-                chain_pem: leaf.cert_pem.clone(),
-                key_pem: other.key_pem.clone(),
-            });
-            tls.certificates = vec![pair];
-        })),
-        ("tls_certificates[0]", Box::new(|tls| {
-            let mut pair = certificate(&leaf);
-            pair.chain_pem = "garbage".into();
-            tls.certificates = vec![CertificateSource::Inline(pair)];
-        })),
-        ("tls_certificates[0]", Box::new(|tls| {
-            let mut pair = certificate(&leaf);
-            pair.key_pem = "garbage".into();
-            tls.certificates = vec![CertificateSource::Inline(pair)];
-        })),
+        (
+            "tls_certificates[0]",
+            Box::new(|tls| {
+                let pair = CertificateSource::Inline(outrigger_traffic::config::TlsCertificate {
+                    chain_pem: leaf.cert_pem.clone(),
+                    key_pem: other.key_pem.clone(),
+                });
+                tls.certificates = vec![pair];
+            }),
+        ),
+        (
+            "tls_certificates[0]",
+            Box::new(|tls| {
+                let mut pair = certificate(&leaf);
+                pair.chain_pem = "garbage".into();
+                tls.certificates = vec![CertificateSource::Inline(pair)];
+            }),
+        ),
+        (
+            "tls_certificates[0]",
+            Box::new(|tls| {
+                let mut pair = certificate(&leaf);
+                pair.key_pem = "garbage".into();
+                tls.certificates = vec![CertificateSource::Inline(pair)];
+            }),
+        ),
         ("tls_certificates", Box::new(|tls| tls.certificates.clear())),
         ("require_client_certificate", Box::new(|tls| tls.require_client_certificate = true)),
-        ("validation_context", Box::new(|tls| {
-            tls.validation = Some(ValidationSource::Inline(ValidationContext::default()));
-        })),
-        ("validation_context.trusted_ca", Box::new(|tls| {
-            let context = ValidationContext { trusted_ca_pem: Some("x".into()), ..ValidationContext::default() };
-            tls.validation = Some(ValidationSource::Inline(context));
-        })),
-        ("tls_params", Box::new(|tls| {
-            tls.params.min = Some(TlsVersion::V1_3);
-            tls.params.max = Some(TlsVersion::V1_2);
-        })),
+        (
+            "validation_context",
+            Box::new(|tls| {
+                tls.validation = Some(ValidationSource::Inline(ValidationContext::default()));
+            }),
+        ),
+        (
+            "validation_context.trusted_ca",
+            Box::new(|tls| {
+                let context =
+                    ValidationContext { trusted_ca_pem: Some("x".into()), ..ValidationContext::default() };
+                tls.validation = Some(ValidationSource::Inline(context));
+            }),
+        ),
+        (
+            "tls_params",
+            Box::new(|tls| {
+                tls.params.min = Some(TlsVersion::V1_3);
+                tls.params.max = Some(TlsVersion::V1_2);
+            }),
+        ),
     ];
     let good = echo_behind(tls(&leaf, None), address);
     let proxy = start(good.clone());
@@ -359,9 +391,13 @@ async fn leaves_that_may_sign_or_are_for_servers_only_are_refused() {
     let table: [(&str, fn(&mut CertificateParams), bool); 4] = [
         ("ordinary", |_| {}, true),
         ("a CA", |p| p.is_ca = IsCa::Ca(BasicConstraints::Unconstrained), false),
-        ("may sign certificates", |p| {
-            p.key_usages = vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyCertSign];
-        }, false),
+        (
+            "may sign certificates",
+            |p| {
+                p.key_usages = vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyCertSign];
+            },
+            false,
+        ),
         ("for servers only", |p| p.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth], false),
     ];
     for (what, change, admitted) in table {
@@ -376,7 +412,9 @@ async fn leaves_that_may_sign_or_are_for_servers_only_are_refused() {
 async fn garbage_after_the_hello_closes_the_connection() {
     let authority = Authority::new("root");
     let (proxy, origin) = mutual(&authority).await;
-    for bytes in [&b"\x16\x03\x01\x00\x05\x01\x00\x00\x01\x00"[..], b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01\xff\xff"] {
+    for bytes in
+        [&b"\x16\x03\x01\x00\x05\x01\x00\x00\x01\x00"[..], b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01\xff\xff"]
+    {
         let mut stream = TcpStream::connect(address(&proxy)).await.unwrap();
         stream.write_all(bytes).await.unwrap();
         let _ = stream.read(&mut [0; 100]).await;

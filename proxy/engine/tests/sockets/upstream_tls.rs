@@ -2,7 +2,8 @@ use crate::bed::*;
 use outrigger_engine::proxy::ProxyHandle;
 use outrigger_testkit::certs::{Authority, Leaf, server_config};
 use outrigger_traffic::config::{
-    CertificateSource, Config, SanType, StringPattern, TlsParams, UpstreamTls, ValidationContext, ValidationSource,
+    CertificateSource, Config, SanType, StringPattern, TlsParams, UpstreamTls, ValidationContext,
+    ValidationSource,
 };
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -85,7 +86,8 @@ async fn host_is_verified_by_chain_and_names() {
         let proxy = start(through(origin, tls));
         let got = greeting(&proxy).await;
         assert_eq!(got, if reached { "web.mesh.test|false\n" } else { "" }, "{what}");
-        let failed = cluster_count(&proxy, "a", |s| s.ssl_fail_verify_san.value() + s.ssl_fail_verify_error.value());
+        let failed =
+            cluster_count(&proxy, "a", |s| s.ssl_fail_verify_san.value() + s.ssl_fail_verify_error.value());
         assert_eq!(failed, u64::from(!reached), "{what}");
     }
 }
@@ -181,7 +183,8 @@ async fn host_that_never_answers_the_handshake_is_given_up_in_time() {
 async fn names_without_roots_are_refused() {
     let authority = Authority::new("root");
     let mut tls = context(&authority, vec![uri(SERVER)]);
-    tls.validation = Some(ValidationSource::Inline(ValidationContext { sans: vec![uri(SERVER)], ..Default::default() }));
+    tls.validation =
+        Some(ValidationSource::Inline(ValidationContext { sans: vec![uri(SERVER)], ..Default::default() }));
     let proxy = start(Config::default());
     let errors = proxy.apply(through(nobody().await, tls)).unwrap_err();
     assert_eq!(errors.len(), 1, "{errors:?}");

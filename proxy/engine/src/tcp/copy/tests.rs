@@ -6,8 +6,9 @@ use tokio::task::LocalSet;
 /// A connection of the proxy and the other end of it.
 async fn pair(buffers: &BufferPool) -> (Io, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let (near, far) =
-        tokio::join!(TcpStream::connect(listener.local_addr().unwrap()), async { listener.accept().await.unwrap().0 });
+    let (near, far) = tokio::join!(TcpStream::connect(listener.local_addr().unwrap()), async {
+        listener.accept().await.unwrap().0
+    });
     (Io::plain(near.unwrap(), None, buffers.clone()).unwrap(), far)
 }
 
