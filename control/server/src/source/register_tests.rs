@@ -171,6 +171,7 @@ async fn nobody_is_removed_while_everybody_is_silent() {
 
     // Silence for a day is the end of it.
     registry.register(&cart, workload("two", "cart")).await.unwrap();
+    registry.heartbeat(&cart, &one, None).await.unwrap();
     watch.mark_unchanged();
     let start = Instant::now();
     watch.changed().await.unwrap();
