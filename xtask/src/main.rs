@@ -4,6 +4,7 @@
 
 mod demo;
 mod deps;
+mod peers;
 
 use std::process::ExitCode;
 
@@ -11,6 +12,7 @@ const USAGE: &str = "\
 usage: cargo xtask VERB
 
   demo [--check] [--profile NAME]   the mesh on loopback, with load; --check runs the whole story and judges it
+  peers [NAME…]                     what needs other people's programs; installs them first
   deps                              the dependency arrows between crates, and what may not come in
 ";
 
@@ -20,6 +22,7 @@ fn main() -> ExitCode {
         Some("demo") => demo::run(args.get(1..).unwrap_or_default()),
         Some("demo-service") => demo::service::run(args.get(1..).unwrap_or_default()),
         Some("deps") => deps::check(),
+        Some("peers") => peers::run(args.get(1..).unwrap_or_default()),
         _ => {
             eprint!("{USAGE}");
             return ExitCode::from(2);

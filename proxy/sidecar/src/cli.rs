@@ -100,6 +100,13 @@ pub struct Run {
     pub mesh: Mesh,
 }
 
+impl Run {
+    /// The folder for state, where one was given.
+    pub fn state_dir(&self) -> Option<&PathBuf> {
+        self.mesh.state_dir.as_ref()
+    }
+}
+
 /// What kind of proxy this is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Role {
@@ -126,8 +133,9 @@ pub struct Mesh {
     #[arg(long, env = "OUTRIGGER_JOIN_TOKEN_FILE", conflicts_with = "join_token")]
     pub join_token_file: Option<PathBuf>,
     /// Folder for key, certificate and last good configuration; made if absent.
-    #[arg(long, env = "OUTRIGGER_STATE_DIR", default_value = "/var/lib/outrigger-proxy")]
-    pub state_dir: PathBuf,
+    /// In a mesh the default is /var/lib/outrigger-proxy; outside it, nothing is kept unless it is given.
+    #[arg(long, env = "OUTRIGGER_STATE_DIR")]
+    pub state_dir: Option<PathBuf>,
     /// Sidecar or gateway.
     #[arg(long, env = "OUTRIGGER_ROLE", value_enum, default_value = "sidecar")]
     pub role: Role,

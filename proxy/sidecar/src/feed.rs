@@ -1,14 +1,11 @@
 //! The control service's stream, wired to the engine: what it applies, what it shows.
 
-use outrigger_api::envoy::config::core::v3::Node;
 use outrigger_engine::admin::{ConfigDumpSource, ExtraMetrics};
 use outrigger_engine::proxy::ProxyHandle;
 use outrigger_traffic::config::{Config, ConfigError, Endpoints};
 use outrigger_xds::ads::Kind;
-use outrigger_xds::ads::session::Variant;
-use outrigger_xds::ads::stream::{self, StreamStatus};
+use outrigger_xds::ads::stream::StreamStatus;
 use outrigger_xds::feed::{Feed, Sink};
-use outrigger_xds::transport::Transport;
 use serde_json::{Value, json};
 use std::fmt::{self, Write};
 use std::sync::atomic::Ordering;
@@ -61,11 +58,36 @@ impl ConfigDumpSource for FeedView {
 /// Envoy's `/config_dump` sections with what came over the wire. Secrets are named, not shown.
 fn dump(feed: &Feed) -> Vec<Value> {
     let sections = [
-        (Kind::Cluster, "type.googleapis.com/envoy.admin.v3.ClustersConfigDump", "dynamic_active_clusters", "cluster"),
-        (Kind::Listener, "type.googleapis.com/envoy.admin.v3.ListenersConfigDump", "dynamic_listeners", "listener"),
-        (Kind::RouteConfig, "type.googleapis.com/envoy.admin.v3.RoutesConfigDump", "dynamic_route_configs", "route_config"),
-        (Kind::Endpoints, "type.googleapis.com/envoy.admin.v3.EndpointsConfigDump", "dynamic_endpoint_configs", "endpoint_config"),
-        (Kind::Secret, "type.googleapis.com/envoy.admin.v3.SecretsConfigDump", "dynamic_active_secrets", "secret"),
+        (
+            Kind::Cluster,
+            "type.googleapis.com/envoy.admin.v3.ClustersConfigDump",
+            "dynamic_active_clusters",
+            "cluster",
+        ),
+        (
+            Kind::Listener,
+            "type.googleapis.com/envoy.admin.v3.ListenersConfigDump",
+            "dynamic_listeners",
+            "listener",
+        ),
+        (
+            Kind::RouteConfig,
+            "type.googleapis.com/envoy.admin.v3.RoutesConfigDump",
+            "dynamic_route_configs",
+            "route_config",
+        ),
+        (
+            Kind::Endpoints,
+            "type.googleapis.com/envoy.admin.v3.EndpointsConfigDump",
+            "dynamic_endpoint_configs",
+            "endpoint_config",
+        ),
+        (
+            Kind::Secret,
+            "type.googleapis.com/envoy.admin.v3.SecretsConfigDump",
+            "dynamic_active_secrets",
+            "secret",
+        ),
     ];
     sections
         .into_iter()
@@ -94,11 +116,31 @@ impl ExtraMetrics for FeedView {
         let load = |n: &std::sync::atomic::AtomicU64| n.load(Ordering::Relaxed);
         let connected = u64::from(self.stream.connected.load(Ordering::Relaxed));
         let rows = [
-            ("envoy_control_plane_connected_state", "gauge", "Whether the control service's stream is up.", connected),
-            ("outrigger_xds_streams_total", "counter", "Streams opened to the control service.", load(&self.stream.streams)),
-            ("outrigger_xds_stream_failures_total", "counter", "Streams that ended or failed.", load(&self.stream.failures)),
+            (
+                "envoy_control_plane_connected_state",
+                "gauge",
+                "Whether the control service's stream is up.",
+                connected,
+            ),
+            (
+                "outrigger_xds_streams_total",
+                "counter",
+                "Streams opened to the control service.",
+                load(&self.stream.streams),
+            ),
+            (
+                "outrigger_xds_stream_failures_total",
+                "counter",
+                "Streams that ended or failed.",
+                load(&self.stream.failures),
+            ),
             ("outrigger_xds_updates_total", "counter", "Responses of the control service.", status.updates),
-            ("outrigger_xds_rejected_total", "counter", "Responses with a refused resource.", status.rejected),
+            (
+                "outrigger_xds_rejected_total",
+                "counter",
+                "Responses with a refused resource.",
+                status.rejected,
+            ),
             (
                 "outrigger_xds_refused_resources",
                 "gauge",
@@ -110,15 +152,4 @@ impl ExtraMetrics for FeedView {
             let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}");
         }
     }
-}
-
-/// Follows the control service for as long as it is polled.
-pub async fn follow(
-    feed: Arc<Mutex<Feed>>,
-    transport: Arc<dyn Transport>,
-    variant: Variant,
-    node: Node,
-    view: FeedView,
-) {
-    stream::run(feed, transport, variant, node, view.stream).await;
 }

@@ -39,7 +39,9 @@ pub fn parse(level: &str) -> anyhow::Result<EnvFilter> {
             "warning" | "warn" => "warn",
             "error" | "critical" => "error",
             "off" => "off",
-            other => anyhow::bail!("log level `{other}` is none of trace, debug, info, warning, error, critical, off"),
+            other => anyhow::bail!(
+                "log level `{other}` is none of trace, debug, info, warning, error, critical, off"
+            ),
         };
         directives.push(target.map_or_else(|| name.to_owned(), |t| format!("{}={name}", t.trim())));
     }

@@ -40,7 +40,12 @@ pub struct ExportStatus {
 pub type CollectorSource = Arc<dyn Fn() -> Option<ControlAddress> + Send + Sync>;
 
 /// Exports until the queue's other end is gone.
-pub async fn export(mut spans: mpsc::Receiver<Span>, collector: CollectorSource, node: Arc<str>, status: Arc<ExportStatus>) {
+pub async fn export(
+    mut spans: mpsc::Receiver<Span>,
+    collector: CollectorSource,
+    node: Arc<str>,
+    status: Arc<ExportStatus>,
+) {
     let mut batch = Vec::with_capacity(BATCH_MAX);
     let mut channel: Option<Channel> = None;
     while let Some(first) = spans.recv().await {
@@ -118,11 +123,16 @@ fn message(span: Span) -> proto::Span {
         SpanKind::Server => proto::span::SpanKind::Server,
         SpanKind::Client => proto::span::SpanKind::Client,
     };
-    let code = if span.is_error { proto::status::StatusCode::Error } else { proto::status::StatusCode::Unset };
+    let code =
+        if span.is_error { proto::status::StatusCode::Error } else { proto::status::StatusCode::Unset };
     proto::Span {
         trace_id: span.trace_id.to_be_bytes().to_vec(),
         span_id: span.span_id.to_be_bytes().to_vec(),
-        parent_span_id: if span.parent_span_id == 0 { Vec::new() } else { span.parent_span_id.to_be_bytes().to_vec() },
+        parent_span_id: if span.parent_span_id == 0 {
+            Vec::new()
+        } else {
+            span.parent_span_id.to_be_bytes().to_vec()
+        },
         name: span.name,
         kind: kind.into(),
         start_time_unix_nano: span.start_unix_nanos,

@@ -3,11 +3,10 @@
 use crate::bootstrap::{self, Plan};
 use crate::cli::Run;
 use crate::concurrency::default_concurrency;
-use crate::feed::{EngineSink, FeedView, follow};
+use crate::feed::{EngineSink, FeedView};
 use crate::logging::{self, LevelHandle};
 use crate::mesh::client::ControlClient;
 use crate::mesh::register::Registration;
-use crate::mesh::settings::Settings;
 use crate::mesh::{enrol, svid::Svid};
 use crate::otlp::{self, ExportStatus};
 use anyhow::Context;
@@ -16,6 +15,7 @@ use outrigger_engine::proxy::{Proxy, ProxyHandle, ProxyOptions};
 use outrigger_engine::telemetry::trace::span_queue;
 use outrigger_traffic::config::ConfigError;
 use outrigger_xds::ads::session::Variant;
+use outrigger_xds::ads::stream::{self, StreamOptions};
 use outrigger_xds::feed::Feed;
 use outrigger_xds::last_good::LastGood;
 use std::process::ExitCode;
@@ -61,7 +61,12 @@ async fn run(flags: &Run, plan: Plan, level: LevelHandle) -> anyhow::Result<Exit
         std::fs::write(path, address.to_string()).context("--admin-address-path")?;
     }
     let collector = bootstrap::collector(proxy.clone());
-    tokio::spawn(otlp::export(exported, collector, plan.identity.id.as_str().into(), Arc::new(ExportStatus::default())));
+    tokio::spawn(otlp::export(
+        exported,
+        collector,
+        plan.identity.id.as_str().into(),
+        Arc::new(ExportStatus::default()),
+    ));
     let registration = configure(flags, plan, &proxy, view).await?;
     wait_for_the_end(&proxy).await?;
     if let Some(registration) = registration {
@@ -85,25 +90,32 @@ async fn configure(
     if !flags.mesh.control.is_empty() {
         return join_mesh(flags, plan, sink, view).await.map(Some);
     }
-    let Some(dynamic) = plan.dynamic else {
+    let Some(control) = plan.dynamic else {
         proxy.apply(plan.config).map_err(|errors| refused(&errors))?;
         return Ok(None);
     };
-    let mut feed = Feed::new(dynamic.variant, plan.config, sink, plan.last_good);
+    let last_good = flags.state_dir().map(|folder| LastGood::new(folder.join("last-good")));
+    let mut feed = Feed::new(control.options.variant, plan.config, sink, last_good);
     let restored = feed.start(Instant::now()).map_err(|errors| refused(&errors))?;
     tracing::info!(resources = restored, "started from disk");
     let feed = Arc::new(Mutex::new(feed));
     view.set(feed.clone());
-    tokio::spawn(follow(feed, dynamic.transport, dynamic.variant, plan.node, view));
+    tokio::spawn(stream::run(feed, Arc::new(control.address), control.options, view.stream));
     Ok(None)
 }
 
 /// Enrols, starts from what is on disk, follows the control service, registers.
-async fn join_mesh(flags: &Run, plan: Plan, sink: Arc<EngineSink>, view: FeedView) -> anyhow::Result<Arc<Registration>> {
-    let settings = Arc::new(Settings::from_flags(&flags.mesh)?);
+async fn join_mesh(
+    flags: &Run,
+    plan: Plan,
+    sink: Arc<EngineSink>,
+    view: FeedView,
+) -> anyhow::Result<Arc<Registration>> {
+    let settings = bootstrap::settings(flags)?;
     let client = Arc::new(ControlClient::new(settings.clone()));
     let first = enrol::first(&client, &settings).await?;
-    let mut base = plan.config;
+    let (mut base, mut node) = (plan.config, plan.node);
+    bootstrap::mesh_node(&mut node, &settings);
     base.secrets.extend(first.secrets());
     let last_good = LastGood::new(settings.state_dir.join("last-good"));
     let mut feed = Feed::new(Variant::Delta, base, sink, Some(last_good));
@@ -119,7 +131,8 @@ async fn join_mesh(flags: &Run, plan: Plan, sink: Arc<EngineSink>, view: FeedVie
     let kept = registration.clone();
     tokio::spawn(async move { kept.keep().await });
     let transport = Arc::new(client.transport()?);
-    tokio::spawn(follow(feed, transport, Variant::Delta, plan.node, view));
+    let options = StreamOptions { variant: Variant::Delta, node, metadata: Vec::new() };
+    tokio::spawn(stream::run(feed, transport, options, view.stream));
     Ok(registration)
 }
 
@@ -127,7 +140,8 @@ async fn join_mesh(flags: &Run, plan: Plan, sink: Arc<EngineSink>, view: FeedVie
 async fn use_renewed(mut renewed: watch::Receiver<Svid>, feed: Arc<Mutex<Feed>>) {
     while renewed.changed().await.is_ok() {
         let secrets = renewed.borrow_and_update().secrets();
-        let result = feed.lock().unwrap_or_else(PoisonError::into_inner).set_local_secrets(secrets, Instant::now());
+        let result =
+            feed.lock().unwrap_or_else(PoisonError::into_inner).set_local_secrets(secrets, Instant::now());
         if let Err(errors) = result {
             tracing::error!(?errors, "renewed certificate cannot be used");
         }

@@ -6,8 +6,8 @@
 use crate::feed::Raw;
 use crate::feed::held::HeldMap;
 use outrigger_api::envoy::service::discovery::v3::{DeltaDiscoveryResponse, Resource};
-use prost_types::Any;
 use prost::Message;
+use prost_types::Any;
 use std::fs;
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -48,11 +48,19 @@ impl LastGood {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "file is too large"));
         }
         let bytes = fs::read(&self.path)?;
-        let body = bytes.strip_prefix(MAGIC).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "unknown format"))?;
-        let saved = DeltaDiscoveryResponse::decode(body).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))?;
+        let body = bytes
+            .strip_prefix(MAGIC)
+            .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "unknown format"))?;
+        let saved = DeltaDiscoveryResponse::decode(body)
+            .map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))?;
         let raw = |r: Resource| {
             let any = r.resource?;
-            Some(Raw { name: r.name, version: r.version, type_url: any.type_url, bytes: Arc::from(any.value) })
+            Some(Raw {
+                name: r.name,
+                version: r.version,
+                type_url: any.type_url,
+                bytes: Arc::from(any.value),
+            })
         };
         Ok(saved.resources.into_iter().filter_map(raw).collect())
     }
@@ -74,7 +82,8 @@ impl LastGood {
             .collect();
         let message = DeltaDiscoveryResponse { resources, ..DeltaDiscoveryResponse::default() };
         let part = self.path.with_extension("part");
-        let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&part)?;
+        let mut file =
+            fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&part)?;
         file.write_all(MAGIC)?;
         file.write_all(&message.encode_to_vec())?;
         file.sync_all()?;

@@ -7,8 +7,8 @@
 #![warn(missing_docs)]
 
 pub mod ads;
+pub mod bootstrap;
 pub mod feed;
 pub mod last_good;
 pub mod translate;
-pub mod bootstrap;
 pub mod transport;

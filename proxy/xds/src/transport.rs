@@ -77,7 +77,9 @@ impl ControlAddress {
             .tcp_nodelay(true);
         let tls = match &self.tls {
             None => None,
-            Some(source) => Some((source(), ServerName::try_from(self.server_name.clone()).map_err(|_| bad())?)),
+            Some(source) => {
+                Some((source(), ServerName::try_from(self.server_name.clone()).map_err(|_| bad())?))
+            }
         };
         let connector = Connector { address: address.to_owned(), tls, timeout: self.connect_timeout };
         endpoint
@@ -132,7 +134,8 @@ impl tower_service::Service<http::Uri> for Connector {
                 }
             };
             let timeout = || io::Error::new(io::ErrorKind::TimedOut, "connecting took too long");
-            let stream: io::Result<Either> = tokio::time::timeout(this.timeout, connect).await.map_err(|_| timeout())?;
+            let stream: io::Result<Either> =
+                tokio::time::timeout(this.timeout, connect).await.map_err(|_| timeout())?;
             Ok(hyper_util::rt::TokioIo::new(stream?))
         })
     }
@@ -144,7 +147,11 @@ enum Either {
 }
 
 impl tokio::io::AsyncRead for Either {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut tokio::io::ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut tokio::io::ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Plain(s) => Pin::new(s).poll_read(cx, buf),
             Self::Tls(s) => Pin::new(s.as_mut()).poll_read(cx, buf),

@@ -30,7 +30,8 @@ impl FileReader for Certificates {
 }
 
 fn folder() -> PathBuf {
-    let root = std::env::var("OUTRIGGER_CORPORA").expect("OUTRIGGER_CORPORA names the folder with the corpora");
+    let root =
+        std::env::var("OUTRIGGER_CORPORA").expect("OUTRIGGER_CORPORA names the folder with the corpora");
     Path::new(&root).join("envoy-bootstraps")
 }
 

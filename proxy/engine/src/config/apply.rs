@@ -14,7 +14,9 @@ use crate::identity::Secrets;
 use crate::listener::Listeners;
 use crate::live::Live;
 use crate::worker::Shared;
-use outrigger_traffic::config::{ClusterDiscovery, Config, ConfigError, Endpoints, Listener, TrafficDirection};
+use outrigger_traffic::config::{
+    ClusterDiscovery, Config, ConfigError, Endpoints, Listener, TrafficDirection,
+};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -35,7 +37,14 @@ pub struct Applier {
 impl Applier {
     /// Starts from the empty configuration that `shared` was made with.
     pub fn new(shared: Arc<Shared>, listeners: Listeners, jobs: ClusterJobs) -> Self {
-        Self { shared, config: Config::default(), secrets: Secrets::default(), listeners, jobs, retired: Vec::new() }
+        Self {
+            shared,
+            config: Config::default(),
+            secrets: Secrets::default(),
+            listeners,
+            jobs,
+            retired: Vec::new(),
+        }
     }
 
     /// Replaces the whole configuration and returns the number of the new state, or changes nothing.
@@ -76,7 +85,8 @@ impl Applier {
         // A changed DNS cluster would be without hosts until its names are resolved again: give it the last answers.
         self.jobs.seed(&live);
         self.shared.live.store(live.clone());
-        self.listeners.commit(prepared, &config.listeners, |name| live.listeners.get(name).map(|l| l.stats.clone()));
+        self.listeners
+            .commit(prepared, &config.listeners, |name| live.listeners.get(name).map(|l| l.stats.clone()));
         self.jobs.reconcile(&live);
         (self.config, self.secrets) = (config, secrets);
         self.retire(old);
@@ -131,7 +141,8 @@ impl Applier {
 
     /// All bound addresses with the name of their listener.
     pub fn all_addrs(&self) -> Vec<(String, SocketAddr)> {
-        let mut all: Vec<_> = self.listeners.all().map(|(name, address)| (name.to_owned(), address)).collect();
+        let mut all: Vec<_> =
+            self.listeners.all().map(|(name, address)| (name.to_owned(), address)).collect();
         all.sort();
         all
     }
@@ -139,7 +150,8 @@ impl Applier {
     /// Closes listening sockets (those of inbound listeners, or all); connections are asked to finish. Listeners come
     /// back with the next configuration.
     pub fn close_listeners(&mut self, inbound_only: bool) {
-        let keep = |listener: &&Listener| inbound_only && listener.traffic_direction != TrafficDirection::Inbound;
+        let keep =
+            |listener: &&Listener| inbound_only && listener.traffic_direction != TrafficDirection::Inbound;
         let kept: Vec<Listener> = self.config.listeners.iter().filter(keep).cloned().collect();
         let (prepared, _) = self.listeners.prepare(&[]);
         self.listeners.commit(prepared, &kept, |_| None);

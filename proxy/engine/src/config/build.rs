@@ -29,14 +29,20 @@ type ByPrefix<T> = HashMap<String, Arc<Sharded<T>>>;
 /// Builds the new state.
 ///
 /// *Errors*: everything wrong with TLS contexts and access logs.
-pub(super) fn live(parts: &Parts<'_>, version: u64, snapshot: Arc<Snapshot>) -> Result<Live, Vec<ConfigError>> {
+pub(super) fn live(
+    parts: &Parts<'_>,
+    version: u64,
+    snapshot: Arc<Snapshot>,
+) -> Result<Live, Vec<ConfigError>> {
     let mut errors = Vec::new();
     let mut http = ByPrefix::new();
     let mut tcp = ByPrefix::new();
     for chain in parts.old.listeners.values().flat_map(|l| &l.chains) {
         match &chain.chain.config.terminal {
             config::Terminal::Http(hcm) => drop(http.insert(hcm.stat_prefix.clone(), chain.stats.clone())),
-            config::Terminal::Tcp(proxy) => drop(tcp.insert(proxy.stat_prefix.clone(), chain.tcp_stats.clone())),
+            config::Terminal::Tcp(proxy) => {
+                drop(tcp.insert(proxy.stat_prefix.clone(), chain.tcp_stats.clone()))
+            }
         }
     }
     let mut listeners = HashMap::new();
@@ -154,7 +160,9 @@ fn build_logs(
     for (index, log) in logs.iter().enumerate() {
         match check_sink(&log.sink).and_then(|()| AccessLogger::compile(log)) {
             Ok(logger) => built.push(Arc::new(logger)),
-            Err(reason) => errors.push(ConfigError::new(resource, format!("{prefix}access_log[{index}]"), reason)),
+            Err(reason) => {
+                errors.push(ConfigError::new(resource, format!("{prefix}access_log[{index}]"), reason))
+            }
         }
     }
     built.into()

@@ -57,9 +57,7 @@ pub fn isolate(
 fn replace(config: &mut Config, resource: &str, last_good: Option<&Config>) -> bool {
     let Some((kind, name)) = resource.split_once('/') else { return false };
     match kind {
-        "listener" => {
-            put(&mut config.listeners, last_good.map(|c| &c.listeners[..]), |v| v.name == name)
-        }
+        "listener" => put(&mut config.listeners, last_good.map(|c| &c.listeners[..]), |v| v.name == name),
         "route_config" => {
             put(&mut config.route_configs, last_good.map(|c| &c.route_configs[..]), |v| v.name == name)
         }
@@ -118,16 +116,20 @@ mod tests {
         if bad.is_empty() {
             return Ok(7);
         }
-        Err(bad.iter().map(|c| ConfigError::new(format!("cluster/{}", c.name), "alt_stat_name", "bad")).collect())
+        Err(bad
+            .iter()
+            .map(|c| ConfigError::new(format!("cluster/{}", c.name), "alt_stat_name", "bad"))
+            .collect())
     }
 
     #[test]
     fn refused_resource_keeps_its_last_good_version_and_the_rest_takes_effect() {
         let mut applied = None;
-        let outcome = isolate(config(&[("a", "bad"), ("b", "new"), ("c", "bad")]), &config(&[("a", "old")]), |c| {
-            applied = Some(c.clone());
-            picky(&c)
-        });
+        let outcome =
+            isolate(config(&[("a", "bad"), ("b", "new"), ("c", "bad")]), &config(&[("a", "old")]), |c| {
+                applied = Some(c.clone());
+                picky(&c)
+            });
         assert_eq!(outcome.version, Some(7));
         assert_eq!(outcome.refused.keys().collect::<Vec<_>>(), ["cluster/a", "cluster/c"]);
         assert_eq!(applied, Some(config(&[("a", "old"), ("b", "new")])));

@@ -22,7 +22,8 @@ const RETRY_MAX: Duration = Duration::from_secs(30);
 pub async fn sign(client: &ControlClient, join_token: Option<&str>) -> anyhow::Result<Svid> {
     let key = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256)?;
     let csr = CertificateParams::new(Vec::<String>::new())?.serialize_request(&key)?;
-    let request = SignRequest { csr_der: csr.der().to_vec(), join_token: join_token.unwrap_or_default().to_owned() };
+    let request =
+        SignRequest { csr_der: csr.der().to_vec(), join_token: join_token.unwrap_or_default().to_owned() };
     let mut request = tonic::Request::new(request);
     request.set_timeout(CALL_TIMEOUT);
     let answer = CertificateServiceClient::new(client.channel().await?).sign(request).await;

@@ -3,10 +3,13 @@
 use crate::cli::{Mesh, Role};
 use anyhow::{Context, bail};
 use outrigger_api::outrigger::v1::{Health, Locality, Workload, WorkloadPort};
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::fs;
 use std::net::{IpAddr, UdpSocket};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+
+/// Default of `--state-dir` in a mesh.
+const STATE_DIR: &str = "/var/lib/outrigger-proxy";
 
 /// Who this proxy is and where the mesh is.
 #[derive(Clone, Debug)]
@@ -31,13 +34,16 @@ impl Settings {
     /// # Errors
     /// Names the flag that is missing or wrong.
     pub fn from_flags(flags: &Mesh) -> anyhow::Result<Self> {
-        fs::create_dir_all(&flags.state_dir).with_context(|| format!("--state-dir {}", flags.state_dir.display()))?;
+        let state_dir = flags.state_dir.clone().unwrap_or_else(|| STATE_DIR.into());
+        fs::create_dir_all(&state_dir).with_context(|| format!("--state-dir {}", state_dir.display()))?;
         let path = flags.trust_bundle.as_ref().context("--trust-bundle is needed with --control")?;
-        let roots_pem = fs::read_to_string(path).with_context(|| format!("--trust-bundle {}", path.display()))?;
+        let roots_pem =
+            fs::read_to_string(path).with_context(|| format!("--trust-bundle {}", path.display()))?;
         let join_token = match (&flags.join_token, &flags.join_token_file) {
             (Some(token), _) => Some(token.clone()),
             (None, Some(path)) => {
-                let text = fs::read_to_string(path).with_context(|| format!("--join-token-file {}", path.display()))?;
+                let text = fs::read_to_string(path)
+                    .with_context(|| format!("--join-token-file {}", path.display()))?;
                 Some(text.trim().to_owned())
             }
             (None, None) => None,
@@ -46,12 +52,12 @@ impl Settings {
             Some(address) => address,
             None => route_address(&flags.control).context("--address cannot be derived; give it")?,
         };
-        let workload = workload(flags, address)?;
+        let workload = workload(flags, &state_dir, address)?;
         Ok(Self {
             control: flags.control.clone(),
             roots_pem,
             join_token,
-            state_dir: flags.state_dir.clone(),
+            state_dir,
             workload,
             role: flags.role,
         })
@@ -64,18 +70,20 @@ impl Settings {
     }
 }
 
-fn workload(flags: &Mesh, address: IpAddr) -> anyhow::Result<Workload> {
-    let mut labels = HashMap::new();
+fn workload(flags: &Mesh, state_dir: &Path, address: IpAddr) -> anyhow::Result<Workload> {
+    let mut labels = BTreeMap::new();
     for label in flags.label.iter().filter(|l| !l.is_empty()) {
-        let (key, value) = label.split_once('=').with_context(|| format!("--label `{label}` is not key=value"))?;
+        let (key, value) =
+            label.split_once('=').with_context(|| format!("--label `{label}` is not key=value"))?;
         labels.insert(key.to_owned(), value.to_owned());
     }
-    let instance_id = instance_id(flags)?;
+    let instance_id = instance_id(flags, state_dir)?;
     let role = match flags.role {
         Role::Sidecar => "sidecar",
         Role::Gateway => "gateway",
     };
-    let ports = flags.port.iter().filter(|p| !p.is_empty()).map(|p| port(p)).collect::<anyhow::Result<Vec<_>>>()?;
+    let ports =
+        flags.port.iter().filter(|p| !p.is_empty()).map(|p| port(p)).collect::<anyhow::Result<Vec<_>>>()?;
     if flags.role == Role::Sidecar && !ports.is_empty() && flags.service.is_empty() {
         bail!("--service is needed with --port");
     }
@@ -105,11 +113,11 @@ fn workload(flags: &Mesh, address: IpAddr) -> anyhow::Result<Workload> {
 }
 
 /// The given name, or one made once and kept in the state folder, so that a restart is the same instance.
-fn instance_id(flags: &Mesh) -> anyhow::Result<String> {
+fn instance_id(flags: &Mesh, state_dir: &Path) -> anyhow::Result<String> {
     if let Some(id) = &flags.instance_id {
         return Ok(id.clone());
     }
-    let path = flags.state_dir.join("instance-id");
+    let path = state_dir.join("instance-id");
     if let Ok(id) = fs::read_to_string(&path) {
         return Ok(id.trim().to_owned());
     }
@@ -123,7 +131,10 @@ fn instance_id(flags: &Mesh) -> anyhow::Result<String> {
 fn port(text: &str) -> anyhow::Result<WorkloadPort> {
     let parts: Vec<&str> = text.split(':').collect();
     let number = |i: usize| -> anyhow::Result<u32> {
-        parts.get(i).map_or(Ok(0), |p| p.parse::<u16>().map(u32::from)).with_context(|| format!("--port `{text}`"))
+        parts
+            .get(i)
+            .map_or(Ok(0), |p| p.parse::<u16>().map(u32::from))
+            .with_context(|| format!("--port `{text}`"))
     };
     let (Some(name), Some(protocol), 3..=5) = (parts.first(), parts.get(1), parts.len()) else {
         bail!("--port `{text}` is not name:protocol:number[:target-port[:inbound-port]]");
@@ -160,7 +171,10 @@ mod tests {
     #[test]
     fn port_declaration_is_read_or_refused() {
         let p = port("web:http:80:8080:15006").unwrap();
-        assert_eq!((p.name.as_str(), p.protocol.as_str(), p.number, p.target_port, p.inbound_port), ("web", "HTTP", 80, 8080, 15006));
+        assert_eq!(
+            (p.name.as_str(), p.protocol.as_str(), p.number, p.target_port, p.inbound_port),
+            ("web", "HTTP", 80, 8080, 15006)
+        );
         assert_eq!(port("web:grpc:80").unwrap().target_port, 0);
         for bad in ["web", "web:http", "web:http:x", "web:smtp:80", "web:http:70000", "a:http:1:2:3:4"] {
             assert!(port(bad).is_err(), "{bad}");

@@ -28,7 +28,8 @@ impl Svid {
     /// What an earlier run left, if it is complete and not expired.
     pub fn load(folder: &Path) -> Option<Self> {
         let read = |name: &str| fs::read_to_string(folder.join(name)).ok();
-        let svid = Self { chain_pem: read("svid.pem")?, key_pem: read("svid.key")?, roots_pem: read("roots.pem")? };
+        let svid =
+            Self { chain_pem: read("svid.pem")?, key_pem: read("svid.key")?, roots_pem: read("roots.pem")? };
         let (_, end) = svid.life().ok()?;
         (end > SystemTime::now() && svid.client_config().is_ok()).then_some(svid)
     }
@@ -36,11 +37,14 @@ impl Svid {
     /// Keeps it for the next run; the key is readable by the owner alone. Each file is renamed into place, the key
     /// first: a chain never lies beside an older key than its own for longer than a rename.
     pub fn save(&self, folder: &Path) -> anyhow::Result<()> {
-        for (name, text, mode) in
-            [("svid.key", &self.key_pem, 0o600), ("svid.pem", &self.chain_pem, 0o644), ("roots.pem", &self.roots_pem, 0o644)]
-        {
+        for (name, text, mode) in [
+            ("svid.key", &self.key_pem, 0o600),
+            ("svid.pem", &self.chain_pem, 0o644),
+            ("roots.pem", &self.roots_pem, 0o644),
+        ] {
             let part = folder.join(format!("{name}.part"));
-            let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(&part)?;
+            let mut file =
+                fs::OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(&part)?;
             file.write_all(text.as_bytes())?;
             file.sync_all()?;
             fs::rename(&part, folder.join(name)).with_context(|| name.to_owned())?;
@@ -50,9 +54,11 @@ impl Svid {
 
     /// Beginning and end of the leaf's life.
     pub fn life(&self) -> anyhow::Result<(SystemTime, SystemTime)> {
-        let der = CertificateDer::from_pem_slice(self.chain_pem.as_bytes()).context("certificate is not PEM")?;
+        let der =
+            CertificateDer::from_pem_slice(self.chain_pem.as_bytes()).context("certificate is not PEM")?;
         let (_, leaf) = x509_parser::parse_x509_certificate(&der).context("certificate is not X.509")?;
-        let time = |seconds: i64| SystemTime::UNIX_EPOCH + Duration::from_secs(u64::try_from(seconds).unwrap_or(0));
+        let time =
+            |seconds: i64| SystemTime::UNIX_EPOCH + Duration::from_secs(u64::try_from(seconds).unwrap_or(0));
         let validity = leaf.validity();
         Ok((time(validity.not_before.timestamp()), time(validity.not_after.timestamp())))
     }
@@ -60,7 +66,10 @@ impl Svid {
     /// The two secrets that the mesh's resources name.
     pub fn secrets(&self) -> Vec<Secret> {
         let own = TlsCertificate { chain_pem: self.chain_pem.clone(), key_pem: self.key_pem.clone() };
-        let roots = ValidationContext { trusted_ca_pem: Some(self.roots_pem.clone()), ..ValidationContext::default() };
+        let roots = ValidationContext {
+            trusted_ca_pem: Some(self.roots_pem.clone()),
+            ..ValidationContext::default()
+        };
         vec![
             Secret { name: SECRET_OWN.into(), value: SecretValue::Certificate(own) },
             Secret { name: SECRET_ROOTS.into(), value: SecretValue::Validation(roots) },
@@ -69,7 +78,8 @@ impl Svid {
 
     /// TLS towards the control service with this certificate.
     pub fn client_config(&self) -> anyhow::Result<Arc<ClientConfig>> {
-        let chain = CertificateDer::pem_slice_iter(self.chain_pem.as_bytes()).collect::<Result<Vec<_>, _>>()?;
+        let chain =
+            CertificateDer::pem_slice_iter(self.chain_pem.as_bytes()).collect::<Result<Vec<_>, _>>()?;
         let key = PrivateKeyDer::from_pem_slice(self.key_pem.as_bytes())?;
         let builder = ClientConfig::builder().with_root_certificates(roots(&self.roots_pem)?);
         Ok(http2(builder.with_client_auth_cert(chain, key)?))

@@ -25,7 +25,8 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind, in make-before-break order: what is pointed to comes before what points to it.
-    pub const ALL: [Self; 5] = [Self::Cluster, Self::Endpoints, Self::Secret, Self::Listener, Self::RouteConfig];
+    pub const ALL: [Self; 5] =
+        [Self::Cluster, Self::Endpoints, Self::Secret, Self::Listener, Self::RouteConfig];
 
     /// The type URL on the wire.
     pub const fn type_url(self) -> &'static str {

@@ -205,7 +205,13 @@ impl Session {
     }
 
     /// Answers a response: ACK, or NACK with every error.
-    pub fn answer(&mut self, kind: Kind, response: &Response, removed: &[String], verdict: Verdict) -> Option<Request> {
+    pub fn answer(
+        &mut self,
+        kind: Kind,
+        response: &Response,
+        removed: &[String],
+        verdict: Verdict,
+    ) -> Option<Request> {
         let state = self.kind(kind);
         for name in removed {
             state.held.remove(name);

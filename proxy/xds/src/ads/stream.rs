@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
+use tonic::metadata::AsciiMetadataKey;
 
 /// Bound of the first wait.
 pub const BACKOFF_FIRST: Duration = Duration::from_millis(500);
@@ -31,6 +32,17 @@ const TICK: Duration = Duration::from_millis(250);
 const RESPONSE_MAX: usize = 128 << 20;
 /// gRPC `INVALID_ARGUMENT`, as NACKs carry it.
 const INVALID_ARGUMENT: i32 = 3;
+
+/// How a stream is opened.
+#[derive(Clone, Debug)]
+pub struct StreamOptions {
+    /// Delta or state of the world.
+    pub variant: Variant,
+    /// Who this proxy is.
+    pub node: Node,
+    /// Metadata of the call (`initial_metadata`), lower-case names.
+    pub metadata: Vec<(String, String)>,
+}
 
 /// State of the connection to the control service, for metrics and the admin interface.
 #[derive(Debug, Default)]
@@ -46,11 +58,16 @@ pub struct StreamStatus {
 /// Runs the feed until the task is dropped. Every stream begins with what the feed holds.
 ///
 /// Cancel safety: dropping it closes the stream; the feed stays consistent, because it is changed between awaits only.
-pub async fn run(feed: Arc<Mutex<Feed>>, transport: Arc<dyn Transport>, variant: Variant, node: Node, status: Arc<StreamStatus>) {
+pub async fn run(
+    feed: Arc<Mutex<Feed>>,
+    transport: Arc<dyn Transport>,
+    options: StreamOptions,
+    status: Arc<StreamStatus>,
+) {
     let mut bound = BACKOFF_FIRST;
     loop {
         let began = Instant::now();
-        let outcome = one_stream(&feed, transport.as_ref(), variant, &node, &status).await;
+        let outcome = one_stream(&feed, transport.as_ref(), &options, &status).await;
         status.connected.store(false, Ordering::Relaxed);
         status.failures.fetch_add(1, Ordering::Relaxed);
         locked(&feed, |f| f.disconnected());
@@ -59,7 +76,11 @@ pub async fn run(feed: Arc<Mutex<Feed>>, transport: Arc<dyn Transport>, variant:
             bound = BACKOFF_FIRST;
         }
         let wait = bound.mul_f64(fastrand::f64());
-        tracing::warn!(error, wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX), "control service stream ended");
+        tracing::warn!(
+            error,
+            wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX),
+            "control service stream ended"
+        );
         let until = tokio::time::Instant::now() + wait;
         while tokio::time::Instant::now() < until {
             tokio::time::sleep_until(until.min(tokio::time::Instant::now() + TICK)).await;
@@ -87,32 +108,31 @@ enum Receiver {
 async fn one_stream(
     feed: &Mutex<Feed>,
     transport: &dyn Transport,
-    variant: Variant,
-    node: &Node,
+    options: &StreamOptions,
     status: &StreamStatus,
 ) -> Result<(), tonic::Status> {
     let channel = transport.channel().await.map_err(|e| tonic::Status::unavailable(e.to_string()))?;
     let mut client = AggregatedDiscoveryServiceClient::new(channel).max_decoding_message_size(RESPONSE_MAX);
     let first = locked(feed, Feed::connected);
-    let mut node = Some(node.clone());
-    let (sender, mut receiver) = match variant {
+    let mut node = Some(options.node.clone());
+    let (sender, mut receiver) = match options.variant {
         Variant::Delta => {
             let (tx, rx) = mpsc::channel(REQUESTS_MAX);
             let sender = Sender::Delta(tx);
             send(&sender, first, &mut node).await?;
-            let stream = client.delta_aggregated_resources(ReceiverStream::new(rx)).await?;
+            let stream = client.delta_aggregated_resources(call(ReceiverStream::new(rx), options)?).await?;
             (sender, Receiver::Delta(stream.into_inner()))
         }
         Variant::StateOfTheWorld => {
             let (tx, rx) = mpsc::channel(REQUESTS_MAX);
             let sender = Sender::StateOfTheWorld(tx);
             send(&sender, first, &mut node).await?;
-            let stream = client.stream_aggregated_resources(ReceiverStream::new(rx)).await?;
+            let stream = client.stream_aggregated_resources(call(ReceiverStream::new(rx), options)?).await?;
             (sender, Receiver::StateOfTheWorld(stream.into_inner()))
         }
     };
     status.streams.fetch_add(1, Ordering::Relaxed);
-    tracing::info!(?variant, "control service stream opened");
+    tracing::info!(variant = ?options.variant, "control service stream opened");
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -125,6 +145,17 @@ async fn one_stream(
         let requests = locked(feed, |f| f.received(response, raws, Instant::now()));
         send(&sender, requests, &mut node).await?;
     }
+}
+
+/// The call with its metadata.
+fn call<T>(requests: T, options: &StreamOptions) -> Result<tonic::Request<T>, tonic::Status> {
+    let mut request = tonic::Request::new(requests);
+    for (name, value) in &options.metadata {
+        let bad = || tonic::Status::invalid_argument(format!("initial metadata `{name}` cannot be sent"));
+        let key = AsciiMetadataKey::from_bytes(name.as_bytes()).map_err(|_| bad())?;
+        request.metadata_mut().append(key, value.parse().map_err(|_| bad())?);
+    }
+    Ok(request)
 }
 
 /// The node goes with the first request of a stream only, as the protocol asks.

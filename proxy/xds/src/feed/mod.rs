@@ -103,7 +103,9 @@ impl Feed {
                     let held = Held { version: raw.version, bytes: raw.bytes, resource: Arc::new(resource) };
                     self.accepted.insert((kind, name), held);
                 }
-                Err(errors) => tracing::warn!(name = raw.name, ?errors, "resource on disk is not understood any more"),
+                Err(errors) => {
+                    tracing::warn!(name = raw.name, ?errors, "resource on disk is not understood any more")
+                }
             }
         }
         let restored = self.accepted.len();
@@ -169,8 +171,13 @@ impl Feed {
 
     /// A response arrived. Returns what to send: its answer, and changed subscriptions.
     pub fn received(&mut self, mut response: Response, raws: Vec<Raw>, now: Instant) -> Vec<Request> {
-        let mut translated: Vec<(Raw, Result<Resource, Vec<ConfigError>>)> =
-            raws.into_iter().map(|raw| { let r = translate::translate_any(&raw.type_url, &raw.bytes); (raw, r) }).collect();
+        let mut translated: Vec<(Raw, Result<Resource, Vec<ConfigError>>)> = raws
+            .into_iter()
+            .map(|raw| {
+                let r = translate::translate_any(&raw.type_url, &raw.bytes);
+                (raw, r)
+            })
+            .collect();
         for (raw, result) in &mut translated {
             if raw.name.is_empty() {
                 raw.name = result.as_ref().map_or_else(|_| name_of(&raw.bytes), |r| r.name().to_owned());
@@ -197,7 +204,8 @@ impl Feed {
         let accepted = self.accept(kind, candidates, &removed, &mut errors, now);
         self.note_refusals(kind, &accepted, &removed, &errors);
         let verdict = Verdict { accepted, errors: errors.iter().map(ToString::to_string).collect() };
-        let mut requests: Vec<Request> = self.session.answer(kind, &response, &removed, verdict).into_iter().collect();
+        let mut requests: Vec<Request> =
+            self.session.answer(kind, &response, &removed, verdict).into_iter().collect();
         requests.extend(self.update_interest());
         requests
     }
@@ -221,6 +229,7 @@ impl Feed {
                 self.accepted.remove(&(kind, name.clone()));
             }
             self.accepted.extend(candidates.iter().map(|(n, h)| ((kind, n.clone()), h.clone())));
+            self.prune();
             let Err(reasons) = self.put_in_force(now) else { break };
             let prefix = format!("{}/", kind.word());
             let blamed: BTreeSet<String> = reasons
@@ -245,10 +254,15 @@ impl Feed {
 
     /// Endpoints of clusters that are in force already: nothing has to be compiled and nothing can be waiting for them.
     fn is_plain_endpoint_change(&self, candidates: &BTreeMap<String, Held>) -> bool {
-        !self.warming.is_waiting() && candidates.keys().all(|n| self.accepted.contains_key(&(Kind::Endpoints, n.clone())))
+        !self.warming.is_waiting()
+            && candidates.keys().all(|n| self.accepted.contains_key(&(Kind::Endpoints, n.clone())))
     }
 
-    fn accept_endpoints(&mut self, candidates: BTreeMap<String, Held>, errors: &mut Vec<ConfigError>) -> Vec<(String, String)> {
+    fn accept_endpoints(
+        &mut self,
+        candidates: BTreeMap<String, Held>,
+        errors: &mut Vec<ConfigError>,
+    ) -> Vec<(String, String)> {
         let mut taken = Vec::with_capacity(candidates.len());
         for (name, held) in candidates {
             let Resource::Endpoints(endpoints) = held.resource.as_ref() else { continue };
@@ -278,8 +292,15 @@ impl Feed {
         Ok(())
     }
 
-    /// Follows what the accepted resources point to.
+    /// Subscriptions follow what the accepted resources point to.
     fn update_interest(&mut self) -> Vec<Request> {
+        let connected = self.connected;
+        let wanted = self.wanted();
+        wanted.into_iter().filter_map(|(kind, names)| self.session.interest(kind, names, connected)).collect()
+    }
+
+    /// Names that the accepted and static resources point to and that the bootstrap file does not hold itself.
+    fn wanted(&self) -> [(Kind, BTreeSet<String>); 3] {
         let mut refs = Refs::default();
         for held in self.accepted.values() {
             match held.resource.as_ref() {
@@ -300,21 +321,38 @@ impl Feed {
         for known in &self.base.endpoints {
             refs.endpoints.remove(&known.cluster_name);
         }
-        let wanted = [(Kind::Endpoints, refs.endpoints), (Kind::Secret, refs.secrets), (Kind::RouteConfig, refs.route_configs)];
-        for (kind, names) in &wanted {
-            self.accepted.retain(|(k, name), _| k != kind || names.contains(name));
-        }
-        let connected = self.connected;
-        wanted.into_iter().filter_map(|(kind, names)| self.session.interest(kind, names, connected)).collect()
+        [
+            (Kind::Endpoints, refs.endpoints),
+            (Kind::Secret, refs.secrets),
+            (Kind::RouteConfig, refs.route_configs),
+        ]
     }
 
-    fn note_refusals(&mut self, kind: Kind, accepted: &[(String, String)], removed: &[String], errors: &[ConfigError]) {
+    /// Forgets resources that nothing points to any more.
+    fn prune(&mut self) {
+        for (kind, names) in self.wanted() {
+            self.accepted.retain(|(k, name), _| *k != kind || names.contains(name));
+        }
+    }
+
+    fn note_refusals(
+        &mut self,
+        kind: Kind,
+        accepted: &[(String, String)],
+        removed: &[String],
+        errors: &[ConfigError],
+    ) {
         let word = kind.word();
         for name in accepted.iter().map(|(n, _)| n).chain(removed) {
             self.status.refused.remove(&format!("{word}/{name}"));
         }
         for error in errors {
-            tracing::warn!(resource = error.resource, path = error.path, reason = error.reason, "configuration refused");
+            tracing::warn!(
+                resource = error.resource,
+                path = error.path,
+                reason = error.reason,
+                "configuration refused"
+            );
             self.status.refused.insert(error.resource.clone(), error.to_string());
         }
         self.status.rejected += u64::from(!errors.is_empty());
@@ -330,7 +368,11 @@ impl Feed {
 }
 
 /// The resource must be of the kind and name that its envelope says.
-fn checked(kind: Kind, raw: &Raw, result: Result<Resource, Vec<ConfigError>>) -> Result<Resource, Vec<ConfigError>> {
+fn checked(
+    kind: Kind,
+    raw: &Raw,
+    result: Result<Resource, Vec<ConfigError>>,
+) -> Result<Resource, Vec<ConfigError>> {
     let at = format!("{}/{}", kind.word(), raw.name);
     let resource = result.map_err(|mut errors| {
         for error in &mut errors {
@@ -341,10 +383,18 @@ fn checked(kind: Kind, raw: &Raw, result: Result<Resource, Vec<ConfigError>>) ->
         errors
     })?;
     if held::kind_of(&resource) != kind {
-        return Err(vec![ConfigError::new(at, "", format!("is of type {} in a response of another type", raw.type_url))]);
+        return Err(vec![ConfigError::new(
+            at,
+            "",
+            format!("is of type {} in a response of another type", raw.type_url),
+        )]);
     }
     if resource.name() != raw.name {
-        return Err(vec![ConfigError::new(at, "name", format!("is `{}`, but was sent under another name", resource.name()))]);
+        return Err(vec![ConfigError::new(
+            at,
+            "name",
+            format!("is `{}`, but was sent under another name", resource.name()),
+        )]);
     }
     Ok(resource)
 }

@@ -1,8 +1,8 @@
 //! What a resource refers to: the names that make-before-break waits for, and that subscriptions follow.
 
 use outrigger_traffic::config::{
-    Action, CertificateSource, Cluster, ClusterChoice, ClusterDiscovery, DownstreamTls, Listener, RouteConfig, RouteSource,
-    Terminal, UpstreamTls, ValidationSource,
+    Action, CertificateSource, Cluster, ClusterChoice, ClusterDiscovery, DownstreamTls, Listener,
+    RouteConfig, RouteSource, Terminal, UpstreamTls, ValidationSource,
 };
 use std::collections::BTreeSet;
 

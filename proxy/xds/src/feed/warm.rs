@@ -25,7 +25,12 @@ pub struct Warming {
 
 impl Warming {
     /// The resources that may take effect at `now`. Does not change what is in force: see [`Self::commit`].
-    pub fn choose(&mut self, accepted: &HeldMap, base: &Config, now: Instant) -> BTreeMap<(Kind, String), Arc<Resource>> {
+    pub fn choose(
+        &mut self,
+        accepted: &HeldMap,
+        base: &Config,
+        now: Instant,
+    ) -> BTreeMap<(Kind, String), Arc<Resource>> {
         let ready = Ready::new(accepted, base);
         let mut chosen = BTreeMap::new();
         let mut waiting = HashMap::new();
@@ -131,7 +136,9 @@ impl<'a> Ready<'a> {
         refs.add_cluster(cluster);
         let endpoints = match &cluster.discovery {
             ClusterDiscovery::Eds { service_name } => self.has(Kind::Endpoints, service_name),
-            ClusterDiscovery::Static(_) | ClusterDiscovery::StrictDns { .. } | ClusterDiscovery::LogicalDns { .. } => true,
+            ClusterDiscovery::Static(_)
+            | ClusterDiscovery::StrictDns { .. }
+            | ClusterDiscovery::LogicalDns { .. } => true,
         };
         endpoints && refs.secrets.iter().all(|name| self.secret_ready(name))
     }

@@ -24,7 +24,10 @@ fn first_requests_ask_for_wildcard_kinds_only_until_names_are_known() {
     let kinds: Vec<_> = s.connected().into_iter().filter_map(|r| r.kind).collect();
     assert_eq!(kinds, [Kind::Cluster, Kind::Listener]);
     let r = s.interest(Kind::Endpoints, names(&["a", "b"]), true).unwrap();
-    assert_eq!((r.subscribe, r.unsubscribe, r.nonce.as_str()), (vec!["a".to_owned(), "b".into()], vec![], ""));
+    assert_eq!(
+        (r.subscribe, r.unsubscribe, r.nonce.as_str()),
+        (vec!["a".to_owned(), "b".into()], vec![], "")
+    );
 }
 
 #[test]
@@ -86,7 +89,10 @@ fn kind_never_asked_for_is_ignored() {
     let mut s = Session::new(Variant::Delta);
     s.connected();
     assert_eq!(s.received(&response(Kind::Secret, "n", &[("s", "1")], &[])), None);
-    assert_eq!(s.received(&Response { type_url: "type.googleapis.com/other".into(), ..Response::default() }), None);
+    assert_eq!(
+        s.received(&Response { type_url: "type.googleapis.com/other".into(), ..Response::default() }),
+        None
+    );
 }
 
 #[test]
@@ -113,7 +119,8 @@ fn state_of_the_world_repeats_version_in_force_when_it_refuses() {
     assert_eq!(s.answer(Kind::Cluster, &good, &[], ok(&[("a", "v1")])).unwrap().version, "v1");
     let bad = response(Kind::Cluster, "v2", &[("a", "v2")], &[]);
     s.received(&bad);
-    let nack = s.answer(Kind::Cluster, &bad, &[], Verdict { accepted: vec![], errors: vec!["no".into()] }).unwrap();
+    let nack =
+        s.answer(Kind::Cluster, &bad, &[], Verdict { accepted: vec![], errors: vec!["no".into()] }).unwrap();
     assert_eq!((nack.version.as_str(), nack.nonce.as_str(), nack.error.as_deref()), ("v1", "v2", Some("no")));
 }
 

@@ -1,0 +1,308 @@
+//! From flags and bootstrap file to what the proxy starts with.
+
+use crate::cli::{Role, Run};
+use crate::mesh::settings::Settings;
+use anyhow::{Context, bail};
+use outrigger_api::envoy::config::core::v3::Node;
+use outrigger_engine::identity::{ClientTls, Secrets};
+use outrigger_engine::proxy::ProxyHandle;
+use outrigger_engine::telemetry::{NodeIdentity, WorkloadLabels};
+use outrigger_traffic::config::{
+    Cluster, ClusterDiscovery, Config, ConfigError, EndpointAddress, Endpoints, HttpConnectionManager,
+    Terminal,
+};
+use outrigger_xds::ads::session::Variant;
+use outrigger_xds::ads::stream::StreamOptions;
+use outrigger_xds::bootstrap::{Bootstrap, Dynamic, DynamicSource, Format, GrpcSource, load_bootstrap_with};
+use outrigger_xds::translate::files::Disk;
+use outrigger_xds::transport::ControlAddress;
+use std::net::SocketAddr;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+/// What the proxy starts with.
+pub struct Plan {
+    /// Static resources.
+    pub config: Config,
+    /// Who this proxy is, on the wire.
+    pub node: Node,
+    /// Who this proxy is, in metrics.
+    pub identity: NodeIdentity,
+    /// Admin interface.
+    pub admin: Option<SocketAddr>,
+    /// A control service that the bootstrap file names.
+    pub dynamic: Option<Control>,
+}
+
+/// A control service that a bootstrap file names.
+pub struct Control {
+    /// Where it is.
+    pub address: ControlAddress,
+    /// How to speak with it.
+    pub options: StreamOptions,
+}
+
+/// Reads the bootstrap file and checks it together with the flags.
+///
+/// # Errors
+/// With every problem of the file, one a line.
+pub fn plan(flags: &Run) -> anyhow::Result<Plan> {
+    let mut bootstrap = read(flags).map_err(|errors| refused(&errors))?;
+    for notice in &bootstrap.notices {
+        tracing::info!(field = notice.path, reason = notice.reason, "field has no effect");
+    }
+    let mesh = !flags.mesh.control.is_empty();
+    if mesh && bootstrap.dynamic != Dynamic::default() {
+        bail!("--control and dynamic_resources of the bootstrap file exclude each other");
+    }
+    if !mesh && flags.config_path.is_none() && flags.config_yaml.is_none() {
+        bail!("give --config-path, --config-yaml or --control");
+    }
+    fill_node(&mut bootstrap.node, flags);
+    let dynamic = control(&bootstrap).map_err(|errors| refused(&errors))?;
+    let identity = identity(&bootstrap.node, flags);
+    let admin = bootstrap.admin.or(mesh.then_some(flags.mesh.admin_address));
+    Ok(Plan { config: bootstrap.config, node: bootstrap.node, identity, admin, dynamic })
+}
+
+/// `--mode validate`: every problem, one a line, exit code 1; or a line that says all is well.
+///
+/// # Errors
+/// When the file cannot be read at all.
+pub fn validate(flags: &Run) -> anyhow::Result<ExitCode> {
+    let source =
+        flags.config_path.as_ref().map_or_else(|| "--config-yaml".to_owned(), |p| p.display().to_string());
+    let errors = match read(flags) {
+        Err(errors) => errors,
+        Ok(bootstrap) => {
+            for notice in &bootstrap.notices {
+                println!("{source}: note: {notice}");
+            }
+            problems(&bootstrap)
+        }
+    };
+    for error in &errors {
+        println!("{source}: {error}");
+    }
+    if errors.is_empty() {
+        println!("configuration '{source}' OK");
+        return Ok(ExitCode::SUCCESS);
+    }
+    println!("{} problems", errors.len());
+    Ok(ExitCode::FAILURE)
+}
+
+/// What the engine would refuse.
+fn problems(bootstrap: &Bootstrap) -> Vec<ConfigError> {
+    let mut errors = outrigger_traffic::compile(&bootstrap.config, None).err().unwrap_or_default();
+    errors.extend(outrigger_engine::config::check(&bootstrap.config));
+    errors.extend(control(bootstrap).err().unwrap_or_default());
+    let mut seen = std::collections::HashSet::new();
+    errors.retain(|e| seen.insert(e.clone()));
+    errors
+}
+
+fn read(flags: &Run) -> Result<Bootstrap, Vec<ConfigError>> {
+    let Some(path) = &flags.config_path else {
+        return match &flags.config_yaml {
+            None => Ok(Bootstrap::default()),
+            Some(text) => load_bootstrap_with(Some((text, Format::Yaml)), None, &Disk),
+        };
+    };
+    let text = std::fs::read_to_string(path).map_err(|e| {
+        vec![ConfigError::new("", path.display().to_string(), format!("cannot be read: {e}"))]
+    })?;
+    let format = match path.extension().and_then(|e| e.to_str()) {
+        Some("json") => Format::Json,
+        _ => Format::Yaml,
+    };
+    load_bootstrap_with(Some((&text, format)), flags.config_yaml.as_deref(), &Disk)
+}
+
+fn fill_node(node: &mut Node, flags: &Run) {
+    if let Some(id) = flags.service_node.as_ref().filter(|_| node.id.is_empty()) {
+        node.id.clone_from(id);
+    }
+    if let Some(cluster) = flags.service_cluster.as_ref().filter(|_| node.cluster.is_empty()) {
+        node.cluster.clone_from(cluster);
+    }
+    if let Some(zone) = &flags.service_zone {
+        let locality = node.locality.get_or_insert_default();
+        if locality.zone.is_empty() {
+            locality.zone.clone_from(zone);
+        }
+    }
+    node.user_agent_name = "outrigger".into();
+    node.user_agent_version_type =
+        Some(outrigger_api::envoy::config::core::v3::node::UserAgentVersionType::UserAgentVersion(
+            env!("CARGO_PKG_VERSION").into(),
+        ));
+}
+
+/// In a mesh the node is the registered workload.
+pub fn mesh_node(node: &mut Node, settings: &Settings) {
+    node.id.clone_from(&settings.workload.node_id);
+    let service = &settings.workload.service;
+    node.cluster =
+        if service.is_empty() { settings.workload.service_account.clone() } else { service.clone() };
+}
+
+fn identity(node: &Node, flags: &Run) -> NodeIdentity {
+    let mesh = &flags.mesh;
+    let mut identity =
+        NodeIdentity { id: node.id.clone(), cluster: node.cluster.clone(), ..NodeIdentity::default() };
+    if mesh.control.is_empty() {
+        return identity;
+    }
+    let name = if mesh.service.is_empty() { &mesh.service_account } else { &mesh.service };
+    let label =
+        |key: &str| mesh.label.iter().find_map(|l| l.strip_prefix(key)?.strip_prefix('=')).map(str::to_owned);
+    identity.cluster.clone_from(name);
+    identity.workload = WorkloadLabels {
+        workload: mesh
+            .instance_id
+            .clone()
+            .filter(|_| mesh.role == Role::Gateway)
+            .unwrap_or_else(|| name.clone()),
+        namespace: mesh.namespace.clone(),
+        app: label("app").unwrap_or_else(|| name.clone()),
+        version: mesh.service_version.clone(),
+        canonical_service: name.clone(),
+        ..WorkloadLabels::default()
+    };
+    identity
+}
+
+/// The control service of `dynamic_resources`. Separate streams for listeners and clusters are not spoken: everything
+/// comes over one aggregated stream.
+fn control(bootstrap: &Bootstrap) -> Result<Option<Control>, Vec<ConfigError>> {
+    let dynamic = &bootstrap.dynamic;
+    let mut sources: Vec<&GrpcSource> = dynamic.ads.iter().collect();
+    let mut errors = Vec::new();
+    for (field, source) in [("lds_config", &dynamic.listeners), ("cds_config", &dynamic.clusters)] {
+        if let Some(DynamicSource::Own(own)) = source {
+            if dynamic.ads.as_ref().is_some_and(|ads| ads != own) {
+                let path = format!("dynamic_resources.{field}.api_config_source");
+                errors.push(ConfigError::new(
+                    "",
+                    path,
+                    "another service than that of `ads_config` is not supported yet",
+                ));
+            }
+            sources.push(own);
+        }
+    }
+    if !errors.is_empty() {
+        return Err(errors);
+    }
+    let Some(source) = sources.first() else { return Ok(None) };
+    let cluster = bootstrap.config.clusters.iter().find(|c| c.name == source.cluster);
+    let Some(cluster) = cluster else {
+        let reason = format!("there is no static cluster `{}`", source.cluster);
+        return Err(vec![ConfigError::new("", "dynamic_resources", reason)]);
+    };
+    let variant = if source.delta { Variant::Delta } else { Variant::StateOfTheWorld };
+    let address = control_address(cluster, &bootstrap.config, &source.authority)?;
+    let options = StreamOptions { variant, node: bootstrap.node.clone(), metadata: source.metadata.clone() };
+    Ok(Some(Control { address, options }))
+}
+
+/// The addresses and TLS settings of a cluster, for connections of a gRPC client.
+fn control_address(
+    cluster: &Cluster,
+    config: &Config,
+    authority: &str,
+) -> Result<ControlAddress, Vec<ConfigError>> {
+    let resource = format!("cluster/{}", cluster.name);
+    let endpoints: &Endpoints = match &cluster.discovery {
+        ClusterDiscovery::Static(e)
+        | ClusterDiscovery::StrictDns { endpoints: e, .. }
+        | ClusterDiscovery::LogicalDns { endpoints: e, .. } => e,
+        ClusterDiscovery::Eds { .. } => {
+            return Err(vec![ConfigError::new(
+                resource,
+                "type",
+                "must not be EDS for a cluster that configuration comes from",
+            )]);
+        }
+    };
+    let addresses = endpoints
+        .localities
+        .iter()
+        .flat_map(|l| &l.endpoints)
+        .map(|e| match &e.address {
+            EndpointAddress::Socket(address) => address.to_string(),
+            EndpointAddress::Name(name, port) => format!("{name}:{port}"),
+        })
+        .collect::<Vec<_>>();
+    let first =
+        addresses.first().and_then(|a| a.rsplit_once(':')).map_or(String::new(), |(host, _)| host.to_owned());
+    let tls = match &cluster.tls {
+        None => None,
+        Some(from) => {
+            let secrets = Secrets::parse(&config.secrets, None)?;
+            let check_name = cluster.http.auto_san_validation;
+            let built = ClientTls::build(
+                &resource,
+                "transport_socket.typed_config",
+                from,
+                check_name,
+                &secrets,
+                None,
+            )?;
+            let Some(client) = built.config() else {
+                let reason = format!(
+                    "secrets {:?} must be static for a cluster that configuration comes from",
+                    built.missing()
+                );
+                return Err(vec![ConfigError::new(resource, "transport_socket", reason)]);
+            };
+            let mut client = (*client).clone();
+            client.alpn_protocols = vec![b"h2".to_vec()];
+            let client = Arc::new(client);
+            Some(Arc::new(move || client.clone()) as outrigger_xds::transport::TlsSource)
+        }
+    };
+    let sni = cluster.tls.as_ref().map_or("", |t| t.sni.as_str());
+    let server_name = [sni, authority, &first].into_iter().find(|n| !n.is_empty()).unwrap_or_default();
+    Ok(ControlAddress {
+        addresses,
+        tls,
+        server_name: server_name.trim_matches(['[', ']']).to_owned(),
+        connect_timeout: cluster.connect_timeout,
+    })
+}
+
+/// Where spans go: the collector cluster of the first connection manager that traces, as configured at the moment.
+pub fn collector(proxy: ProxyHandle) -> crate::otlp::CollectorSource {
+    Arc::new(move || {
+        let config = proxy.config();
+        let name =
+            connection_managers(&config).find_map(|h| Some(h.tracing.as_ref()?.collector_cluster.clone()))?;
+        let cluster = config.clusters.iter().find(|c| c.name == name)?;
+        control_address(cluster, &config, "")
+            .inspect_err(|errors| tracing::warn!(?errors, "collector cluster cannot be used"))
+            .ok()
+    })
+}
+
+fn connection_managers(config: &Config) -> impl Iterator<Item = &HttpConnectionManager> {
+    let chains = config.listeners.iter().flat_map(|l| l.filter_chains.iter().chain(&l.default_filter_chain));
+    chains.filter_map(|chain| match &chain.terminal {
+        Terminal::Http(http) => Some(http.as_ref()),
+        Terminal::Tcp(_) => None,
+    })
+}
+
+fn refused(errors: &[ConfigError]) -> anyhow::Error {
+    let lines: Vec<String> = errors.iter().map(|e| format!("  {e}")).collect();
+    anyhow::anyhow!("configuration refused:\n{}", lines.join("\n"))
+}
+
+/// The mesh settings, when the flags ask for membership.
+///
+/// # Errors
+/// Names the flag that is missing or wrong.
+pub fn settings(flags: &Run) -> anyhow::Result<Arc<Settings>> {
+    Ok(Arc::new(Settings::from_flags(&flags.mesh).context("mesh flags")?))
+}

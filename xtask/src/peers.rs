@@ -1,0 +1,139 @@
+//! `cargo xtask peers [NAME…]`: what needs other people's programs. Installs them, then runs every check; a check whose
+//! program is missing fails.
+
+use anyhow::{Context, bail};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Instant;
+
+/// Debian packages, each with a program that shows it is there.
+const PACKAGES: &[(&str, &str)] = &[
+    ("curl", "curl"),
+    ("nghttp2-client", "h2load"),
+    ("wrk", "wrk"),
+    ("prometheus", "promtool"),
+    ("slowhttptest", "slowhttptest"),
+];
+
+/// Where everything is.
+struct Peers {
+    root: PathBuf,
+    venv: PathBuf,
+    proxy: PathBuf,
+    control: PathBuf,
+    cli: PathBuf,
+    /// Test data and suites beside the repository.
+    shared: PathBuf,
+}
+
+type Check = fn(&Peers) -> anyhow::Result<()>;
+
+const CHECKS: &[(&str, Check)] = &[
+    ("official-protos", official_protos),
+    ("envoy-bootstraps", |p| p.cargo_test("outrigger-xds", "corpora")),
+    ("istio-samples", |p| p.cargo_test("outrigger-plan", "corpora")),
+    ("tools", |p| p.python("tools.py", &[])),
+    ("envoy", |p| p.python("envoy.py", &[])),
+    ("grpc-xds", |p| p.python("grpc_xds.py", &[])),
+    ("suites", |p| p.python("suites.py", &[])),
+];
+
+/// Runs the checks named, or all.
+pub fn run(args: &[String]) -> anyhow::Result<()> {
+    let peers = Peers::prepare()?;
+    let mut failed = Vec::new();
+    for (name, check) in CHECKS.iter().filter(|(n, _)| args.is_empty() || args.iter().any(|a| a == n)) {
+        println!("--- {name}");
+        let began = Instant::now();
+        match check(&peers) {
+            Ok(()) => println!("--- {name}: passed ({:.0} s)", began.elapsed().as_secs_f64()),
+            Err(error) => {
+                println!("--- {name}: FAILED: {error:#}");
+                failed.push(*name);
+            }
+        }
+    }
+    if !failed.is_empty() {
+        bail!("failed: {}", failed.join(", "));
+    }
+    Ok(())
+}
+
+impl Peers {
+    fn prepare() -> anyhow::Result<Self> {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("root")?.to_owned();
+        let missing: Vec<&str> = PACKAGES.iter().filter(|(_, program)| !on_path(program)).map(|(package, _)| *package).collect();
+        if !missing.is_empty() {
+            run_command(Command::new("apt-get").args(["update", "-qq"]))?;
+            run_command(Command::new("apt-get").args(["install", "-y", "-qq", "--no-install-recommends"]).args(&missing))?;
+        }
+        let own = std::env::current_exe()?;
+        let target = own.parent().and_then(Path::parent).context("target folder")?.to_owned();
+        let venv = target.join("peers-venv");
+        if !venv.join("bin/python").exists() {
+            run_command(Command::new("python3").args(["-m", "venv"]).arg(&venv))?;
+        }
+        let list = root.join("xtask/peers/requirements.txt");
+        run_command(Command::new(venv.join("bin/pip")).args(["install", "--quiet", "--disable-pip-version-check", "-r"]).arg(list))?;
+        let profile = std::env::var("PEERS_PROFILE").unwrap_or_else(|_| "release".into());
+        let build = ["build", "--locked", "--profile", &profile, "-p", "outrigger-proxy", "-p", "outrigger-control", "-p", "outrigger"];
+        run_command(Command::new(cargo()).args(build))?;
+        let bin = target.join(if profile == "dev" { "debug" } else { &profile });
+        Ok(Self {
+            venv,
+            proxy: bin.join("outrigger-proxy"),
+            control: bin.join("outrigger-control"),
+            cli: bin.join("outrigger"),
+            shared: root.join("../shared"),
+            root,
+        })
+    }
+
+    fn python(&self, script: &str, args: &[&str]) -> anyhow::Result<()> {
+        let path = std::env::var("PATH").unwrap_or_default();
+        run_command(
+            Command::new(self.venv.join("bin/python"))
+                .arg(self.root.join("xtask/peers").join(script))
+                .args(args)
+                .env("OUTRIGGER_PROXY", &self.proxy)
+                .env("OUTRIGGER_CONTROL_BIN", &self.control)
+                .env("OUTRIGGER_CLI", &self.cli)
+                .env("OUTRIGGER_SHARED", &self.shared)
+                .env("PATH", format!("{}:{path}", self.venv.join("bin").display())),
+        )
+    }
+
+    fn cargo_test(&self, package: &str, test: &str) -> anyhow::Result<()> {
+        run_command(
+            Command::new(cargo())
+                .args(["test", "--locked", "--quiet", "-p", package, "--test", test, "--", "--ignored"])
+                .env("OUTRIGGER_CORPORA", self.shared.join("corpora")),
+        )
+    }
+}
+
+/// Our `.proto` files against the official descriptors.
+fn official_protos(peers: &Peers) -> anyhow::Result<()> {
+    let ours = peers.venv.join("ours.bin");
+    let output = Command::new(cargo())
+        .args(["run", "--locked", "--quiet", "-p", "outrigger-api", "--example", "descriptors"])
+        .output()?;
+    anyhow::ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    std::fs::write(&ours, output.stdout)?;
+    let script = peers.root.join("control/api/tests/official/compare.py");
+    run_command(Command::new(peers.venv.join("bin/python")).arg(script).arg(&ours))
+}
+
+fn cargo() -> String {
+    std::env::var("CARGO").unwrap_or_else(|_| "cargo".into())
+}
+
+fn on_path(program: &str) -> bool {
+    std::env::var("PATH").unwrap_or_default().split(':').any(|folder| Path::new(folder).join(program).exists())
+}
+
+fn run_command(command: &mut Command) -> anyhow::Result<()> {
+    let status = command.status().with_context(|| format!("{command:?}"))?;
+    anyhow::ensure!(status.success(), "{command:?}: {status}");
+    Ok(())
+}
