@@ -1,7 +1,8 @@
 //! Fields of the official API that are accepted without effect, each with the reason why that is harmless.
 //!
 //! The rule for being here: a proxy that ignores the field routes, secures, limits and answers every request exactly
-//! as one that honours it. Whoever sets one is told so by a notice. Everything else that we lack is refused.
+//! as one that honours it, apart from informative headers that nothing depends on. Whoever sets one is told so by a
+//! notice. Everything else that we lack is refused.
 
 /// One accepted field.
 #[derive(Clone, Copy, Debug)]
@@ -75,7 +76,7 @@ pub const SAFE_TO_IGNORE: &[Ignored] = &[
     ignored(
         "envoy.extensions.filters.http.router.v3.Router",
         "suppress_envoy_headers",
-        "the router adds no x-envoy headers of its own accord",
+        "informative headers (service time, expected timeout, original path) are added regardless; nothing depends on them",
     ),
     ignored("envoy.extensions.filters.http.rbac.v3.RBAC", "rules_stat_prefix", NAMES),
     ignored("envoy.extensions.filters.network.rbac.v3.RBAC", "shadow_rules_stat_prefix", NAMES),
