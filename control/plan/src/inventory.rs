@@ -302,10 +302,10 @@ fn entry_instances(facts: &Facts<'_>, object: &Object, entry: &ServiceEntry, hos
         instances.push(Instance::of_workload(&facts.world.settings, workload, ports));
     }
     for other in facts.world.resources.iter().filter(|o| o.metadata.namespace == *namespace) {
-        if let Spec::WorkloadEntry(e) = &other.spec {
-            if has_labels(&e.labels, selector) {
-                instances.push(Instance::of_entry(facts, namespace, other.metadata.name.clone(), e, entry));
-            }
+        if let Spec::WorkloadEntry(e) = &other.spec
+            && has_labels(&e.labels, selector)
+        {
+            instances.push(Instance::of_entry(facts, namespace, other.metadata.name.clone(), e, entry));
         }
     }
     instances

@@ -38,6 +38,11 @@ impl Protocol {
         Self::WORDS.iter().find(|(word, _)| *word == upper).map(|(_, protocol)| *protocol)
     }
 
+    /// Every name that [`Protocol::parse`] takes.
+    pub fn names() -> impl Iterator<Item = &'static str> {
+        Self::WORDS.iter().map(|(word, _)| *word)
+    }
+
     /// Its name.
     pub fn name(self) -> &'static str {
         match self {

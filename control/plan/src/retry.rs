@@ -5,31 +5,41 @@ use outrigger_traffic::config::{RetryOn, RetryPolicy};
 /// Retries after the first attempt where a VirtualService says nothing (Istio's default).
 pub const ATTEMPTS: u32 = 2;
 
-/// One word of `retryOn`, as an edit of a policy.
+/// Sets one condition of a policy.
+pub type Set = fn(&mut RetryOn);
+
+/// The words of `retryOn` and what they switch on.
+pub static CONDITIONS: &[(&str, Set)] = &[
+    ("5xx", |on| on.server_error = true),
+    ("gateway-error", |on| on.gateway_error = true),
+    ("reset", |on| on.reset = true),
+    ("reset-before-request", |on| on.reset_before_request = true),
+    ("connect-failure", |on| on.connect_failure = true),
+    ("refused-stream", |on| on.refused_stream = true),
+    ("retriable-4xx", |on| on.retriable_4xx = true),
+    ("retriable-status-codes", |on| on.retriable_status_codes = true),
+    ("envoy-ratelimited", |on| on.envoy_ratelimited = true),
+    ("cancelled", |on| on.grpc_cancelled = true),
+    ("deadline-exceeded", |on| on.grpc_deadline_exceeded = true),
+    ("internal", |on| on.grpc_internal = true),
+    ("resource-exhausted", |on| on.grpc_resource_exhausted = true),
+    ("unavailable", |on| on.grpc_unavailable = true),
+];
+
+/// One word of `retryOn`, as an edit of a policy. A status code stands for itself.
 ///
 /// *Errors*: why the word is refused.
-pub fn condition(word: &str) -> Result<fn(&mut RetryOn), String> {
-    Ok(match word {
-        "5xx" => |on| on.server_error = true,
-        "gateway-error" => |on| on.gateway_error = true,
-        "reset" => |on| on.reset = true,
-        "reset-before-request" => |on| on.reset_before_request = true,
-        "connect-failure" => |on| on.connect_failure = true,
-        "refused-stream" => |on| on.refused_stream = true,
-        "retriable-4xx" => |on| on.retriable_4xx = true,
-        "retriable-status-codes" => |on| on.retriable_status_codes = true,
-        "envoy-ratelimited" => |on| on.envoy_ratelimited = true,
-        "cancelled" => |on| on.grpc_cancelled = true,
-        "deadline-exceeded" => |on| on.grpc_deadline_exceeded = true,
-        "internal" => |on| on.grpc_internal = true,
-        "resource-exhausted" => |on| on.grpc_resource_exhausted = true,
-        "unavailable" => |on| on.grpc_unavailable = true,
+pub fn condition(word: &str) -> Result<Set, String> {
+    if let Some((_, set)) = CONDITIONS.iter().find(|(name, _)| *name == word) {
+        return Ok(*set);
+    }
+    match word {
         "retriable-headers" | "http3-post-connect-failure" => {
-            return Err(format!("condition {word:?} is not supported yet"));
+            Err(format!("condition {word:?} is not supported yet"))
         }
-        _ if status(word).is_some() => |on| on.retriable_status_codes = true,
-        _ => return Err(format!("unknown retry condition {word:?}")),
-    })
+        _ if status(word).is_some() => Ok(|on| on.retriable_status_codes = true),
+        _ => Err(format!("unknown retry condition {word:?}")),
+    }
 }
 
 /// A word that is a status code.

@@ -78,6 +78,9 @@ pub fn canonical(world: &World, inventory: &Inventory, host: &str, namespace: &s
     }
 }
 
+/// Host, port and subset of a cluster that is needed.
+type Needed = (String, u16, Option<String>);
+
 /// A world as one node sees it.
 pub struct Scope<'a> {
     /// All of it.
@@ -87,7 +90,7 @@ pub struct Scope<'a> {
     inventory: &'a Inventory,
     index: &'a Index,
     notices: RefCell<BTreeSet<Notice>>,
-    used: RefCell<BTreeSet<(String, u16, Option<String>)>>,
+    used: RefCell<BTreeSet<Needed>>,
 }
 
 impl<'a> Scope<'a> {
@@ -101,13 +104,13 @@ impl<'a> Scope<'a> {
         self.notices.borrow_mut().insert(Notice { resource: resource.into(), text: text.into() });
     }
 
-    /// What was told, and which clusters routes named, in order.
-    pub fn into_parts(self) -> (Vec<Notice>, BTreeSet<(String, u16, Option<String>)>) {
-        (self.notices.into_inner().into_iter().collect(), self.used.into_inner())
+    /// What was told, in order.
+    pub fn into_notices(self) -> Vec<Notice> {
+        self.notices.into_inner().into_iter().collect()
     }
 
-    /// The clusters that routes named so far.
-    pub fn used(&self) -> BTreeSet<(String, u16, Option<String>)> {
+    /// The clusters that routes named so far: host, port, subset.
+    pub fn used(&self) -> BTreeSet<Needed> {
         self.used.borrow().clone()
     }
 
@@ -156,10 +159,10 @@ impl<'a> Scope<'a> {
             loop {
                 let objects = self.index.rules.get(&pattern).map(Vec::as_slice).unwrap_or_default();
                 for object in objects.iter().filter(|o| o.metadata.namespace == *namespace) {
-                    if let Spec::DestinationRule(rule) = &object.spec {
-                        if rule.export_to.is_visible(namespace, viewer) {
-                            return Some((object, rule));
-                        }
+                    if let Spec::DestinationRule(rule) = &object.spec
+                        && rule.export_to.is_visible(namespace, viewer)
+                    {
+                        return Some((object, rule));
                     }
                 }
                 // a.b.c, then *.b.c, then *.c, then *.
@@ -218,10 +221,15 @@ impl<'a> Scope<'a> {
                 format!("service {host:?} has no port {port}: requests to it are answered with 503"),
             );
         }
-        if let Some(subset) = subset {
-            if self.subset(service, subset).is_none() {
-                self.notice(object.label(), format!("no DestinationRule defines subset {subset:?} of {host:?}: its share is answered with 503"));
-            }
+        if let Some(subset) = subset
+            && self.subset(service, subset).is_none()
+        {
+            self.notice(
+                object.label(),
+                format!(
+                    "no DestinationRule defines subset {subset:?} of {host:?}: its share is answered with 503"
+                ),
+            );
         }
         self.need(&host, port, subset);
         name::outbound_cluster(&host, port, subset)

@@ -121,5 +121,5 @@ pub enum Health {
 pub const EXPORT_TO_LABEL: &str = "networking.istio.io/exportTo";
 
 /// Label of a workload that opens loopback ports for services that do not speak HTTP:
-/// `15432=db.demo:5432,16379=cache:6379`. A call to the port on the left reaches the service on the right.
+/// `15432=db.demo:5432;16379=cache:6379` (a comma will do as well). A call to the port on the left reaches the service on the right.
 pub const TCP_OUTBOUND_LABEL: &str = "outrigger.dev/tcp-outbound";

@@ -72,7 +72,7 @@ impl Planner {
         }
         clusters::assemble(&scope, &mut config);
         sort(&mut config);
-        let (notices, _) = scope.into_parts();
+        let notices = scope.into_notices();
         NodeConfig { version: version(&config, &api_listeners), config, api_listeners, notices }
     }
 }

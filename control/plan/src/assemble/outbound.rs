@@ -73,7 +73,7 @@ fn node_label(scope: &Scope<'_>) -> String {
 fn asked_ports(scope: &Scope<'_>) -> Vec<(u16, String, u16)> {
     let Some(text) = scope.node.labels.get(TCP_OUTBOUND_LABEL) else { return Vec::new() };
     let mut asked: Vec<(u16, String, u16)> = Vec::new();
-    for word in text.split(',').map(str::trim).filter(|w| !w.is_empty()) {
+    for word in text.split([',', ';']).map(str::trim).filter(|w| !w.is_empty()) {
         let parsed = word.split_once('=').and_then(|(local, target)| {
             let (host, port) = target.rsplit_once(':')?;
             Some((local.parse().ok()?, scope.canonical(host, &scope.node.namespace), port.parse().ok()?))

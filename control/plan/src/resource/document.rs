@@ -83,7 +83,7 @@ fn parse_value(document: &str, first_line: usize) -> Result<Value, ConfigError> 
     let options = serde_saphyr::options! { with_snippet: false, strict_booleans: true };
     serde_saphyr::from_str_with_options(document, options).map_err(|error| {
         let at = error.location().map(|place| {
-            let line = first_line as u64 + u64::from(place.line()).saturating_sub(1);
+            let line = first_line as u64 + place.line().saturating_sub(1);
             format!("line {line}, column {}", place.column())
         });
         let text = error.to_string();
@@ -229,7 +229,7 @@ fn read_spec(kind: Kind, f: &Fields<'_>) -> Option<Spec> {
 fn read_typed(kind: Kind, spec: &Node<'_>) -> Option<Spec> {
     match kind {
         Kind::AuthorizationPolicy => AuthorizationPolicy::read(spec).map(Spec::AuthorizationPolicy),
-        Kind::DestinationRule => DestinationRule::read(spec).map(Spec::DestinationRule),
+        Kind::DestinationRule => DestinationRule::read(spec).map(Box::new).map(Spec::DestinationRule),
         Kind::Gateway => Gateway::read(spec).map(Spec::Gateway),
         Kind::PeerAuthentication => PeerAuthentication::read(spec).map(Spec::PeerAuthentication),
         Kind::ServiceEntry => ServiceEntry::read(spec).map(Spec::ServiceEntry),

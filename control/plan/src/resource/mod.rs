@@ -140,7 +140,7 @@ pub enum Spec {
     /// Who may call.
     AuthorizationPolicy(AuthorizationPolicy),
     /// How a service is called.
-    DestinationRule(DestinationRule),
+    DestinationRule(Box<DestinationRule>),
     /// Where the mesh can be entered.
     Gateway(Gateway),
     /// Whether callers must be authenticated.

@@ -48,6 +48,9 @@ const OUT: usize = 8;
 /// Largest request. A reconnecting client names everything it holds.
 const REQUEST_BYTES_MAX: usize = 16 << 20;
 
+/// What is sent on a stream.
+type Responses<T> = ReceiverStream<Result<T, Status>>;
+
 /// The service.
 pub struct Ads {
     publisher: Arc<Publisher>,
@@ -70,7 +73,7 @@ impl Ads {
     fn open<W: Wire>(
         &self,
         request: Request<Streaming<W::In>>,
-    ) -> Result<Response<ReceiverStream<Result<W::Out, Status>>>, Box<Status>> {
+    ) -> Result<Response<Responses<W::Out>>, Box<Status>> {
         let peer = peer::of(&request)?;
         let identity = peer::member(&peer, clock::unix_ms())?.clone();
         let (sender, receiver) = mpsc::channel(OUT);
@@ -88,8 +91,8 @@ impl Ads {
 
 #[tonic::async_trait]
 impl AggregatedDiscoveryService for Ads {
-    type StreamAggregatedResourcesStream = ReceiverStream<Result<DiscoveryResponse, Status>>;
-    type DeltaAggregatedResourcesStream = ReceiverStream<Result<DeltaDiscoveryResponse, Status>>;
+    type StreamAggregatedResourcesStream = Responses<DiscoveryResponse>;
+    type DeltaAggregatedResourcesStream = Responses<DeltaDiscoveryResponse>;
 
     async fn stream_aggregated_resources(
         &self,

@@ -216,10 +216,10 @@ impl HttpMatch {
             let uri = plain("uri");
             if let (Some(uri), Some(node)) = (&uri, f.field("uri")) {
                 use outrigger_traffic::config::StringPattern::{Exact, Prefix};
-                if let Exact(path) | Prefix(path) = &uri.pattern {
-                    if !path.starts_with('/') {
-                        node.problem("a path begins with \"/\"");
-                    }
+                if let Exact(path) | Prefix(path) = &uri.pattern
+                    && !path.starts_with('/')
+                {
+                    node.problem("a path begins with \"/\"");
                 }
             }
             Self {
