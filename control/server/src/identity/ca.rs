@@ -353,8 +353,10 @@ impl Authority {
             .ok_or_else(|| corrupt(&path(), "no signing CA".to_owned()))?;
         let expires_at = now.saturating_add(ttl).min(ca.not_after);
         let mut params = CertificateParams::default();
-        params.not_before =
-            date_time_ymd(1970, 1, 1) + seconds(now.saturating_sub(millis(self.settings.clock_skew)));
+        // Renewal comes at half of the life the certificate shows. If most of that lay in the past, it would
+        // be renewed without end.
+        let skew = millis(self.settings.clock_skew).min(ttl / 4);
+        params.not_before = date_time_ymd(1970, 1, 1) + seconds(now.saturating_sub(skew));
         params.not_after = date_time_ymd(1970, 1, 1) + seconds(expires_at);
         params.serial_number = Some(serial()?);
         params.distinguished_name = DistinguishedName::new();

@@ -133,6 +133,17 @@ fn signing_ca_near_its_end_is_rotated_without_being_asked() {
 }
 
 #[test]
+fn short_lived_certificate_has_most_of_its_life_before_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let settings = AuthoritySettings { svid_ttl: Duration::from_secs(20), ..AuthoritySettings::default() };
+    let authority = Authority::open(dir.path(), settings, NOW).unwrap();
+    let svid = signed(&authority, NOW);
+    let (_, leaf) = x509_parser::parse_x509_certificate(&svid.chain_der[0]).unwrap();
+    let begins = leaf.validity().not_before.timestamp() * 1_000;
+    assert_eq!((NOW - begins, svid.expires_at - NOW), (5_000, 20_000));
+}
+
+#[test]
 fn foreign_trust_domain_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let authority = Authority::open(dir.path(), settings(), NOW).unwrap();
