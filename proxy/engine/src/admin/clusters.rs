@@ -30,9 +30,15 @@ fn write_cluster(cluster: &LiveCluster, out: &mut String) {
     let config = &cluster.cluster.config;
     // Writing to a String cannot fail.
     let _ = writeln!(out, "{name}::observability_name::{}", observability_name(cluster));
-    for (priority, limits) in [("default", &config.circuit_breakers.default), ("high", &config.circuit_breakers.high)] {
+    for (priority, limits) in
+        [("default", &config.circuit_breakers.default), ("high", &config.circuit_breakers.high)]
+    {
         let _ = writeln!(out, "{name}::{priority}_priority::max_connections::{}", limits.max_connections);
-        let _ = writeln!(out, "{name}::{priority}_priority::max_pending_requests::{}", limits.max_pending_requests);
+        let _ = writeln!(
+            out,
+            "{name}::{priority}_priority::max_pending_requests::{}",
+            limits.max_pending_requests
+        );
         let _ = writeln!(out, "{name}::{priority}_priority::max_requests::{}", limits.max_requests);
         let _ = writeln!(out, "{name}::{priority}_priority::max_retries::{}", limits.max_retries);
     }
@@ -106,7 +112,9 @@ fn cluster_json(cluster: &Arc<LiveCluster>) -> Value {
         ]},
         "observability_name": observability_name(cluster),
     });
-    if let (ClusterDiscovery::Eds { service_name }, Some(status)) = (&config.discovery, status.as_object_mut()) {
+    if let (ClusterDiscovery::Eds { service_name }, Some(status)) =
+        (&config.discovery, status.as_object_mut())
+    {
         let name = if service_name.is_empty() { &config.name } else { service_name };
         status.insert("eds_service_name".into(), json!(name));
     }
@@ -143,7 +151,8 @@ fn host_json(host: &Host) -> Value {
     if let (true, Some(health)) = (host.is_ejected(), health.as_object_mut()) {
         health.insert("failed_outlier_check".into(), json!(true));
     }
-    let address = json!({"socket_address": {"address": host.address.ip(), "port_value": host.address.port()}});
+    let address =
+        json!({"socket_address": {"address": host.address.ip(), "port_value": host.address.port()}});
     json!({
         "address": address,
         "stats": stats,

@@ -13,7 +13,10 @@ pub(super) fn logging(context: &Context<'_>) -> Reply {
         (None, Some(paths)) => Some(paths.replace(':', "=")),
         (None, None) => None,
         (Some(_), Some(_)) => {
-            return Reply::status(StatusCode::BAD_REQUEST, "usage: /logging?level=LEVEL or ?paths=TARGET:LEVEL,...\n");
+            return Reply::status(
+                StatusCode::BAD_REQUEST,
+                "usage: /logging?level=LEVEL or ?paths=TARGET:LEVEL,...\n",
+            );
         }
     };
     if let Some(level) = wanted

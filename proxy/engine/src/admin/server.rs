@@ -137,10 +137,15 @@ pub(super) struct Path {
     pub(super) answer: fn(&Context<'_>) -> Reply,
 }
 
-fn respond(steering: &Weak<Steering>, sources: &Sources, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+fn respond(
+    steering: &Weak<Steering>,
+    sources: &Sources,
+    request: &Request<Incoming>,
+) -> Response<Full<Bytes>> {
     let reply = match steering.upgrade() {
         Some(steering) => {
-            let context = Context { steering: &steering, sources, query: request.uri().query().unwrap_or_default() };
+            let context =
+                Context { steering: &steering, sources, query: request.uri().query().unwrap_or_default() };
             route(&context, request.method(), request.uri().path())
         }
         None => Reply::status(StatusCode::SERVICE_UNAVAILABLE, "the proxy has ended\n"),
@@ -160,7 +165,8 @@ fn route(context: &Context<'_>, method: &Method, path: &str) -> Reply {
     let Some(found) = super::PATHS.iter().find(|known| known.path == path) else {
         return Reply::status(StatusCode::NOT_FOUND, format!("invalid path. {}", super::help_text()));
     };
-    let allowed = if found.changes { *method == Method::POST } else { matches!(*method, Method::GET | Method::HEAD) };
+    let allowed =
+        if found.changes { *method == Method::POST } else { matches!(*method, Method::GET | Method::HEAD) };
     if !allowed {
         let wanted = if found.changes { "POST" } else { "GET" };
         let body = format!("Method {method} not allowed, {wanted} required.\n");

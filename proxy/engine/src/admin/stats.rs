@@ -114,7 +114,8 @@ fn quantiles_text(distribution: &Distribution) -> String {
     if distribution.count() == 0 {
         return "No recorded values".into();
     }
-    let part = |(name, q): (&str, f64)| format!("{name}(nan,{})", distribution.quantile(q).unwrap_or_default());
+    let part =
+        |(name, q): (&str, f64)| format!("{name}(nan,{})", distribution.quantile(q).unwrap_or_default());
     QUANTILES.into_iter().map(part).collect::<Vec<_>>().join(" ")
 }
 
@@ -135,7 +136,9 @@ fn as_json(all: &ByName) -> Reply {
     }
     if !histograms.is_empty() {
         let supported: Vec<f64> = QUANTILES.into_iter().map(|(_, q)| q * 100.0).collect();
-        stats.push(json!({"histograms": {"supported_quantiles": supported, "computed_quantiles": histograms}}));
+        stats.push(
+            json!({"histograms": {"supported_quantiles": supported, "computed_quantiles": histograms}}),
+        );
     }
     Reply::json(&json!({"stats": stats}))
 }

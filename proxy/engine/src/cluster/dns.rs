@@ -76,7 +76,8 @@ pub(super) fn resolved(question: &Question<'_>, answers: &Answers) -> Endpoints 
                     (known.iter().take(take).map(|ip| SocketAddr::new(*ip, *port)).collect(), name)
                 }
             };
-            let hostname = if endpoint.hostname.is_empty() { name.to_owned() } else { endpoint.hostname.clone() };
+            let hostname =
+                if endpoint.hostname.is_empty() { name.to_owned() } else { endpoint.hostname.clone() };
             for address in addresses {
                 if seen.insert((group.priority, address)) {
                     hosts.push(Endpoint {
@@ -136,7 +137,12 @@ struct Round {
     ttl: Option<Duration>,
 }
 
-async fn ask_all(question: &Question<'_>, resolver: &dyn Resolve, answers: &mut Answers, cluster: &str) -> Round {
+async fn ask_all(
+    question: &Question<'_>,
+    resolver: &dyn Resolve,
+    answers: &mut Answers,
+    cluster: &str,
+) -> Round {
     let mut round = Round { changed: false, failed: false, ttl: None };
     for name in question.names() {
         match ask(resolver, name, question.family).await {

@@ -89,7 +89,12 @@ enum Appended {
 }
 
 impl Buffers {
-    fn append(&self, channel: &LogChannel, sink: &Arc<AccessLogSink>, write: impl FnOnce(&mut Vec<u8>)) -> Appended {
+    fn append(
+        &self,
+        channel: &LogChannel,
+        sink: &Arc<AccessLogSink>,
+        write: impl FnOnce(&mut Vec<u8>),
+    ) -> Appended {
         let mut pending = self.pending.borrow_mut();
         let index = match pending.iter().position(|p| *p.sink == **sink) {
             Some(index) => index,
@@ -157,7 +162,12 @@ impl Pending {
 }
 
 /// Logs a request that is over.
-pub(super) fn write_request(worker: &Worker, log: &AccessLogger, record: &RequestRecord<'_>, total: Duration) {
+pub(super) fn write_request(
+    worker: &Worker,
+    log: &AccessLogger,
+    record: &RequestRecord<'_>,
+    total: Duration,
+) {
     let view = RequestView { record, total, telemetry: &worker.shared.telemetry };
     append(worker, log, |out| log.format.write(&view, out));
 }

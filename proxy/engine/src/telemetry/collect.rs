@@ -25,7 +25,8 @@ pub struct Scope<'a> {
 
 impl Scope<'_> {
     /// Of the process itself.
-    pub const SERVER: Scope<'static> = Scope { kind: "server", name: "", prometheus: "envoy_server", label: "" };
+    pub const SERVER: Scope<'static> =
+        Scope { kind: "server", name: "", prometheus: "envoy_server", label: "" };
 }
 
 /// Takes one stat.
@@ -124,7 +125,9 @@ fn collect_server(shared: &Shared, live: &Live, visit: &mut Visit<'_>) {
 fn collect_cluster(scope: &Scope<'_>, cluster: &LiveCluster, visit: &mut Visit<'_>) {
     let mut show = |name, help, value| visit(scope, &gauge(name, help), StatValue::Gauge(value));
     let hosts = cluster.cluster.hosts();
-    let count = |is: fn(&outrigger_traffic::cluster::Host) -> bool| hosts.hosts().iter().filter(|h| is(h)).count() as u64;
+    let count = |is: fn(&outrigger_traffic::cluster::Host) -> bool| {
+        hosts.hosts().iter().filter(|h| is(h)).count() as u64
+    };
     show("membership_total", "Hosts of the cluster", hosts.hosts().len() as u64);
     show("membership_healthy", "Hosts that are neither unhealthy nor ejected", count(|h| h.is_healthy()));
     show("membership_degraded", "Hosts declared degraded", count(|h| h.is_degraded()));
@@ -150,10 +153,25 @@ fn choose<'a>(high_priority: &bool, default: &'a Breaker, high: &'a Breaker) -> 
 type BreakerStat = (&'static str, &'static str, bool, Limited);
 
 const OPEN: &[BreakerStat] = &[
-    ("circuit_breakers.default.cx_open", "1 while no further connection is allowed", false, Limited::Connections),
-    ("circuit_breakers.default.rq_pending_open", "1 while no further request may wait", false, Limited::Pending),
+    (
+        "circuit_breakers.default.cx_open",
+        "1 while no further connection is allowed",
+        false,
+        Limited::Connections,
+    ),
+    (
+        "circuit_breakers.default.rq_pending_open",
+        "1 while no further request may wait",
+        false,
+        Limited::Pending,
+    ),
     ("circuit_breakers.default.rq_open", "1 while no further request is allowed", false, Limited::Requests),
-    ("circuit_breakers.default.rq_retry_open", "1 while no further retry is allowed", false, Limited::Retries),
+    (
+        "circuit_breakers.default.rq_retry_open",
+        "1 while no further retry is allowed",
+        false,
+        Limited::Retries,
+    ),
     ("circuit_breakers.high.cx_open", "1 while no further connection is allowed", true, Limited::Connections),
     ("circuit_breakers.high.rq_pending_open", "1 while no further request may wait", true, Limited::Pending),
     ("circuit_breakers.high.rq_open", "1 while no further request is allowed", true, Limited::Requests),
@@ -186,7 +204,8 @@ pub fn certificates(live: &Live) -> Vec<CertificateUse> {
     let mut listeners: Vec<_> = live.listeners.values().collect();
     listeners.sort_by(|a, b| a.name.cmp(&b.name));
     for listener in listeners {
-        for facts in listener.chains.iter().filter_map(|c| c.tls.as_ref()).flat_map(|tls| tls.certificates()) {
+        for facts in listener.chains.iter().filter_map(|c| c.tls.as_ref()).flat_map(|tls| tls.certificates())
+        {
             all.push(CertificateUse { user: format!("listener/{}", listener.name), facts: facts.clone() });
         }
     }

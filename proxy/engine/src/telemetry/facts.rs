@@ -72,9 +72,10 @@ impl Facts for RequestView<'_> {
             Command::RequestDuration => write_millis(out, t.since_start(t.request_end)),
             Command::RequestTxDuration => write_millis(out, t.since_start(t.upstream_request_end)),
             Command::ResponseDuration => write_millis(out, t.since_start(t.response_start)),
-            Command::ResponseTxDuration => {
-                write_millis(out, t.since_start(t.response_start).map(|first| self.total.saturating_sub(first)))
-            }
+            Command::ResponseTxDuration => write_millis(
+                out,
+                t.since_start(t.response_start).map(|first| self.total.saturating_sub(first)),
+            ),
             Command::Protocol => write_text(out, r.request.version().as_str()),
             Command::RouteName => write_text(out, r.route),
             Command::StreamId => write_bytes(out, r.request.fields.get(b"x-request-id")),
@@ -165,7 +166,9 @@ fn write_upstream(
         Command::UpstreamRemoteAddress(part) => write_address(out, upstream.map(|u| u.host.address), *part),
         Command::UpstreamLocalAddress(part) => write_address(out, upstream.and_then(|u| u.local), *part),
         Command::UpstreamHostName => match upstream {
-            Some(u) if u.host.hostname.is_empty() => write_address(out, Some(u.host.address), AddressPart::Both),
+            Some(u) if u.host.hostname.is_empty() => {
+                write_address(out, Some(u.host.address), AddressPart::Both)
+            }
             Some(u) => write_text(out, &u.host.hostname),
             None => false,
         },
@@ -198,7 +201,9 @@ fn write_connection(command: &Command, facts: &ConnFacts, chain: &LiveChain, out
         Command::DownstreamPeerSerial => peer.is_some_and(|p| write_text(out, &p.serial)),
         Command::DownstreamPeerFingerprint256 => peer.is_some_and(|p| write_text(out, &p.sha256)),
         Command::DownstreamLocalUriSan | Command::DownstreamLocalSubject => {
-            let Some(own) = chain.tls.as_ref().and_then(|tls| tls.certificates().next()) else { return false };
+            let Some(own) = chain.tls.as_ref().and_then(|tls| tls.certificates().next()) else {
+                return false;
+            };
             match command {
                 Command::DownstreamLocalSubject => write_text(out, &own.subject),
                 _ => own.uri_sans.first().is_some_and(|uri| write_text(out, uri)),

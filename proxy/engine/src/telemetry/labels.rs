@@ -74,7 +74,10 @@ impl WorkloadLabels {
     }
 
     fn canonical_service(&self) -> &str {
-        [&self.canonical_service, &self.app, &self.workload].into_iter().find(|v| !v.is_empty()).map_or("", |v| v)
+        [&self.canonical_service, &self.app, &self.workload]
+            .into_iter()
+            .find(|v| !v.is_empty())
+            .map_or("", |v| v)
     }
 }
 
@@ -92,7 +95,8 @@ pub struct ServiceLabels {
 impl ServiceLabels {
     /// From the labels of a cluster; the cluster's name stands in for a service that has none.
     pub fn of_cluster(labels: &[(String, String)], cluster_name: &str) -> Self {
-        let find = |name: &str| labels.iter().find(|(n, _)| n == name).map(|(_, v)| v.clone()).unwrap_or_default();
+        let find =
+            |name: &str| labels.iter().find(|(n, _)| n == name).map(|(_, v)| v.clone()).unwrap_or_default();
         let mut service = Self {
             service: find("destination_service"),
             name: find("destination_service_name"),

@@ -48,7 +48,10 @@ pub fn field_name(prefix: &str, field: &str, is_counter: bool) -> (String, Optio
         return (format!("{field}{total}"), None);
     }
     let class = ["1", "2", "3", "4", "5"].into_iter().find(|class| {
-        field.strip_suffix("xx").and_then(|rest| rest.strip_suffix(class)).is_some_and(|rest| rest.ends_with("_rq_"))
+        field
+            .strip_suffix("xx")
+            .and_then(|rest| rest.strip_suffix(class))
+            .is_some_and(|rest| rest.ends_with("_rq_"))
     });
     let mut name = String::with_capacity(prefix.len() + field.len() + 1);
     name.push_str(prefix);
@@ -73,7 +76,10 @@ mod tests {
         let name = |prefix, field, counter| field_name(prefix, field, counter).0;
         assert_eq!(name("envoy_cluster", "ssl.handshake", true), "envoy_cluster_ssl_handshake");
         assert_eq!(name("envoy_http", "downstream_rq_total", true), "envoy_http_downstream_rq_total");
-        assert_eq!(name("envoy_cluster", "upstream_cx_connect_ms", false), "envoy_cluster_upstream_cx_connect");
+        assert_eq!(
+            name("envoy_cluster", "upstream_cx_connect_ms", false),
+            "envoy_cluster_upstream_cx_connect"
+        );
         assert_eq!(name("envoy_server", "outrigger_defects", true), "outrigger_defects_total");
         assert_eq!(
             field_name("envoy_http", "downstream_rq_5xx", true),

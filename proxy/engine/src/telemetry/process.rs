@@ -21,7 +21,8 @@ pub fn cpu_seconds() -> f64 {
     let Ok(stat) = std::fs::read_to_string("/proc/self/stat") else { return 0.0 };
     // The name in parentheses may hold spaces; fields are counted after it (proc(5): utime is 14, stime 15).
     let after = stat.rsplit_once(')').map_or("", |(_, after)| after);
-    let ticks: u64 = after.split_ascii_whitespace().skip(11).take(2).filter_map(|t| t.parse::<u64>().ok()).sum();
+    let ticks: u64 =
+        after.split_ascii_whitespace().skip(11).take(2).filter_map(|t| t.parse::<u64>().ok()).sum();
     // The kernel's clock tick for user space is 100 Hz on every Linux.
     ticks as f64 / 100.0
 }

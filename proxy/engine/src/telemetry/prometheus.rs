@@ -163,7 +163,11 @@ fn gather_process(shared: &Shared, live: &Live, families: &mut Families) {
 }
 
 fn sample(out: &mut String, name: &str, labels: &str, value: u64) {
-    let _ = if labels.is_empty() { writeln!(out, "{name} {value}") } else { writeln!(out, "{name}{{{labels}}} {value}") };
+    let _ = if labels.is_empty() {
+        writeln!(out, "{name} {value}")
+    } else {
+        writeln!(out, "{name}{{{labels}}} {value}")
+    };
 }
 
 fn histogram(out: &mut String, name: &str, labels: &str, distribution: &Distribution) {
@@ -173,7 +177,11 @@ fn histogram(out: &mut String, name: &str, labels: &str, distribution: &Distribu
         cumulated = cumulated.wrapping_add(*n);
         let _ = match BUCKET_BOUNDS_THOUSANDTHS.get(index) {
             Some(bound) => {
-                writeln!(out, "{name}_bucket{{{labels}{separator}le=\"{}\"}} {cumulated}", *bound as f64 / 1000.0)
+                writeln!(
+                    out,
+                    "{name}_bucket{{{labels}{separator}le=\"{}\"}} {cumulated}",
+                    *bound as f64 / 1000.0
+                )
             }
             None => writeln!(out, "{name}_bucket{{{labels}{separator}le=\"+Inf\"}} {cumulated}"),
         };

@@ -22,7 +22,9 @@ pub fn markdown() -> String {
         write_fields(prefix, fields, &mut out);
         out.push('\n');
     }
-    out.push_str("### Requests by identity, certificates, process\n\n| metric | type | meaning |\n|---|---|---|\n");
+    out.push_str(
+        "### Requests by identity, certificates, process\n\n| metric | type | meaning |\n|---|---|---|\n",
+    );
     for metric in names::ALL {
         let _ = writeln!(out, "| `{}` | {} | {} |", metric.name, metric.kind, metric.help);
     }

@@ -7,8 +7,8 @@
 use super::labels::{LabelText, ServiceLabels, UNKNOWN, WorkloadLabels};
 use super::record::{ConnectionRecord, RequestRecord, UpstreamFacts};
 use super::stats::{Counter, Distribution, Histogram};
-use crate::live::{LiveChain, LiveCluster};
 use crate::listener::ConnFacts;
+use crate::live::{LiveChain, LiveCluster};
 use crate::worker::Worker;
 use outrigger_traffic::config::TrafficDirection;
 use std::cell::RefCell;
@@ -295,7 +295,11 @@ impl WorkerMetrics {
         upstream: Option<&UpstreamFacts>,
     ) -> Key {
         Key {
-            principal: if connection.principal.is_empty() { 0 } else { self.hash.hash_one(&*connection.principal) },
+            principal: if connection.principal.is_empty() {
+                0
+            } else {
+                self.hash.hash_one(&*connection.principal)
+            },
             direction: chain.direction,
             cluster: cluster.map_or(0, |c| c.cluster.uid),
             host: upstream.map_or(0, |u| u.host.id.0),
@@ -309,8 +313,7 @@ impl WorkerMetrics {
 }
 
 fn request_labels(worker: &Worker, record: &RequestRecord<'_>) -> String {
-    let mut text =
-        party_labels(worker, record.connection, record.chain, record.cluster, record.upstream);
+    let mut text = party_labels(worker, record.connection, record.chain, record.cluster, record.upstream);
     text.push("request_protocol", if record.is_grpc { "grpc" } else { "http" });
     text.push_number("response_code", record.status.into());
     match record.grpc_status {
@@ -323,8 +326,7 @@ fn request_labels(worker: &Worker, record: &RequestRecord<'_>) -> String {
 }
 
 fn tcp_labels(worker: &Worker, record: &ConnectionRecord<'_>) -> String {
-    let mut text =
-        party_labels(worker, record.connection, record.chain, record.cluster, record.upstream);
+    let mut text = party_labels(worker, record.connection, record.chain, record.cluster, record.upstream);
     text.push("request_protocol", "tcp");
     text.push_raw("response_flags", &record.flags.to_string());
     push_policy(&mut text, record.connection, record.chain);
@@ -333,7 +335,8 @@ fn tcp_labels(worker: &Worker, record: &ConnectionRecord<'_>) -> String {
 
 /// `connection_security_policy`: what the receiving side knows; the sending side says `unknown`, as Istio's does.
 fn push_policy(text: &mut LabelText, connection: &ConnFacts, chain: &LiveChain) {
-    let is_mutual = connection.tls.as_ref().is_some_and(|tls| tls.peer.as_ref().is_some_and(|peer| peer.verified));
+    let is_mutual =
+        connection.tls.as_ref().is_some_and(|tls| tls.peer.as_ref().is_some_and(|peer| peer.verified));
     let policy = match chain.direction {
         TrafficDirection::Inbound if is_mutual => "mutual_tls",
         TrafficDirection::Inbound => "none",

@@ -71,7 +71,11 @@ impl RequestTrace {
     /// else by `tracing`'s shares. `draw` gives random bits.
     ///
     /// *Cost*: no allocation unless several `tracestate` fields are joined.
-    pub fn begin(head: &mut RequestHead, tracing: &Tracing, draw: &mut dyn FnMut() -> u64) -> (Self, Sampling) {
+    pub fn begin(
+        head: &mut RequestHead,
+        tracing: &Tracing,
+        draw: &mut dyn FnMut() -> u64,
+    ) -> (Self, Sampling) {
         let mut formats = Formats::default();
         let w3c = w3c::extract(head);
         let single = b3::extract_single(head, &mut formats.b3_single);
@@ -123,7 +127,8 @@ impl RequestTrace {
 }
 
 fn decide(head: &RequestHead, tracing: &Tracing, draw: &mut dyn FnMut() -> u64) -> (bool, Sampling) {
-    let client = head.fields.contains(b"x-client-trace-id") && tracing.client_sampling.contains(low_bits(draw()));
+    let client =
+        head.fields.contains(b"x-client-trace-id") && tracing.client_sampling.contains(low_bits(draw()));
     let why = if client {
         Sampling::Client
     } else if tracing.random_sampling.contains(low_bits(draw())) {

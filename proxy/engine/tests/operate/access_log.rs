@@ -38,7 +38,8 @@ fn logging(path: &Path, format: AccessLogFormat, addresses: &[SocketAddr]) -> Co
 async fn lines(path: &Path, count: usize) -> Vec<String> {
     eventually("log lines", async || {
         let text = std::fs::read_to_string(path).unwrap_or_default();
-        (text.ends_with('\n') && text.lines().count() >= count).then(|| text.lines().map(str::to_owned).collect())
+        (text.ends_with('\n') && text.lines().count() >= count)
+            .then(|| text.lines().map(str::to_owned).collect())
     })
     .await
 }

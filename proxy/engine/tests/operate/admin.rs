@@ -3,7 +3,9 @@
 use crate::support::*;
 use outrigger_engine::admin::{ConfigDumpSource, LogLevel, Sources};
 use outrigger_testkit::{Authority, H1Client, Origin, client::get};
-use outrigger_traffic::config::{CertificateSource, DownstreamTls, Secret, SecretValue, TlsCertificate, TlsParams};
+use outrigger_traffic::config::{
+    CertificateSource, DownstreamTls, Secret, SecretValue, TlsCertificate, TlsParams,
+};
 use serde_json::{Value, json};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -18,7 +20,11 @@ async fn readiness_follows_configuration_health_and_drain() {
     assert_eq!(ready().await, (503, "PRE_INITIALIZING\n".into()));
     proxy.apply(simple(&[])).unwrap();
     assert_eq!(ready().await, (200, "LIVE\n".into()));
-    assert_eq!(admin(&proxy, "GET", "/healthcheck/fail").await.status, 405, "what changes something is a POST");
+    assert_eq!(
+        admin(&proxy, "GET", "/healthcheck/fail").await.status,
+        405,
+        "what changes something is a POST"
+    );
     assert_eq!(ready().await.0, 200);
     assert_eq!(admin(&proxy, "POST", "/healthcheck/fail").await.status, 200);
     assert_eq!(ready().await, (503, "DRAINING\n".into()));
@@ -40,7 +46,11 @@ async fn unknown_path_is_404_with_help_and_every_path_answers() {
     }
     let mut client = H1Client::connect(proxy.admin_addr().unwrap()).await;
     assert_eq!(client.request("GET", "/ready", &[("host", "x")], b"").await.unwrap().status, 200);
-    assert_eq!(client.request("GET", "/ready", &[("host", "x")], b"").await.unwrap().status, 200, "kept alive");
+    assert_eq!(
+        client.request("GET", "/ready", &[("host", "x")], b"").await.unwrap().status,
+        200,
+        "kept alive"
+    );
 }
 
 #[tokio::test]
@@ -49,6 +59,10 @@ async fn clusters_and_listeners_have_envoys_fields() {
     let proxy = start();
     proxy.apply(simple(&[origin.address()])).unwrap();
     get(address(&proxy), "h", "/").await;
+    eventually("the request to be over", async || {
+        admin_text(&proxy, "/clusters").await.contains("::rq_active::0\n").then_some(())
+    })
+    .await;
     let clusters = admin_json(&proxy, "/clusters?format=json").await;
     let status = &clusters["cluster_statuses"][0];
     assert_eq!(status["name"], "a");
@@ -59,7 +73,10 @@ async fn clusters_and_listeners_have_envoys_fields() {
         let stats = host["stats"].as_array().unwrap();
         stats.iter().find(|s| s["name"] == name).unwrap()["value"].as_str().unwrap().to_owned()
     };
-    assert_eq!((stat("rq_total"), stat("rq_success"), stat("rq_error")), ("1".into(), "1".into(), "0".into()));
+    assert_eq!(
+        (stat("rq_total"), stat("rq_success"), stat("rq_error")),
+        ("1".into(), "1".into(), "0".into())
+    );
     let text = admin_text(&proxy, "/clusters").await;
     assert!(text.contains(&format!("a::{}::rq_total::1\n", origin.address())), "{text}");
     assert!(text.contains("a::default_priority::max_connections::1024\n"));
@@ -111,7 +128,10 @@ async fn config_dump_shows_everything_but_private_keys() {
     proxy.apply(config).unwrap();
     let dump = admin_text(&proxy, "/config_dump").await;
     let key_line = leaf.key_pem.lines().nth(1).unwrap();
-    assert!(!dump.contains(key_line) && !dump.contains("PRIVATE KEY") && !dump.contains("SECRET-KEY"), "{dump}");
+    assert!(
+        !dump.contains(key_line) && !dump.contains("PRIVATE KEY") && !dump.contains("SECRET-KEY"),
+        "{dump}"
+    );
     assert!(dump.contains("[redacted]") && dump.contains("CHAIN") && dump.contains("SecretsConfigDump"));
     let dump: Value = serde_json::from_str(&dump).unwrap();
     assert_eq!(dump["configs"][1]["config"]["listeners"][0]["name"], "in");
@@ -121,7 +141,8 @@ async fn config_dump_shows_everything_but_private_keys() {
     assert_eq!(resource["configs"][0]["name"], "s");
     assert_eq!(admin(&proxy, "GET", "/config_dump?resource=no_such").await.status, 404);
     let certs = admin_json(&proxy, "/certs").await;
-    let users: Vec<_> = certs["certificates"].as_array().unwrap().iter().map(|c| c["used_by"].clone()).collect();
+    let users: Vec<_> =
+        certs["certificates"].as_array().unwrap().iter().map(|c| c["used_by"].clone()).collect();
     assert_eq!(users, ["listener/in", "listener/second"]);
     let chain = &certs["certificates"][0]["cert_chain"][0];
     assert_eq!(chain["subject_alt_names"][0]["dns"], "a.test");

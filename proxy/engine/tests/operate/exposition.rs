@@ -32,7 +32,9 @@ pub fn read(text: &str) -> BTreeMap<String, Family> {
             let (name, labels, value) = sample(line);
             let family = families.get_mut(&current).unwrap_or_else(|| panic!("{line}"));
             let base = match family.kind.as_str() {
-                "histogram" => ["_bucket", "_sum", "_count"].iter().find_map(|s| name.strip_suffix(s)).unwrap_or(""),
+                "histogram" => {
+                    ["_bucket", "_sum", "_count"].iter().find_map(|s| name.strip_suffix(s)).unwrap_or("")
+                }
                 _ => name.as_str(),
             };
             assert_eq!(base, current, "{line}");

@@ -4,9 +4,9 @@ use outrigger_engine::proxy::{Proxy, ProxyHandle, ProxyOptions};
 use outrigger_engine::telemetry::{NodeIdentity, WorkloadLabels};
 use outrigger_testkit::{H1Client, Response, within};
 use outrigger_traffic::config::{
-    Action, Cluster, ClusterDiscovery, Config, Endpoint, Endpoints, FilterChain, FilterChainMatch, HeaderEdits,
-    HttpConnectionManager, Listener, LocalityEndpoints, Route, RouteAction, RouteConfig, RouteMatch, RouteSource,
-    Terminal, TrafficDirection, VirtualHost,
+    Action, Cluster, ClusterDiscovery, Config, Endpoint, Endpoints, FilterChain, FilterChainMatch,
+    HeaderEdits, HttpConnectionManager, Listener, LocalityEndpoints, Route, RouteAction, RouteConfig,
+    RouteMatch, RouteSource, Terminal, TrafficDirection, VirtualHost,
 };
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -73,8 +73,12 @@ pub fn routes_to(cluster: &str) -> RouteConfig {
         per_request_buffer_limit_bytes: None,
         decorator: None,
     };
-    let host =
-        VirtualHost { name: "any".into(), domains: vec!["*".into()], routes: vec![route], ..VirtualHost::default() };
+    let host = VirtualHost {
+        name: "any".into(),
+        domains: vec!["*".into()],
+        routes: vec![route],
+        ..VirtualHost::default()
+    };
     RouteConfig { name: "routes".into(), virtual_hosts: vec![host], ..RouteConfig::default() }
 }
 
@@ -102,7 +106,11 @@ pub fn simple(addresses: &[SocketAddr]) -> Config {
 pub fn simple_with(addresses: &[SocketAddr], change: impl FnOnce(&mut HttpConnectionManager)) -> Config {
     let mut hcm = HttpConnectionManager::new("ingress", RouteSource::Inline(routes_to("a")));
     change(&mut hcm);
-    Config { listeners: vec![http_listener("in", hcm)], clusters: vec![cluster("a", addresses)], ..Config::default() }
+    Config {
+        listeners: vec![http_listener("in", hcm)],
+        clusters: vec![cluster("a", addresses)],
+        ..Config::default()
+    }
 }
 
 /// The address of listener `in`.
@@ -114,9 +122,13 @@ pub fn address(proxy: &ProxyHandle) -> SocketAddr {
 pub async fn admin(proxy: &ProxyHandle, method: &str, path: &str) -> Response {
     let address = proxy.admin_addr().unwrap();
     let request = format!("{method} {path} HTTP/1.1\r\nhost: admin\r\nconnection: close\r\n\r\n");
-    let mut client = H1Client::connect(address).await;
-    client.send(request.as_bytes()).await.unwrap();
-    within("an answer of the administration", client.response(method)).await.unwrap()
+    // Boxed: unoptimised, every future on the way up keeps a copy of it on the stack.
+    Box::pin(async move {
+        let mut client = H1Client::connect(address).await;
+        client.send(request.as_bytes()).await.unwrap();
+        within("an answer of the administration", client.response(method)).await.unwrap()
+    })
+    .await
 }
 
 /// The body of a GET that must succeed.
@@ -133,14 +145,13 @@ pub async fn admin_json(proxy: &ProxyHandle, path: &str) -> serde_json::Value {
 
 /// Asks again until `is_it`, at most for the patience of the testkit.
 pub async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
-    within(what, async {
+    let looking = Box::pin(async {
         loop {
             if let Some(found) = look().await {
                 return found;
             }
-            tokio::task::yield_now().await;
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
-    })
-    .await
+    });
+    within(what, looking).await
 }

@@ -1,8 +1,8 @@
 //! Trace context through a proxy, and the spans of it.
 
 use crate::support::*;
-use outrigger_engine::telemetry::trace::{Span, SpanKind, SpanValue, span_queue};
 use outrigger_engine::proxy::ProxyHandle;
+use outrigger_engine::telemetry::trace::{Span, SpanKind, SpanValue, span_queue};
 use outrigger_testkit::{H1Client, Origin, within};
 use outrigger_traffic::config::{Fraction, Tracing};
 use std::sync::Arc;
@@ -53,7 +53,10 @@ async fn sampled_parent_gives_server_and_client_spans_in_its_trace() {
     assert_eq!(attribute(&server, "http.request.method"), Some(&SpanValue::Text("GET".into())));
     assert_eq!(attribute(&server, "http.response.status_code"), Some(&SpanValue::Number(200)));
     assert_eq!(attribute(&server, "url.path"), Some(&SpanValue::Text("/x".into())));
-    assert!(server.start_unix_nanos <= client.start_unix_nanos && client.start_unix_nanos <= client.end_unix_nanos);
+    assert!(
+        server.start_unix_nanos <= client.start_unix_nanos
+            && client.start_unix_nanos <= client.end_unix_nanos
+    );
     let seen = origin.seen().remove(0);
     let sent = format!("00-0af7651916cd43dd8448eb211c80319c-{:016x}-01", client.span_id);
     assert_eq!(seen.field("traceparent"), Some(sent.as_str()));

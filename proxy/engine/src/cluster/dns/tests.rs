@@ -9,7 +9,10 @@ fn named(names: &[&str]) -> Endpoints {
     });
     Endpoints {
         cluster_name: "c".into(),
-        localities: vec![LocalityEndpoints { endpoints: endpoints.collect(), ..LocalityEndpoints::default() }],
+        localities: vec![LocalityEndpoints {
+            endpoints: endpoints.collect(),
+            ..LocalityEndpoints::default()
+        }],
         overprovisioning_factor: None,
     }
 }
@@ -43,7 +46,10 @@ fn names_become_their_addresses_once_each_with_the_name_as_hostname() {
     let endpoints = named(&["a", "b", "unknown"]);
     let pair = |address: &str, name: &str| (address.to_owned(), name.to_owned());
     let strict = resolved(&question(&endpoints, false), &answers());
-    assert_eq!(addresses(&strict), [pair("10.0.0.1:80", "a"), pair("10.0.0.2:80", "a"), pair("10.0.0.3:80", "b")]);
+    assert_eq!(
+        addresses(&strict),
+        [pair("10.0.0.1:80", "a"), pair("10.0.0.2:80", "a"), pair("10.0.0.3:80", "b")]
+    );
     let logical = resolved(&question(&endpoints, true), &answers());
     assert_eq!(addresses(&logical), [pair("10.0.0.1:80", "a"), pair("10.0.0.2:80", "b")]);
 }
@@ -53,7 +59,10 @@ fn pause_follows_ttl_within_bounds_and_grows_with_failures() {
     let endpoints = named(&[]);
     let question = question(&endpoints, false);
     let within = |actual: Duration, base: u64| {
-        assert!(actual >= Duration::from_secs(base) && actual <= Duration::from_millis(base * 1100), "{actual:?} {base}");
+        assert!(
+            actual >= Duration::from_secs(base) && actual <= Duration::from_millis(base * 1100),
+            "{actual:?} {base}"
+        );
     };
     within(pause(&question, Some(Duration::from_secs(30)), 0), 30);
     within(pause(&question, Some(Duration::ZERO), 0), 1);

@@ -195,7 +195,10 @@ pub(in crate::telemetry) fn start_time(at: Timestamp, format: Option<&str>) -> O
     match format {
         None => {
             let mut text = String::with_capacity(24);
-            jiff::fmt::temporal::DateTimePrinter::new().precision(Some(3)).print_timestamp(&at, &mut text).ok()?;
+            jiff::fmt::temporal::DateTimePrinter::new()
+                .precision(Some(3))
+                .print_timestamp(&at, &mut text)
+                .ok()?;
             Some(text)
         }
         Some(format) => jiff::fmt::strtime::format(format, at).ok(),

@@ -101,7 +101,8 @@ pub(crate) fn server_span(telemetry: &Telemetry, trace: &RequestTrace, record: &
         attributes.push(("outrigger.attempts", SpanValue::Number(record.attempts.into())));
     }
     if !record.connection.principal.is_empty() {
-        attributes.push(("outrigger.peer.principal", SpanValue::Text(record.connection.principal.to_string())));
+        attributes
+            .push(("outrigger.peer.principal", SpanValue::Text(record.connection.principal.to_string())));
     }
     let end = record.timeline.end.unwrap_or_else(Instant::now);
     Span {

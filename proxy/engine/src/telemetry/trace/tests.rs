@@ -134,12 +134,19 @@ fn b3_single_is_read_and_written() {
         ("8448eb211c80319c-b7ad6b7169203331-0", 0x8448_eb21_1c80_319c, false),
     ] {
         let (trace, mut head) = begin(&[("b3", text)]);
-        assert_eq!((trace.trace_id, trace.parent_span_id, trace.sampled), (trace_id, SPAN, sampled), "{text}");
+        assert_eq!(
+            (trace.trace_id, trace.parent_span_id, trace.sampled),
+            (trace_id, SPAN, sampled),
+            "{text}"
+        );
         assert_eq!(field(&head, "b3"), None);
         assert!(trace.inject(&mut head, 0xabc));
         let sampled = u8::from(sampled);
         assert_eq!(field(&head, "b3").unwrap(), format!("{trace_id:032x}-0000000000000abc-{sampled}"));
-        assert_eq!(field(&head, "traceparent").unwrap(), format!("00-{trace_id:032x}-0000000000000abc-0{sampled}"));
+        assert_eq!(
+            field(&head, "traceparent").unwrap(),
+            format!("00-{trace_id:032x}-0000000000000abc-0{sampled}")
+        );
     }
 }
 

@@ -37,7 +37,12 @@ fn parse_parent(text: &[u8]) -> Option<Incoming> {
     let (known, rest) = text.split_at_checked(55)?;
     let mut parts = known.split(|b| *b == b'-');
     let (version, trace, parent, flags) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
-    if parts.next().is_some() || version.len() != 2 || trace.len() != 32 || parent.len() != 16 || flags.len() != 2 {
+    if parts.next().is_some()
+        || version.len() != 2
+        || trace.len() != 32
+        || parent.len() != 16
+        || flags.len() != 2
+    {
         return None;
     }
     let version = read_hex(version, false)?;
@@ -99,7 +104,9 @@ fn is_valid_state(text: &[u8]) -> bool {
 fn is_valid_key(key: &[u8]) -> bool {
     let is_rest = |b: &u8| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-' | b'*' | b'/');
     match key.iter().position(|b| *b == b'@') {
-        None => key.len() <= 256 && key.first().is_some_and(u8::is_ascii_lowercase) && key.iter().all(is_rest),
+        None => {
+            key.len() <= 256 && key.first().is_some_and(u8::is_ascii_lowercase) && key.iter().all(is_rest)
+        }
         Some(at) => {
             let (tenant, system) = key.split_at(at);
             let system = system.get(1..).unwrap_or_default();
