@@ -82,9 +82,8 @@ pub enum Parsed<F> {
 /// limit has been passed: when the buffer holds `max_head_bytes`, parse regardless.
 #[must_use]
 pub fn ends_head(buffer: &[u8], seen: usize) -> bool {
-    let from = seen.saturating_sub(3);
-    let fresh = buffer.get(from..).unwrap_or_default();
-    memchr::memchr_iter(b'\n', fresh).any(|at| blank_line(buffer, from + at))
+    let fresh = buffer.get(seen..).unwrap_or_default();
+    memchr::memchr_iter(b'\n', fresh).any(|at| blank_line(buffer, seen + at))
 }
 
 /// Whether the line that ends with the LF at `at` is empty.
