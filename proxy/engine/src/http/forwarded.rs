@@ -206,7 +206,7 @@ fn client_cert(fields: &mut FieldBlock, rule: ForwardClientCert, client: &Client
     }
 }
 
-/// Our element of `x-forwarded-client-cert`. `Chain` repeats the certificate: it is all that is kept of it.
+/// Our element of `x-forwarded-client-cert`.
 fn client_cert_element(cert: &PeerCert, by: &[Arc<str>], details: SetClientCertDetails) -> Vec<u8> {
     let mut element = String::with_capacity(256);
     for name in by {
@@ -216,10 +216,11 @@ fn client_cert_element(cert: &PeerCert, by: &[Arc<str>], details: SetClientCertD
         pair(&mut element, "Hash", &cert.sha256, false);
     }
     if details.cert {
-        pair(&mut element, "Cert", &url_encoded_pem(&cert.der), true);
+        pair(&mut element, "Cert", &url_encoded_pem([&*cert.der]), true);
     }
     if details.chain {
-        pair(&mut element, "Chain", &url_encoded_pem(&cert.der), true);
+        let chain = std::iter::once(&*cert.der).chain(cert.intermediates.iter().map(|der| &**der));
+        pair(&mut element, "Chain", &url_encoded_pem(chain), true);
     }
     if details.subject {
         pair(&mut element, "Subject", &cert.subject, true);
@@ -257,12 +258,15 @@ fn pair(out: &mut String, key: &str, value: &str, quote: bool) {
     out.push('"');
 }
 
-/// PEM of a certificate, percent-encoded as a query value.
-fn url_encoded_pem(der: &[u8]) -> String {
+/// PEM of certificates, percent-encoded as a query value.
+fn url_encoded_pem<'a>(certificates: impl IntoIterator<Item = &'a [u8]>) -> String {
     const PLAIN: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
-    let mut pem = String::from("-----BEGIN CERTIFICATE-----\n");
-    base64_lines(der, &mut pem);
-    pem.push_str("-----END CERTIFICATE-----\n");
+    let mut pem = String::new();
+    for der in certificates {
+        pem.push_str("-----BEGIN CERTIFICATE-----\n");
+        base64_lines(der, &mut pem);
+        pem.push_str("-----END CERTIFICATE-----\n");
+    }
     utf8_percent_encode(&pem, PLAIN).to_string()
 }
 

@@ -7,6 +7,7 @@ mod drain;
 mod h1;
 mod h2;
 mod limits;
+mod pool;
 mod retry;
 mod route;
 mod swap;

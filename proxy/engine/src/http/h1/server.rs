@@ -255,3 +255,19 @@ async fn close(connection: &Connection, reader: &mut BodyReader) {
     };
     worker.wheel.timeout(Some(LINGER), drain).await;
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn size_of_future<A, B, F>(_: fn(A, B) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    /// What an open connection costs beside its buffers; see `docs/adr` on thread per core. Idle ones are the many.
+    #[test]
+    fn connection_future_stays_within_its_budget() {
+        let size = size_of_future(serve);
+        assert!(size <= 8 * 1024, "{size} bytes");
+    }
+}
