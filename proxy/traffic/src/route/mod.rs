@@ -110,15 +110,11 @@ impl Criteria {
     }
 }
 
-/// Whether a request is gRPC: its content type is `application/grpc`, alone or followed by `+`.
+/// Whether a request is gRPC: its content type is `application/grpc`, alone or followed by `+` or parameters.
 /// Source: Envoy's `Grpc::Common::hasGrpcContentType`; `application/grpc-web` is something else.
 pub fn is_grpc<V: RequestView + ?Sized>(view: &V) -> bool {
     let Some(value) = view.header(b"content-type") else { return false };
-    match value.strip_prefix(b"application/grpc") {
-        Some([] | [b'+', ..]) => true,
-        Some([b';', ..]) => true,
-        _ => false,
-    }
+    matches!(value.strip_prefix(b"application/grpc"), Some([] | [b'+' | b';', ..]))
 }
 
 /// A route that was found.
