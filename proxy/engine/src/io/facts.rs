@@ -36,6 +36,8 @@ pub struct PeerCert {
     pub sha256: Arc<str>,
     /// The certificate.
     pub der: Arc<[u8]>,
+    /// The certificates the peer sent behind it, in order.
+    pub intermediates: Vec<Arc<[u8]>>,
     /// End of validity of the chain's earliest ending certificate, seconds since 1970.
     pub not_after: i64,
     /// Whether the chain was verified to a trust root.

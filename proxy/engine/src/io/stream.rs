@@ -205,12 +205,19 @@ impl Io {
     /// Waits until a read is worth trying, holding no buffer meanwhile. May be ready when there is nothing for the
     /// application yet (a TLS control message).
     pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.pending.borrow().is_some()
-            || self.tls.as_ref().is_some_and(|tls| tls.borrow().has_plaintext())
-        {
+        // The end that TLS announced may come without one of TCP: nothing more would arrive to wake us.
+        if self.pending.borrow().is_some() || self.has_tls_news() {
             return Poll::Ready(Ok(()));
         }
         self.tcp.borrow().poll_read_ready(cx)
+    }
+
+    /// Whether TLS holds plaintext or the peer's end.
+    fn has_tls_news(&self) -> bool {
+        self.tls.as_ref().is_some_and(|tls| {
+            let tls = tls.borrow();
+            tls.has_plaintext() || tls.peer_closed()
+        })
     }
 
     /// Sends what the socket takes now. On TLS, bytes accepted may wait for [`Io::poll_flush`].
@@ -308,11 +315,11 @@ impl Io {
         if self.pending.borrow().is_some() {
             return false;
         }
-        let mut tcp = self.tcp.borrow_mut();
+        let tcp = self.tcp.borrow();
         loop {
             // Not `poll_read_ready`: that would replace the waker of a task that waits for the end of the connection.
             if pin!(tcp.ready(Interest::READABLE)).poll(&mut cx).is_pending() {
-                return self.tls.as_ref().is_none_or(|tls| !tls.borrow().has_plaintext());
+                return !self.has_tls_news();
             }
             let Some(tls) = &self.tls else { return false };
             let mut buf = self.buffers.take();
@@ -328,7 +335,7 @@ impl Io {
             if !buf.is_empty() {
                 *self.pending.borrow_mut() = Some(buf);
             }
-            tls.send_now(&mut tcp);
+            tls.send_now(&tcp);
             if !quiet {
                 return false;
             }

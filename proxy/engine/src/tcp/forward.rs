@@ -143,7 +143,7 @@ async fn reach(
         }
     }
     if attempts_max > 1 {
-        outline.flags = outline.flags | ResponseFlags::UPSTREAM_RETRY_LIMIT;
+        outline.flags |= ResponseFlags::UPSTREAM_RETRY_LIMIT;
     }
     cluster.stats.at(worker.id).upstream_cx_connect_attempts_exceeded.inc();
     None

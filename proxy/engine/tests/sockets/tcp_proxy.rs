@@ -169,7 +169,7 @@ async fn upstream_reset_reaches_the_client_as_reset() {
     tokio::spawn(async move {
         let (mut stream, _) = listener.accept().await.unwrap();
         let _ = stream.read_exact(&mut [0; 1]).await;
-        stream.set_linger(Some(Duration::ZERO)).unwrap();
+        socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap();
     });
     let proxy = start(simple(origin, |_| {}));
     let mut stream = TcpStream::connect(address(&proxy)).await.unwrap();

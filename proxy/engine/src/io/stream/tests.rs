@@ -205,3 +205,21 @@ async fn writer_that_nobody_reads_waits_and_does_not_grow() {
     flushed.unwrap();
     assert_eq!(got, sent);
 }
+
+#[tokio::test]
+async fn end_that_only_tls_announced_is_readable_and_not_quiet() {
+    let (near, far) = secured(&tls()).await;
+    near.write_all(b"last words").await.unwrap();
+    near.tls.as_ref().unwrap().borrow_mut().close();
+    near.flush().await.unwrap();
+    let mut buf = [0; 100];
+    assert_eq!(far.read(&mut buf).await.unwrap(), 10);
+    tokio::time::timeout(std::time::Duration::from_secs(10), far.readable()).await.unwrap().unwrap();
+    while far.is_quiet() {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(far.read(&mut buf).await.unwrap(), 0);
+    tokio::time::timeout(std::time::Duration::from_secs(10), far.readable()).await.unwrap().unwrap();
+    far.write_all(b"answer").await.unwrap();
+    assert_eq!(near.read(&mut buf).await.unwrap(), 6);
+}
