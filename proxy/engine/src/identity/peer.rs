@@ -15,6 +15,7 @@ pub fn peer_cert(chain: &[CertificateDer<'_>], verified: bool) -> Option<PeerCer
         serial: format!("{:x}", leaf.serial).into(),
         sha256: sha256_hex(der).into(),
         der: der.as_ref().into(),
+        intermediates: chain.iter().skip(1).map(|der| der.as_ref().into()).collect(),
         not_after: leaf.validity().not_after.timestamp(),
         verified,
         ..PeerCert::default()
