@@ -3,7 +3,7 @@
 mod world;
 
 use outrigger_plan::{Flavour, NodeKind};
-use outrigger_traffic::config::{SecretValue, Terminal};
+use outrigger_traffic::config::{LbPolicy, SecretValue, Terminal};
 use world::*;
 
 const EDGE: &str = r#"
@@ -135,6 +135,8 @@ fn grpc_client_gets_a_listener_by_each_name_and_plaintext_clusters() {
         "outbound|8080||b.demo.mesh"
     );
     assert!(planned.config.clusters.iter().all(|c| c.tls.is_none()));
+    let policies: Vec<_> = planned.config.clusters.iter().map(|c| &c.lb_policy).collect();
+    assert!(policies.iter().all(|p| **p == LbPolicy::RoundRobin), "the only one all gRPC libraries know: {policies:?}");
     let weights: Vec<Option<u32>> =
         planned.config.endpoints.iter().flat_map(|e| &e.localities).map(|l| l.weight).collect();
     assert!(weights.iter().all(Option::is_some), "{weights:?}");

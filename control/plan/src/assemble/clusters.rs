@@ -72,7 +72,11 @@ fn add(scope: &Scope<'_>, config: &mut Config, service: &Service, port: u16, sub
     let found = endpoints::of(&name, service, port, scope.node.flavour, wanted);
     let (discovery, eds) = discovery(service, &name, found);
     let mut cluster = Cluster::new(name, discovery);
-    cluster.lb_policy = match settings.balancer.unwrap_or(Balancer::LeastRequest) {
+    // gRPC libraries know round robin everywhere, others only behind switches, and reject the cluster for them.
+    let grpc = scope.node.flavour == Flavour::Grpc;
+    let wanted = settings.balancer.filter(|_| !grpc);
+    let default = if grpc { Balancer::RoundRobin } else { Balancer::LeastRequest };
+    cluster.lb_policy = match wanted.unwrap_or(default) {
         Balancer::LeastRequest => LbPolicy::LeastRequest { choice_count: 2 },
         Balancer::RoundRobin => LbPolicy::RoundRobin,
         Balancer::Random => LbPolicy::Random,
