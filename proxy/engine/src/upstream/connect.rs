@@ -137,6 +137,12 @@ async fn connect_tcp(address: SocketAddr, keepalive: Option<&TcpKeepalive>) -> i
     socket.connect(address).await
 }
 
+/// Whether the configured names say no more than which HTTP is spoken, which is decided per connection: an upgrade needs
+/// HTTP/1.1 to a host that is otherwise spoken to in HTTP/2. Other names (`istio`) are sent as configured.
+fn is_http(configured: &[String]) -> bool {
+    configured.iter().all(|name| matches!(name.as_str(), "h2" | "http/1.1"))
+}
+
 async fn secure(
     worker: &Rc<Worker>,
     cluster: &Arc<LiveCluster>,
@@ -148,8 +154,10 @@ async fn secure(
         return Io::plain(tcp, None, buffers).map(Rc::new).map_err(ConnectError::tcp);
     };
     let address = tcp.peer_addr().map_err(ConnectError::tcp)?;
-    let wanted =
-        TlsOptions { alpn: Some(options.alpn).filter(|_| tls.alpn().is_empty()), server_name: options.sni };
+    let wanted = TlsOptions {
+        alpn: Some(options.alpn).filter(|wanted| !wanted.is_empty() && is_http(tls.alpn())),
+        server_name: options.sni,
+    };
     let stats = cluster.stats.at(worker.id);
     if !tls.missing().is_empty() {
         stats.ssl_secret_missing.inc();

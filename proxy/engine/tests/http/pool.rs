@@ -6,13 +6,14 @@ use bytes::Bytes;
 use http::Request;
 use outrigger_testkit::certs::{Authority, client_config, server_config};
 use outrigger_testkit::client::{get, tls};
+use outrigger_testkit::websocket::WebSocket;
 use outrigger_testkit::{H1Client, H2Client, Origin};
 use outrigger_traffic::config::{
-    CertificateSource, DownstreamTls, HttpUpstream, TlsCertificate, TlsParams, UpstreamTls,
+    CertificateSource, DownstreamTls, HttpUpstream, TlsCertificate, TlsParams, Upgrade, UpstreamTls,
     ValidationContext, ValidationSource,
 };
 
-use crate::bed::{Bed, cluster, eventually, to, to_h2};
+use crate::bed::{Bed, cluster, eventually, manager, to, to_h2};
 
 fn upstream_tls(authority: &Authority) -> UpstreamTls {
     let context = ValidationContext { trusted_ca_pem: Some(authority.pem()), ..ValidationContext::default() };
@@ -136,4 +137,20 @@ async fn streams_beyond_the_peers_limit_take_another_connection() {
         assert_eq!(one.await.unwrap(), 200);
     }
     assert_eq!(origin.connections(), 3);
+}
+
+#[tokio::test]
+async fn upgrade_speaks_http1_to_a_host_that_is_otherwise_spoken_to_in_http2() {
+    let authority = Authority::new("test");
+    let leaf = authority.leaf(&["origin.test"]);
+    let origin = Origin::tls("tls", server_config(&leaf, None, &["h2", "http/1.1"])).await;
+    let mut config = to_h2(&[&origin]);
+    config.clusters[0].tls = Some(UpstreamTls { alpn: vec!["h2".into()], ..upstream_tls(&authority) });
+    manager(&mut config).upgrades.push(Upgrade { upgrade_type: "websocket".into(), enabled: true });
+    let bed = Bed::start(config);
+    assert_eq!(get(bed.address, "h", "/").await.status, 200);
+    let stream = tokio::net::TcpStream::connect(bed.address).await.unwrap();
+    let mut socket = WebSocket::open(stream, "h", "/ws").await.unwrap();
+    assert_eq!(socket.round_trip("hello").await.unwrap(), "hello");
+    assert_eq!(origin.seen()[0].version, "HTTP/2");
 }
