@@ -224,9 +224,8 @@ fn chain_of_the_client_cert_begins_with_the_leaf() {
     let details = SetClientCertDetails { chain: true, ..SetClientCertDetails::default() };
     let cert = PeerCert { der: vec![1].into(), intermediates: vec![vec![2].into()], ..cert() };
     let element = String::from_utf8(client_cert_element(&cert, &[], details)).unwrap();
-    let one = |base64: &str| {
-        format!("-----BEGIN%20CERTIFICATE-----%0A{base64}%0A-----END%20CERTIFICATE-----%0A")
-    };
+    let one =
+        |base64: &str| format!("-----BEGIN%20CERTIFICATE-----%0A{base64}%0A-----END%20CERTIFICATE-----%0A");
     assert_eq!(element, format!("Hash=ab12;Chain=\"{}{}\"", one("AQ%3D%3D"), one("Ag%3D%3D")));
 }
 
