@@ -96,8 +96,8 @@ async fn plain_prefix_is_read_before_the_socket() {
 #[tokio::test]
 async fn tls_carries_much_data_both_ways_at_once() {
     let (near, far) = secured(&tls()).await;
-    let up: Vec<u8> = (0..5_000_000_u32).map(|i| (i * 7 >> 3) as u8).collect();
-    let down: Vec<u8> = (0..3_000_000_u32).map(|i| (i * 13 >> 5) as u8).collect();
+    let up: Vec<u8> = (0..5_000_000_u32).map(|i| ((i * 7) >> 3) as u8).collect();
+    let down: Vec<u8> = (0..3_000_000_u32).map(|i| ((i * 13) >> 5) as u8).collect();
     let say = async |io: &Io, data: &[u8]| {
         for piece in data.chunks(70_001) {
             io.write_all(piece).await.unwrap();

@@ -64,8 +64,8 @@ async fn much_data_goes_both_ways_unchanged() {
         .run_until(async {
             let Bed { wheel, buffers, a, b, client, server } = bed().await;
             let progress = Progress::default();
-            let up: Vec<u8> = (0..3_000_000_u32).map(|i| (i * 7 >> 3) as u8).collect();
-            let down: Vec<u8> = (0..2_000_000_u32).map(|i| (i * 13 >> 5) as u8).collect();
+            let up: Vec<u8> = (0..3_000_000_u32).map(|i| ((i * 7) >> 3) as u8).collect();
+            let down: Vec<u8> = (0..2_000_000_u32).map(|i| ((i * 13) >> 5) as u8).collect();
             let talk = async |mut stream: TcpStream, say: &[u8]| {
                 let (mut read, mut write) = stream.split();
                 let mut heard = Vec::new();
