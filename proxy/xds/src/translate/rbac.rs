@@ -116,7 +116,7 @@ fn principal(message: &proto::Principal, at: &At<'_>) -> Option<Principal> {
             Principal::Any
         }
         I::Authenticated(peer) => {
-            let at = at.field("authenticated").clone();
+            let at = at.field("authenticated");
             Principal::Authenticated(match &peer.principal_name {
                 None => None,
                 Some(name) => Some(string_match(name, &at.field("principal_name"))?),
