@@ -15,7 +15,7 @@ pub(super) fn clusters(context: &Context<'_>) -> Reply {
     let mut all: Vec<_> = live.clusters.iter().flatten().collect();
     all.sort_by(|a, b| a.name.cmp(&b.name));
     if context.wants_json() {
-        let statuses: Vec<Value> = all.into_iter().map(|c| cluster_json(c)).collect();
+        let statuses: Vec<Value> = all.into_iter().map(cluster_json).collect();
         return Reply::json(&json!({"cluster_statuses": statuses}));
     }
     let mut body = String::new();
