@@ -9,7 +9,7 @@
 //! 4. [`scope`]: what a node may see;
 //! 5. [`assemble`]: listeners, routes, clusters, endpoints and authorization of one node;
 //! 6. [`check`]: the proxy's own compiler tries the result before anyone is sent it;
-//! 7. [`diff`]: what changed, for people.
+//! 7. [`diff`]: what changed, for people; [`explain`]: which rule a request meets.
 
 #![warn(missing_docs)]
 
@@ -30,6 +30,7 @@ pub mod assemble;
 
 pub mod check;
 pub mod diff;
+pub mod explain;
 
 pub use assemble::{Planner, plan};
 pub use node::{ApiListener, Flavour, NodeConfig, NodeKind, Notice, ProxyNode};

@@ -62,7 +62,7 @@ fn bookinfo_samples_are_accepted_or_refused_for_the_expected_reason() {
         }
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
-    assert!(accepted > 40 && refused > 40, "{accepted} accepted, {refused} refused");
+    assert!(accepted >= 35 && refused >= 80, "{accepted} accepted, {refused} refused");
 }
 
 fn files(directory: &Path) -> Vec<std::path::PathBuf> {

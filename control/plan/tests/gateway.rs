@@ -136,7 +136,10 @@ fn grpc_client_gets_a_listener_by_each_name_and_plaintext_clusters() {
     );
     assert!(planned.config.clusters.iter().all(|c| c.tls.is_none()));
     let policies: Vec<_> = planned.config.clusters.iter().map(|c| &c.lb_policy).collect();
-    assert!(policies.iter().all(|p| **p == LbPolicy::RoundRobin), "the only one all gRPC libraries know: {policies:?}");
+    assert!(
+        policies.iter().all(|p| **p == LbPolicy::RoundRobin),
+        "the only one all gRPC libraries know: {policies:?}"
+    );
     let weights: Vec<Option<u32>> =
         planned.config.endpoints.iter().flat_map(|e| &e.localities).map(|l| l.weight).collect();
     assert!(weights.iter().all(Option::is_some), "{weights:?}");

@@ -433,3 +433,28 @@ fn default_retries_are_safe_and_an_annotation_is_needed_for_more() {
     let default = policy(&world(demo(), ""));
     assert!(!default.retry_on.server_error && default.retry_on.connect_failure && default.num_retries == 2);
 }
+
+#[test]
+fn request_is_explained_by_the_rule_it_meets() {
+    use outrigger_plan::explain::{Question, explain};
+    let text = "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: b, namespace: demo}\nspec: {hosts: [b], http: [{name: jason, match: [{headers: {x-user: {exact: jason}}}], directResponse: {status: 200}}, {name: rest, route: [{destination: {host: b}}]}]}\n";
+    let world = world(demo(), text);
+    let config = planned_for(&world, "a-v1-1");
+    let ask = |authority: &str, headers: &[(&str, &str)]| {
+        let headers = headers.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        let question = Question {
+            method: "GET".into(),
+            scheme: "http".into(),
+            authority: authority.into(),
+            path: "/".into(),
+            headers,
+        };
+        explain(&config, "outbound", &question, 0)
+            .expect("compiles")
+            .map(|a| (a.virtual_host, a.route, a.action))
+    };
+    let answer = |host: &str, route: &str, action| Some((host.to_owned(), route.to_owned(), action));
+    assert_eq!(ask("b", &[("x-user", "jason")]), answer("b.demo.mesh:8080", "jason", "answer"));
+    assert_eq!(ask("B.demo:8080", &[]), answer("b.demo.mesh:8080", "rest", "forward"));
+    assert_eq!(ask("elsewhere", &[]), answer("block_all", "block_all", "answer"));
+}
