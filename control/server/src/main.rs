@@ -109,7 +109,10 @@ async fn serve(run: Run) -> anyhow::Result<()> {
     .await
     .context("the control service did not start")?;
     if let Some(token) = &service.first_token {
-        println!("First operator token (shown once, also in {}):", run.data_dir.join("admin.token").display());
+        println!(
+            "First operator token (shown once, also in {}):",
+            run.data_dir.join("admin.token").display()
+        );
         println!("{token}");
     }
     tokio::select! {

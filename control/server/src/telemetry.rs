@@ -111,4 +111,14 @@ mod tests {
         assert!(text.contains("\noutrigger_control_proxies 2\n"));
         assert_eq!(text.lines().count() % 3, 0);
     }
+
+    #[test]
+    fn every_metric_is_documented() {
+        let manual = include_str!("../../../docs/control.md");
+        let text = Metrics::default().render(Gauges::default());
+        for line in text.lines().filter_map(|line| line.strip_prefix("# TYPE ")) {
+            let (name, kind) = line.split_once(' ').unwrap();
+            assert!(manual.contains(&format!("| `{name}` | {kind} |")), "{name} is not in docs/control.md");
+        }
+    }
 }
