@@ -4,15 +4,15 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// One family.
 #[derive(Debug, Default)]
-pub struct Family {
-    pub kind: String,
-    pub help: String,
+pub(crate) struct Family {
+    pub(crate) kind: String,
+    pub(crate) help: String,
     /// Name with suffix, labels, value.
-    pub samples: Vec<(String, BTreeMap<String, String>, f64)>,
+    pub(crate) samples: Vec<(String, BTreeMap<String, String>, f64)>,
 }
 
 /// Reads a whole exposition; panics with the line that is wrong.
-pub fn read(text: &str) -> BTreeMap<String, Family> {
+pub(crate) fn read(text: &str) -> BTreeMap<String, Family> {
     let mut families: BTreeMap<String, Family> = BTreeMap::new();
     let mut current = String::new();
     let mut seen = BTreeSet::new();
@@ -83,9 +83,13 @@ fn quoted<'a>(text: &'a str, line: &str) -> (String, &'a str) {
     panic!("{line}")
 }
 
+type Labels = BTreeMap<String, String>;
+/// Bounds with their counts, and the count of the whole.
+type Buckets = (Vec<(f64, f64)>, Option<f64>);
+
 /// Buckets grow, the last is `+Inf` and equals the count.
 fn check_histogram(family: &Family) {
-    let mut by_labels: BTreeMap<BTreeMap<String, String>, (Vec<(f64, f64)>, Option<f64>)> = BTreeMap::new();
+    let mut by_labels: BTreeMap<Labels, Buckets> = BTreeMap::new();
     for (name, labels, value) in &family.samples {
         let mut labels = labels.clone();
         let le = labels.remove("le");
@@ -104,7 +108,7 @@ fn check_histogram(family: &Family) {
 }
 
 /// The value of the only sample with these labels among its own.
-pub fn value(families: &BTreeMap<String, Family>, name: &str, labels: &[(&str, &str)]) -> f64 {
+pub(crate) fn value(families: &BTreeMap<String, Family>, name: &str, labels: &[(&str, &str)]) -> f64 {
     let all: Vec<f64> = families
         .values()
         .flat_map(|f| &f.samples)

@@ -12,7 +12,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 /// Who the proxies of these tests are.
-pub fn node() -> NodeIdentity {
+pub(crate) fn node() -> NodeIdentity {
     NodeIdentity {
         id: "proxy-1".into(),
         cluster: "front".into(),
@@ -28,12 +28,12 @@ pub fn node() -> NodeIdentity {
 }
 
 /// A proxy with administration and two workers.
-pub fn start() -> ProxyHandle {
+pub(crate) fn start() -> ProxyHandle {
     start_with(|_| {})
 }
 
 /// As above, with other options.
-pub fn start_with(change: impl FnOnce(&mut ProxyOptions)) -> ProxyHandle {
+pub(crate) fn start_with(change: impl FnOnce(&mut ProxyOptions)) -> ProxyHandle {
     let mut options = ProxyOptions {
         concurrency: 2,
         node: node(),
@@ -46,12 +46,12 @@ pub fn start_with(change: impl FnOnce(&mut ProxyOptions)) -> ProxyHandle {
 }
 
 /// A static cluster of these addresses.
-pub fn cluster(name: &str, addresses: &[SocketAddr]) -> Cluster {
+pub(crate) fn cluster(name: &str, addresses: &[SocketAddr]) -> Cluster {
     Cluster::new(name, ClusterDiscovery::Static(endpoints(name, addresses)))
 }
 
 /// Endpoints in one locality.
-pub fn endpoints(name: &str, addresses: &[SocketAddr]) -> Endpoints {
+pub(crate) fn endpoints(name: &str, addresses: &[SocketAddr]) -> Endpoints {
     Endpoints {
         cluster_name: name.into(),
         localities: vec![LocalityEndpoints {
@@ -63,7 +63,7 @@ pub fn endpoints(name: &str, addresses: &[SocketAddr]) -> Endpoints {
 }
 
 /// All requests to one cluster.
-pub fn routes_to(cluster: &str) -> RouteConfig {
+pub(crate) fn routes_to(cluster: &str) -> RouteConfig {
     let route = Route {
         name: "all".into(),
         matches: RouteMatch::prefix("/"),
@@ -83,7 +83,7 @@ pub fn routes_to(cluster: &str) -> RouteConfig {
 }
 
 /// A plaintext HTTP listener on a free port.
-pub fn http_listener(name: &str, hcm: HttpConnectionManager) -> Listener {
+pub(crate) fn http_listener(name: &str, hcm: HttpConnectionManager) -> Listener {
     let mut listener = Listener::new(name, "127.0.0.1:0".parse().unwrap());
     listener.traffic_direction = TrafficDirection::Outbound;
     listener.filter_chains = vec![FilterChain {
@@ -98,12 +98,15 @@ pub fn http_listener(name: &str, hcm: HttpConnectionManager) -> Listener {
 }
 
 /// Listener `in`, routes `routes`, cluster `a` of these addresses.
-pub fn simple(addresses: &[SocketAddr]) -> Config {
+pub(crate) fn simple(addresses: &[SocketAddr]) -> Config {
     simple_with(addresses, |_| {})
 }
 
 /// As above, with another connection manager.
-pub fn simple_with(addresses: &[SocketAddr], change: impl FnOnce(&mut HttpConnectionManager)) -> Config {
+pub(crate) fn simple_with(
+    addresses: &[SocketAddr],
+    change: impl FnOnce(&mut HttpConnectionManager),
+) -> Config {
     let mut hcm = HttpConnectionManager::new("ingress", RouteSource::Inline(routes_to("a")));
     change(&mut hcm);
     Config {
@@ -114,12 +117,12 @@ pub fn simple_with(addresses: &[SocketAddr], change: impl FnOnce(&mut HttpConnec
 }
 
 /// The address of listener `in`.
-pub fn address(proxy: &ProxyHandle) -> SocketAddr {
+pub(crate) fn address(proxy: &ProxyHandle) -> SocketAddr {
     proxy.listener_addrs("in")[0]
 }
 
 /// A request to the administration.
-pub async fn admin(proxy: &ProxyHandle, method: &str, path: &str) -> Response {
+pub(crate) async fn admin(proxy: &ProxyHandle, method: &str, path: &str) -> Response {
     let address = proxy.admin_addr().unwrap();
     let request = format!("{method} {path} HTTP/1.1\r\nhost: admin\r\nconnection: close\r\n\r\n");
     // Boxed: unoptimised, every future on the way up keeps a copy of it on the stack.
@@ -132,19 +135,19 @@ pub async fn admin(proxy: &ProxyHandle, method: &str, path: &str) -> Response {
 }
 
 /// The body of a GET that must succeed.
-pub async fn admin_text(proxy: &ProxyHandle, path: &str) -> String {
+pub(crate) async fn admin_text(proxy: &ProxyHandle, path: &str) -> String {
     let response = admin(proxy, "GET", path).await;
     assert_eq!(response.status, 200, "{path}: {}", response.text());
     response.text()
 }
 
 /// The JSON of a GET that must succeed.
-pub async fn admin_json(proxy: &ProxyHandle, path: &str) -> serde_json::Value {
+pub(crate) async fn admin_json(proxy: &ProxyHandle, path: &str) -> serde_json::Value {
     serde_json::from_str(&admin_text(proxy, path).await).unwrap()
 }
 
 /// Asks again until `is_it`, at most for the patience of the testkit.
-pub async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
+pub(crate) async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
     let looking = Box::pin(async {
         loop {
             if let Some(found) = look().await {
