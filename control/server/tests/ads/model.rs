@@ -8,13 +8,16 @@ use outrigger_plan::NodeConfig;
 
 use crate::world::{RESOURCES, nodes, planned, workload, workloads, world};
 
+/// One response: its type, the names of its resources, the names it removes.
+type Sent = (Kind, Vec<String>, Vec<String>);
+
 /// A client that behaves as proxies do: everything of CDS and LDS, by name what those refer to.
 struct Client {
     variant: Variant,
     held: BTreeMap<(Kind, String), String>,
     names: BTreeMap<Kind, Vec<String>>,
     reject: Option<String>,
-    log: Vec<(Kind, Vec<String>, Vec<String>)>,
+    log: Vec<Sent>,
 }
 
 impl Client {
@@ -217,7 +220,7 @@ fn new_cluster_is_there_before_its_route_and_an_old_one_goes_after() {
         }
         let (new, old) =
             ("outbound|8080||stock.shop.mesh".to_owned(), "outbound|8080||cart.shop.mesh".to_owned());
-        let at = |found: &dyn Fn(&(Kind, Vec<String>, Vec<String>)) -> bool| {
+        let at = |found: &dyn Fn(&Sent) -> bool| {
             client.log.iter().position(found).unwrap_or_else(|| panic!("{variant:?}: {:#?}", client.log))
         };
         let cluster = at(&|(kind, names, _)| *kind == Kind::Cluster && names.contains(&new));
