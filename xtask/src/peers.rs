@@ -62,10 +62,15 @@ pub fn run(args: &[String]) -> anyhow::Result<()> {
 impl Peers {
     fn prepare() -> anyhow::Result<Self> {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("root")?.to_owned();
-        let missing: Vec<&str> = PACKAGES.iter().filter(|(_, program)| !on_path(program)).map(|(package, _)| *package).collect();
+        let missing: Vec<&str> =
+            PACKAGES.iter().filter(|(_, program)| !on_path(program)).map(|(package, _)| *package).collect();
         if !missing.is_empty() {
             run_command(Command::new("apt-get").args(["update", "-qq"]))?;
-            run_command(Command::new("apt-get").args(["install", "-y", "-qq", "--no-install-recommends"]).args(&missing))?;
+            run_command(
+                Command::new("apt-get")
+                    .args(["install", "-y", "-qq", "--no-install-recommends"])
+                    .args(&missing),
+            )?;
         }
         let own = std::env::current_exe()?;
         let target = own.parent().and_then(Path::parent).context("target folder")?.to_owned();
@@ -74,9 +79,24 @@ impl Peers {
             run_command(Command::new("python3").args(["-m", "venv"]).arg(&venv))?;
         }
         let list = root.join("xtask/peers/requirements.txt");
-        run_command(Command::new(venv.join("bin/pip")).args(["install", "--quiet", "--disable-pip-version-check", "-r"]).arg(list))?;
+        run_command(
+            Command::new(venv.join("bin/pip"))
+                .args(["install", "--quiet", "--disable-pip-version-check", "-r"])
+                .arg(list),
+        )?;
         let profile = std::env::var("PEERS_PROFILE").unwrap_or_else(|_| "release".into());
-        let build = ["build", "--locked", "--profile", &profile, "-p", "outrigger-proxy", "-p", "outrigger-control", "-p", "outrigger"];
+        let build = [
+            "build",
+            "--locked",
+            "--profile",
+            &profile,
+            "-p",
+            "outrigger-proxy",
+            "-p",
+            "outrigger-control",
+            "-p",
+            "outrigger",
+        ];
         run_command(Command::new(cargo()).args(build))?;
         let bin = target.join(if profile == "dev" { "debug" } else { &profile });
         Ok(Self {
@@ -129,7 +149,10 @@ fn cargo() -> String {
 }
 
 fn on_path(program: &str) -> bool {
-    std::env::var("PATH").unwrap_or_default().split(':').any(|folder| Path::new(folder).join(program).exists())
+    std::env::var("PATH")
+        .unwrap_or_default()
+        .split(':')
+        .any(|folder| Path::new(folder).join(program).exists())
 }
 
 fn run_command(command: &mut Command) -> anyhow::Result<()> {

@@ -62,9 +62,15 @@ pub struct Mesh {
     pub public_ca_pem: String,
 }
 
-/// A port that is free now. The operating system does not hand it out again soon.
+/// A port that is free now, below the range from which outgoing connections get theirs.
 pub fn free_port() -> anyhow::Result<u16> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+    for _ in 0..1000 {
+        let port = fastrand::u16(20_000..32_000);
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return Ok(port);
+        }
+    }
+    bail!("no free port")
 }
 
 fn loopback(port: u16) -> SocketAddr {
@@ -130,7 +136,7 @@ impl Mesh {
 
     /// Trust roots of the mesh.
     pub fn trust_bundle(&self) -> PathBuf {
-        self.control_dir().join("trust-bundle.pem")
+        self.control_dir().join("identity/root.crt")
     }
 
     /// The operator's command line; fails when it fails.

@@ -16,7 +16,13 @@ use std::time::{Duration, Instant};
 /// Runs all chapters in order; the first broken promise ends it.
 pub fn tell(mesh: &mut Mesh, load: &Load) -> anyhow::Result<()> {
     let began = Instant::now();
-    wait_until("traffic flows", Duration::from_secs(20), || Ok(load.take().ok >= 50))?;
+    let (mut flowed, mut last) = (0, Seen::default());
+    let flowing = wait_until("traffic flows", Duration::from_secs(20), || {
+        last = load.take();
+        flowed += last.ok;
+        Ok(flowed >= 50)
+    });
+    flowing.with_context(|| format!("{flowed} requests; last failures: {:?}", last.failures))?;
     type Chapter = fn(&mut Mesh, &Load) -> anyhow::Result<String>;
     let chapters: [(&str, Chapter); 9] = [
         ("traffic flows without a failure", flows),

@@ -14,6 +14,8 @@ use tokio::sync::watch;
 /// Bounds of the wait after a failure.
 const RETRY_FIRST: Duration = Duration::from_millis(250);
 const RETRY_MAX: Duration = Duration::from_secs(30);
+/// Shortest time between renewals, whatever lives the authority gives.
+const RENEWAL_GAP: Duration = Duration::from_secs(1);
 
 /// Asks for a certificate over a new key. With `join_token` the caller needs no certificate yet.
 ///
@@ -29,7 +31,12 @@ pub async fn sign(client: &ControlClient, join_token: Option<&str>) -> anyhow::R
     let answer = CertificateServiceClient::new(client.channel().await?).sign(request).await;
     let answer = answer.inspect_err(|_| client.forget()).context("certificate was not signed")?.into_inner();
     let bundle = answer.trust_bundle.context("answer holds no trust bundle")?;
-    Ok(Svid { chain_pem: answer.certificate_chain_pem, key_pem: key.serialize_pem(), roots_pem: bundle.pem })
+    Ok(Svid {
+        chain_pem: answer.certificate_chain_pem,
+        key_pem: key.serialize_pem(),
+        roots_pem: bundle.pem,
+        received: SystemTime::now(),
+    })
 }
 
 /// The first certificate: from disk, or by the join token, tried until it is there.
@@ -60,8 +67,10 @@ pub async fn keep_fresh(client: Arc<ControlClient>, settings: Arc<Settings>, pub
     let mut wait = RETRY_FIRST;
     loop {
         let now = SystemTime::now();
-        let (begin, end) = publish.borrow().life().unwrap_or((now, now));
-        let half = begin + end.duration_since(begin).unwrap_or_default() / 2;
+        let (half, end) = {
+            let svid = publish.borrow();
+            (svid.half_life().unwrap_or(now), svid.end().unwrap_or(now))
+        };
         if let Ok(left) = half.duration_since(now) {
             // Spread the renewals of a fleet that was enrolled together.
             tokio::time::sleep(left.mul_f64(0.95 + fastrand::f64() / 20.0)).await;
@@ -77,6 +86,7 @@ pub async fn keep_fresh(client: Arc<ControlClient>, settings: Arc<Settings>, pub
                 tracing::info!("certificate renewed");
                 publish.send_replace(svid);
                 wait = RETRY_FIRST;
+                tokio::time::sleep(RENEWAL_GAP).await;
             }
             Err(error) => {
                 tracing::warn!(error = format!("{error:#}"), expired, "certificate renewal failed");

@@ -22,16 +22,23 @@ pub struct Svid {
     pub key_pem: String,
     /// Trust roots, PEM.
     pub roots_pem: String,
+    /// When it was signed, by our clock. Certificates are dated back for clocks that go slow, so their own beginning says
+    /// nothing about when half of their life is over.
+    pub received: SystemTime,
 }
 
 impl Svid {
     /// What an earlier run left, if it is complete and not expired.
     pub fn load(folder: &Path) -> Option<Self> {
         let read = |name: &str| fs::read_to_string(folder.join(name)).ok();
-        let svid =
-            Self { chain_pem: read("svid.pem")?, key_pem: read("svid.key")?, roots_pem: read("roots.pem")? };
-        let (_, end) = svid.life().ok()?;
-        (end > SystemTime::now() && svid.client_config().is_ok()).then_some(svid)
+        let received = fs::metadata(folder.join("svid.pem")).and_then(|m| m.modified()).ok()?;
+        let svid = Self {
+            chain_pem: read("svid.pem")?,
+            key_pem: read("svid.key")?,
+            roots_pem: read("roots.pem")?,
+            received,
+        };
+        (svid.end().ok()? > SystemTime::now() && svid.client_config().is_ok()).then_some(svid)
     }
 
     /// Keeps it for the next run; the key is readable by the owner alone. Each file is renamed into place, the key
@@ -52,15 +59,25 @@ impl Svid {
         Ok(())
     }
 
-    /// Beginning and end of the leaf's life.
-    pub fn life(&self) -> anyhow::Result<(SystemTime, SystemTime)> {
+    /// When to renew: half of the time between its signing and its end has passed.
+    ///
+    /// # Errors
+    /// When the certificate cannot be read.
+    pub fn half_life(&self) -> anyhow::Result<SystemTime> {
+        let life = self.end()?.duration_since(self.received).unwrap_or_default();
+        Ok(self.received + life / 2)
+    }
+
+    /// End of the leaf's life.
+    ///
+    /// # Errors
+    /// When the certificate cannot be read.
+    pub fn end(&self) -> anyhow::Result<SystemTime> {
         let der =
             CertificateDer::from_pem_slice(self.chain_pem.as_bytes()).context("certificate is not PEM")?;
         let (_, leaf) = x509_parser::parse_x509_certificate(&der).context("certificate is not X.509")?;
-        let time =
-            |seconds: i64| SystemTime::UNIX_EPOCH + Duration::from_secs(u64::try_from(seconds).unwrap_or(0));
-        let validity = leaf.validity();
-        Ok((time(validity.not_before.timestamp()), time(validity.not_after.timestamp())))
+        let seconds = u64::try_from(leaf.validity().not_after.timestamp()).unwrap_or(0);
+        Ok(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds))
     }
 
     /// The two secrets that the mesh's resources name.
