@@ -1,5 +1,7 @@
 //! A control service of the test's own: the test reads each request and writes each response itself.
 
+#![allow(unreachable_pub, reason = "shared by test crates, each of which is a root of its own")]
+
 use outrigger_api::envoy::config::cluster::v3::Cluster;
 use outrigger_api::envoy::config::core::v3::address::Address as AddressKind;
 use outrigger_api::envoy::config::core::v3::socket_address::PortSpecifier;

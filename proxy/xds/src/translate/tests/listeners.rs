@@ -183,6 +183,7 @@ fn connection_manager_has_envoys_defaults() {
     let found = manager(&format!("{ROUTER}, {ROUTES}")).expect("accepted");
     let table = config::RouteConfig { validate_clusters: true, ..config::RouteConfig::default() };
     assert_eq!(found, config::HttpConnectionManager::new("h", RouteSource::Inline(table)));
+    assert_eq!(manager(ROUTES).expect("the router is implied"), found);
 }
 
 #[test]
@@ -232,7 +233,12 @@ fn connection_manager_settings_are_taken_over() {
 fn impossible_connection_managers_are_refused() {
     for (fields, expected) in [
         (ROUTER.to_owned(), "`route_config` or `rds` is required".to_owned()),
-        (ROUTES.to_owned(), inside("http_filters: the last filter must be the router")),
+        (
+            format!(
+                r#"{ROUTES}, http_filters: [{{name: r, typed_config: {{"@type": type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBAC}}}}]"#
+            ),
+            inside("http_filters: the last filter must be the router"),
+        ),
         (
             format!("{ROUTER}, rds: {{config_source: {{ads: {{}}}}}}"),
             inside("rds.route_config_name: must not be empty"),
