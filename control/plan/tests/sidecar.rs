@@ -458,3 +458,18 @@ fn request_is_explained_by_the_rule_it_meets() {
     assert_eq!(ask("B.demo:8080", &[]), answer("b.demo.mesh:8080", "rest", "forward"));
     assert_eq!(ask("elsewhere", &[]), answer("block_all", "block_all", "answer"));
 }
+
+#[test]
+fn address_of_two_instances_is_sent_once_and_the_one_that_takes_requests_stays() {
+    let mut workloads = demo();
+    let mut restarted = workload("demo", "b", "v2", 2);
+    restarted.instance_id = "b-new".into();
+    workloads[1].health = outrigger_plan::Health::Draining;
+    workloads.push(restarted);
+    let world = world(workloads, "");
+    let config = planned_for(&world, "a-v1-1");
+    assert_eq!(addresses(&config, "outbound|8080||b.demo.mesh"), ["10.0.0.2:15008", "10.0.0.3:15008"]);
+    let found =
+        config.endpoints.iter().find(|e| e.cluster_name == "outbound|8080||b.demo.mesh").expect("is there");
+    assert_eq!(found.localities[0].endpoints[0].health, outrigger_traffic::config::HealthStatus::Healthy);
+}

@@ -1,6 +1,6 @@
 //! Instances into endpoints.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use outrigger_traffic::config::{
     Endpoint, EndpointAddress, Endpoints, HealthStatus, Locality, LocalityEndpoints,
@@ -18,9 +18,27 @@ pub fn of(
     flavour: Flavour,
     wanted: impl Fn(&Instance, &InstancePort) -> bool,
 ) -> Endpoints {
-    let mut localities: BTreeMap<Locality, Vec<Endpoint>> = BTreeMap::new();
+    // Two instances can have one address: one that was restarted under a new name while the old lease still runs. A proxy
+    // refuses an address that comes twice, so the one that takes requests stays.
+    let mut chosen: Vec<(&Instance, &InstancePort)> = Vec::new();
+    let mut known: HashMap<&EndpointAddress, usize> = HashMap::new();
     for instance in &service.instances {
         let Some(at) = instance.ports.get(&port).filter(|at| wanted(instance, at)) else { continue };
+        match known.get(&at.address).copied() {
+            None => {
+                known.insert(&at.address, chosen.len());
+                chosen.push((instance, at));
+            }
+            Some(index)
+                if chosen[index].0.health != Health::Healthy && instance.health == Health::Healthy =>
+            {
+                chosen[index] = (instance, at);
+            }
+            Some(_) => {}
+        }
+    }
+    let mut localities: BTreeMap<Locality, Vec<Endpoint>> = BTreeMap::new();
+    for (instance, at) in chosen {
         localities.entry(instance.locality.clone()).or_default().push(endpoint(service, instance, at));
     }
     let share = |endpoints: &[Endpoint]| endpoints.iter().map(|e| e.weight).fold(0u32, u32::saturating_add);
