@@ -48,7 +48,7 @@ impl App {
             let (status, text) = match &self.call {
                 None => ("200 OK", format!("hello from {}\n", self.name)),
                 Some(_) => match self.call_other().await {
-                    Ok((status, text)) if status == 200 => ("200 OK", format!("{} heard: {text}", self.name)),
+                    Ok((200, text)) => ("200 OK", format!("{} heard: {text}", self.name)),
                     Ok((status, text)) => (
                         "502 Bad Gateway",
                         format!("{}: called service answered {status}: {text}", self.name),

@@ -32,7 +32,7 @@ impl ControlClient {
     /// # Errors
     /// When it cannot be used for TLS.
     pub fn use_svid(&self, svid: &Svid) -> anyhow::Result<()> {
-        self.tls.store(Some(svid.client_config()?));
+        self.tls.store(Some(svid.client_config(&self.settings.roots_pem)?));
         self.forget();
         Ok(())
     }

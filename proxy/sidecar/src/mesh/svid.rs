@@ -38,7 +38,7 @@ impl Svid {
             roots_pem: read("roots.pem")?,
             received,
         };
-        (svid.end().ok()? > SystemTime::now() && svid.client_config().is_ok()).then_some(svid)
+        (svid.end().ok()? > SystemTime::now() && svid.client_config("").is_ok()).then_some(svid)
     }
 
     /// Keeps it for the next run; the key is readable by the owner alone. Each file is renamed into place, the key
@@ -93,12 +93,13 @@ impl Svid {
         ]
     }
 
-    /// TLS towards the control service with this certificate.
-    pub fn client_config(&self) -> anyhow::Result<Arc<ClientConfig>> {
+    /// TLS towards the control service with this certificate. `first_roots` are those of the first contact: a proxy that slept
+    /// through a whole rotation knows none of the authorities that sign now.
+    pub fn client_config(&self, first_roots: &str) -> anyhow::Result<Arc<ClientConfig>> {
         let chain =
             CertificateDer::pem_slice_iter(self.chain_pem.as_bytes()).collect::<Result<Vec<_>, _>>()?;
         let key = PrivateKeyDer::from_pem_slice(self.key_pem.as_bytes())?;
-        let builder = ClientConfig::builder().with_root_certificates(roots(&self.roots_pem)?);
+        let builder = ClientConfig::builder().with_root_certificates(roots(&format!("{}\n{first_roots}", self.roots_pem))?);
         Ok(http2(builder.with_client_auth_cert(chain, key)?))
     }
 }
