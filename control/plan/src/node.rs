@@ -1,7 +1,7 @@
 //! The proxy that is planned for, and what it gets.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use outrigger_traffic::config::{Config, HttpConnectionManager};
@@ -25,8 +25,9 @@ pub struct ProxyNode {
     pub workload: Option<Arc<Workload>>,
     /// What software it is.
     pub flavour: Flavour,
-    /// Where the application's calls are taken. Default the IPv4 loopback address.
-    pub outbound_address: IpAddr,
+    /// Where the application's calls are taken when the proxy says so itself; else the workload's, without a workload the
+    /// IPv4 loopback address.
+    pub outbound_address: Option<IpAddr>,
     /// Port of the above when the proxy says so itself; else the workload's.
     pub outbound_port: Option<u16>,
     /// Where the mesh's traffic is accepted, when it is not the workload's address: a container behind mapped ports.
@@ -46,7 +47,7 @@ impl ProxyNode {
             labels: workload.labels.clone(),
             workload: Some(workload),
             flavour: Flavour::Outrigger,
-            outbound_address: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            outbound_address: None,
             outbound_port: None,
             inbound_address: None,
             bind_ports: BTreeMap::new(),
@@ -68,7 +69,7 @@ impl ProxyNode {
             labels: BTreeMap::new(),
             workload: None,
             flavour: Flavour::Outrigger,
-            outbound_address: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            outbound_address: None,
             outbound_port: None,
             inbound_address: None,
             bind_ports: BTreeMap::new(),

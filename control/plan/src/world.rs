@@ -79,6 +79,8 @@ pub struct Workload {
     pub inbound_port: Option<u16>,
     /// Port at which its proxy takes the application's calls.
     pub outbound_port: Option<u16>,
+    /// Address of the above to bind: the loopback address, unless the application has a network namespace of its own.
+    pub outbound_address: IpAddr,
     /// Share relative to its siblings, at least 1.
     pub weight: u32,
     /// As announced.

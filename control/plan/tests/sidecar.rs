@@ -57,6 +57,33 @@ fn sidecar_without_resources_reaches_every_visible_service_by_each_of_its_names(
 }
 
 #[test]
+fn application_is_met_where_workload_or_node_says() {
+    let mut workloads = demo();
+    workloads[1].labels.insert("outrigger.dev/tcp-outbound".into(), "15432=cart.shop:8080".into());
+    let bound = |workloads: Vec<outrigger_plan::Workload>, says: Option<&str>| {
+        let world = world(workloads, "");
+        let mut node = sidecar(&world, "b-v1-2");
+        node.outbound_address = says.map(|ip| ip.parse().unwrap());
+        let planned = planned(&world, &node);
+        let ClusterDiscovery::Static(own) = &cluster(&planned.config, "inbound|8080||").discovery else {
+            panic!("the application is found by name")
+        };
+        let EndpointAddress::Socket(target) = own.localities[0].endpoints[0].address else {
+            panic!("no address")
+        };
+        let listeners = planned.config.listeners.into_iter().filter(|l| l.name.starts_with("outbound"));
+        (listeners.map(|l| l.address.to_string()).collect::<Vec<_>>(), target.to_string())
+    };
+    let loopback = ["127.0.0.1:15001", "127.0.0.1:15432"].map(str::to_owned).to_vec();
+    assert_eq!(bound(workloads.clone(), None), (loopback, "127.0.0.1:8080".to_owned()));
+    workloads[1].outbound_address = [0, 0, 0, 0].into();
+    workloads[1].ports[0].target_address = [172, 17, 0, 1].into();
+    let all = ["0.0.0.0:15001", "0.0.0.0:15432"].map(str::to_owned).to_vec();
+    assert_eq!(bound(workloads.clone(), None), (all, "172.17.0.1:8080".to_owned()));
+    assert_eq!(bound(workloads, Some("::1")).0, ["[::1]:15001", "[::1]:15432"]);
+}
+
+#[test]
 fn hop_between_sidecars_is_http2_in_mutual_tls_with_the_exact_identities() {
     let world = world(demo(), "");
     let planned = planned(&world, &sidecar(&world, "a-v1-1"));

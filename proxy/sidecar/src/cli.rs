@@ -163,12 +163,20 @@ pub struct Mesh {
     /// Application ports, `name:protocol:number[:target-port[:inbound-port]]`.
     #[arg(long, env = "OUTRIGGER_PORTS", value_delimiter = ',')]
     pub port: Vec<String>,
+    /// Address at which this proxy reaches the application; another than loopback where the application has a network
+    /// namespace of its own. What passes there is not encrypted.
+    #[arg(long, env = "OUTRIGGER_APP_ADDRESS", default_value = "127.0.0.1")]
+    pub app_address: IpAddr,
     /// Port at which the mesh reaches this proxy.
     #[arg(long, env = "OUTRIGGER_INBOUND_PORT", default_value_t = 15006)]
     pub inbound_port: u16,
-    /// Loopback port at which the application reaches the mesh; 0: none.
+    /// Port at which the application reaches the mesh; 0: none.
     #[arg(long, env = "OUTRIGGER_OUTBOUND_PORT", default_value_t = 15001)]
     pub outbound_port: u16,
+    /// Address to bind that port on. Whoever reaches it calls with this workload's identity: choose another than
+    /// loopback only where the application has a network namespace of its own.
+    #[arg(long, env = "OUTRIGGER_OUTBOUND_ADDRESS", default_value = "127.0.0.1")]
+    pub outbound_address: IpAddr,
     /// region/zone/sub_zone.
     #[arg(long, env = "OUTRIGGER_LOCALITY", default_value = "")]
     pub locality: String,

@@ -1,8 +1,8 @@
-//! The application's side of a sidecar: a loopback port for requests to every service it may see, and one for each service
-//! that speaks something else and was asked for.
+//! The application's side of a sidecar: a port for requests to every service it may see, and one for each service
+//! that speaks something else and was asked for. They are the loopback address's unless the workload has said otherwise.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use outrigger_traffic::config::{
@@ -27,8 +27,12 @@ pub const OUTBOUND: &str = "outbound";
 pub fn assemble(scope: &Scope<'_>, config: &mut Config) {
     let node = scope.node;
     let registered = node.workload.as_ref().and_then(|w| w.outbound_port);
+    let ip = node
+        .outbound_address
+        .or(node.workload.as_ref().map(|w| w.outbound_address))
+        .unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
     if let Some(port) = node.outbound_port.or(registered) {
-        let address = SocketAddr::new(node.outbound_address, port);
+        let address = SocketAddr::new(ip, port);
         let mut http = mesh_http(scope, OUTBOUND.into(), RouteSource::Named(OUTBOUND.into()));
         http.server_header = ServerHeader::PassThrough;
         config.listeners.push(listener(OUTBOUND.into(), address, Terminal::Http(Box::new(http))));
@@ -46,7 +50,7 @@ pub fn assemble(scope: &Scope<'_>, config: &mut Config) {
             continue;
         };
         let tcp = connections(scope, service, service_port);
-        let address = SocketAddr::new(node.outbound_address, port);
+        let address = SocketAddr::new(ip, port);
         config.listeners.push(listener(format!("outbound|{port}"), address, Terminal::Tcp(Box::new(tcp))));
     }
 }

@@ -30,6 +30,7 @@ pub fn workload(namespace: &str, service: &str, version: &str, host: u8) -> Work
         locality: Default::default(),
         inbound_port: Some(15_008),
         outbound_port: Some(15_001),
+        outbound_address: IpAddr::V4(Ipv4Addr::LOCALHOST),
         weight: 1,
         health: Health::Healthy,
         gateway: false,

@@ -8,7 +8,7 @@
 //! | `NAMESPACE`, `SERVICE_ACCOUNT` | must be the certificate's |
 //! | `KIND` | `sidecar` (default), `gateway` or `proxyless` |
 //! | `LABELS` | labels of a proxy without a registered workload |
-//! | `OUTBOUND_ADDRESS`, `OUTBOUND_PORT` | where the application's calls are taken |
+//! | `OUTBOUND_ADDRESS`, `OUTBOUND_PORT` | where the application's calls are taken; each goes before what the workload registered |
 //! | `INBOUND_ADDRESS` | where the mesh's calls are taken, when ports are mapped |
 //! | `BIND_PORTS` | registered port → port to bind, when ports are mapped |
 //!
@@ -69,9 +69,7 @@ pub fn proxy_node(node: &Node, identity: &Identity) -> Result<ProxyNode, Status>
         _ => None,
     })?;
     proxy.outbound_port = facts.one("OUTBOUND_PORT", port)?;
-    if let Some(address) = facts.one("OUTBOUND_ADDRESS", parsed)? {
-        proxy.outbound_address = address;
-    }
+    proxy.outbound_address = facts.one("OUTBOUND_ADDRESS", parsed)?;
     proxy.inbound_address = facts.one("INBOUND_ADDRESS", parsed)?;
     let mapped: BTreeMap<String, u16> = facts.map("BIND_PORTS", port)?;
     for (from, to) in mapped {
@@ -185,13 +183,22 @@ mod tests {
     fn facts_of_the_metadata_are_read_and_bad_ones_refused() {
         let ports = Struct { fields: [("15008".to_owned(), text("8443"))].into() };
         let ports = Value { kind: Some(Kind::StructValue(ports)) };
-        let facts =
-            [("OUTBOUND_PORT", Value { kind: Some(Kind::NumberValue(15001.0)) }), ("BIND_PORTS", ports)];
+        let facts = [
+            ("OUTBOUND_PORT", Value { kind: Some(Kind::NumberValue(15001.0)) }),
+            ("BIND_PORTS", ports),
+            ("OUTBOUND_ADDRESS", text("0.0.0.0")),
+        ];
         let found = proxy_node(&node("router~10.0.0.1~gw.demo~x", &facts), &identity()).unwrap();
         assert_eq!(found.kind, NodeKind::Gateway);
         assert_eq!(found.outbound_port, Some(15_001));
+        assert_eq!(found.outbound_address, Some([0, 0, 0, 0].into()));
         assert_eq!(found.bind_ports.get(&15_008), Some(&8_443));
-        for bad in [("OUTBOUND_PORT", text("0")), ("KIND", text("king")), ("LABELS", text("a=b"))] {
+        for bad in [
+            ("OUTBOUND_PORT", text("0")),
+            ("OUTBOUND_ADDRESS", text("mesh")),
+            ("KIND", text("king")),
+            ("LABELS", text("a=b")),
+        ] {
             let refused = proxy_node(&node("a-1", &[bad]), &identity()).unwrap_err();
             assert_eq!(refused.code(), tonic::Code::InvalidArgument);
         }

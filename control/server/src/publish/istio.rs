@@ -198,6 +198,7 @@ fn planned(workload: &Workload) -> outrigger_plan::Workload {
         },
         inbound_port: workload.inbound_port,
         outbound_port: workload.outbound_port,
+        outbound_address: workload.outbound_address,
         weight: workload.weight,
         health: match workload.health {
             Health::Healthy => outrigger_plan::Health::Healthy,

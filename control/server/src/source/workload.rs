@@ -54,6 +54,9 @@ pub struct Workload {
     pub inbound_port: Option<u16>,
     /// Where its proxy takes the application's calls.
     pub outbound_port: Option<u16>,
+    /// Address of the above. May be the unspecified one, for all of its host's or container's.
+    #[serde(default = "loopback")]
+    pub outbound_address: IpAddr,
     /// Share of traffic relative to its siblings, at least 1.
     pub weight: u32,
     /// Whether it is to be sent requests.
@@ -164,6 +167,7 @@ impl Workload {
         }
         let inbound_port = errors.port("inbound_port", wire.inbound_port);
         let outbound_port = errors.port("outbound_port", wire.outbound_port);
+        let outbound_address = errors.bind("outbound_address", &wire.outbound_address);
         let health = match wire.health {
             0 => Health::Healthy,
             other => Health::from_wire(other).unwrap_or_else(|| {
@@ -209,6 +213,7 @@ impl Workload {
             locality: Locality { region: locality.region, zone: locality.zone, sub_zone: locality.sub_zone },
             inbound_port,
             outbound_port,
+            outbound_address,
             weight: wire.weight.max(1),
             health,
             gateway: wire.gateway,
@@ -242,6 +247,7 @@ impl Workload {
             }),
             inbound_port: self.inbound_port.unwrap_or(0).into(),
             outbound_port: self.outbound_port.unwrap_or(0).into(),
+            outbound_address: self.outbound_address.to_string(),
             weight: self.weight,
             health: self.health.to_wire().into(),
             gateway: self.gateway,
@@ -317,6 +323,20 @@ impl Errors {
         }
     }
 
+    /// An address of the workload's own to listen on; empty: [`loopback`].
+    fn bind(&mut self, field: &str, value: &str) -> IpAddr {
+        if value.is_empty() {
+            return loopback();
+        }
+        match value.parse::<IpAddr>() {
+            Ok(address) if !address.is_multicast() => address.to_canonical(),
+            _ => {
+                self.push(field, "must be an IP address that can be listened on");
+                loopback()
+            }
+        }
+    }
+
     /// A port number where 0 means "none".
     fn port(&mut self, field: &str, value: u32) -> Option<u16> {
         match u16::try_from(value) {
@@ -353,8 +373,7 @@ impl Errors {
                 self.push(at("protocol"), "must be HTTP, HTTP2, GRPC, TCP or TLS");
                 Protocol::Tcp
             });
-            let target_address =
-                self.address(&at("target_address"), &port.target_address, IpAddr::from([127, 0, 0, 1]));
+            let target_address = self.address(&at("target_address"), &port.target_address, loopback());
             let target_port = self.port(&at("target_port"), port.target_port);
             let inbound_port = self.port(&at("inbound_port"), port.inbound_port);
             let Some(number) = number else { continue };
@@ -369,6 +388,11 @@ impl Errors {
         }
         ports
     }
+}
+
+/// Where an application and its proxy meet unless they say otherwise.
+fn loopback() -> IpAddr {
+    IpAddr::from([127, 0, 0, 1])
 }
 
 /// The beginning of a text that is too long to be repeated in an error.

@@ -41,9 +41,37 @@ fn defaults_are_filled_in_and_survive_the_way_back() {
     let port = &workload.ports[0];
     assert_eq!((port.number, port.target_port, port.protocol), (80, 8080, Protocol::Http));
     assert_eq!(port.target_address, IpAddr::from([127, 0, 0, 1]));
+    assert_eq!(workload.outbound_address, IpAddr::from([127, 0, 0, 1]));
     assert_eq!(Workload::from_wire(workload.to_wire(), IpAddr::from([9, 9, 9, 9])).unwrap(), workload);
     let text = serde_json::to_string(&workload).unwrap();
     assert_eq!(serde_json::from_str::<Workload>(&text).unwrap(), workload);
+}
+
+#[test]
+fn addresses_between_application_and_proxy_are_kept_and_refused_when_they_cannot_be() {
+    let with = |outbound: &str, target: &str| {
+        let mut wire = v1::Workload { outbound_address: outbound.to_owned(), ..wire() };
+        wire.ports[0].target_address = target.to_owned();
+        wire
+    };
+    for outbound in ["0.0.0.0", "::", "172.17.0.2"] {
+        let workload = Workload::from_wire(with(outbound, "172.17.0.1"), PEER).unwrap();
+        assert_eq!(workload.outbound_address.to_string(), outbound);
+        assert_eq!(workload.ports[0].target_address, IpAddr::from([172, 17, 0, 1]));
+        assert_eq!(Workload::from_wire(workload.to_wire(), PEER).unwrap(), workload);
+    }
+    for outbound in ["mesh", "127.0.0.1:15001", "224.0.0.1"] {
+        assert_eq!(fields(with(outbound, "")), ["outbound_address"], "{outbound}");
+    }
+    assert_eq!(fields(with("", "0.0.0.0")), ["ports[0].target_address"]);
+}
+
+#[test]
+fn record_of_a_version_without_outbound_address_is_read_with_the_default() {
+    let workload = Workload::from_wire(wire(), PEER).unwrap();
+    let mut record = serde_json::to_value(&workload).unwrap();
+    assert!(record.as_object_mut().unwrap().remove("outboundAddress").is_some());
+    assert_eq!(serde_json::from_value::<Workload>(record).unwrap(), workload);
 }
 
 #[test]

@@ -40,6 +40,7 @@ pub(crate) fn workload(namespace: &str, service: &str, version: &str, host: u8) 
         },
         inbound_port: Some(15_008),
         outbound_port: Some(15_001),
+        outbound_address: IpAddr::V4(Ipv4Addr::LOCALHOST),
         weight: u32::from(host),
         health: Health::Healthy,
         gateway: false,

@@ -82,8 +82,14 @@ fn workload(flags: &Mesh, state_dir: &Path, address: IpAddr) -> anyhow::Result<W
         Role::Sidecar => "sidecar",
         Role::Gateway => "gateway",
     };
-    let ports =
-        flags.port.iter().filter(|p| !p.is_empty()).map(|p| port(p)).collect::<anyhow::Result<Vec<_>>>()?;
+    if flags.app_address.is_unspecified() || flags.app_address.is_multicast() {
+        bail!("--app-address {} is none that can be connected to", flags.app_address);
+    }
+    if flags.outbound_address.is_multicast() {
+        bail!("--outbound-address {} is none that can be listened on", flags.outbound_address);
+    }
+    let declared = flags.port.iter().filter(|p| !p.is_empty());
+    let ports = declared.map(|p| port(p, flags.app_address)).collect::<anyhow::Result<Vec<_>>>()?;
     if flags.role == Role::Sidecar && !ports.is_empty() && flags.service.is_empty() {
         bail!("--service is needed with --port");
     }
@@ -106,6 +112,7 @@ fn workload(flags: &Mesh, state_dir: &Path, address: IpAddr) -> anyhow::Result<W
         locality: Some(locality),
         inbound_port: if flags.role == Role::Sidecar { u32::from(flags.inbound_port) } else { 0 },
         outbound_port: if flags.role == Role::Sidecar { u32::from(flags.outbound_port) } else { 0 },
+        outbound_address: flags.outbound_address.to_string(),
         weight: 1,
         health: Health::Healthy.into(),
         gateway: flags.role == Role::Gateway,
@@ -128,7 +135,7 @@ fn instance_id(flags: &Mesh, state_dir: &Path) -> anyhow::Result<String> {
 }
 
 /// `name:protocol:number[:target-port[:inbound-port]]`.
-fn port(text: &str) -> anyhow::Result<WorkloadPort> {
+fn port(text: &str, app_address: IpAddr) -> anyhow::Result<WorkloadPort> {
     let parts: Vec<&str> = text.split(':').collect();
     let number = |i: usize| -> anyhow::Result<u32> {
         parts
@@ -147,7 +154,7 @@ fn port(text: &str) -> anyhow::Result<WorkloadPort> {
         name: (*name).to_owned(),
         number: number(2)?,
         protocol,
-        target_address: String::new(),
+        target_address: app_address.to_string(),
         target_port: number(3)?,
         inbound_port: number(4)?,
     })
@@ -166,18 +173,52 @@ fn route_address(control: &[String]) -> Option<IpAddr> {
 
 #[cfg(test)]
 mod tests {
-    use super::port;
+    use super::*;
+    use crate::cli::Cli;
+    use clap::Parser;
+
+    const LOOPBACK: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
+
+    /// What is registered with these flags.
+    fn registered(flags: &[&str]) -> anyhow::Result<Workload> {
+        let common = ["outrigger-proxy", "--service=b", "--instance-id=b-1", "--port=http:http:80:8080"];
+        let cli = Cli::try_parse_from(common.iter().chain(flags))?;
+        workload(&cli.run.mesh, Path::new("/nowhere"), LOOPBACK)
+    }
 
     #[test]
     fn port_declaration_is_read_or_refused() {
-        let p = port("web:http:80:8080:15006").unwrap();
+        let p = port("web:http:80:8080:15006", LOOPBACK).unwrap();
         assert_eq!(
             (p.name.as_str(), p.protocol.as_str(), p.number, p.target_port, p.inbound_port),
             ("web", "HTTP", 80, 8080, 15006)
         );
-        assert_eq!(port("web:grpc:80").unwrap().target_port, 0);
+        assert_eq!(port("web:grpc:80", LOOPBACK).unwrap().target_port, 0);
         for bad in ["web", "web:http", "web:http:x", "web:smtp:80", "web:http:70000", "a:http:1:2:3:4"] {
-            assert!(port(bad).is_err(), "{bad}");
+            assert!(port(bad, LOOPBACK).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn application_is_met_on_loopback_unless_flags_say_otherwise() {
+        let plain = registered(&[]).unwrap();
+        assert_eq!(plain.ports[0].target_address, "127.0.0.1");
+        assert_eq!((plain.outbound_address.as_str(), plain.outbound_port), ("127.0.0.1", 15_001));
+        let apart = registered(&["--app-address=172.17.0.1", "--outbound-address=0.0.0.0"]).unwrap();
+        assert_eq!(apart.ports[0].target_address, "172.17.0.1");
+        assert_eq!(apart.outbound_address, "0.0.0.0");
+    }
+
+    #[test]
+    fn address_that_cannot_be_used_is_refused_by_its_flag() {
+        for (flag, name) in [
+            ("--app-address=0.0.0.0", "--app-address"),
+            ("--app-address=224.0.0.1", "--app-address"),
+            ("--app-address=localhost", "--app-address"),
+            ("--outbound-address=224.0.0.1", "--outbound-address"),
+        ] {
+            let error = registered(&[flag]).unwrap_err().to_string();
+            assert!(error.contains(name), "{error}");
         }
     }
 }
