@@ -4,6 +4,7 @@
 
 mod demo;
 mod deps;
+mod images;
 mod peers;
 
 use std::process::ExitCode;
@@ -13,6 +14,9 @@ usage: cargo xtask VERB
 
   demo [--check] [--profile NAME]   the mesh on loopback, with load; --check runs the whole story and judges it
   peers [NAME…]                     what needs other people's programs; installs them first
+  images [--profile NAME] [--tar-only]
+                                    static binaries and container images from them; --tar-only packs what docker
+                                    would build them from
   deps                              the dependency arrows between crates, and what may not come in
 ";
 
@@ -21,7 +25,9 @@ fn main() -> ExitCode {
     let result = match args.first().map(String::as_str) {
         Some("demo") => demo::run(args.get(1..).unwrap_or_default()),
         Some("demo-service") => demo::service::run(args.get(1..).unwrap_or_default()),
+        Some("demo-setup") => demo::setup::run(args.get(1..).unwrap_or_default()),
         Some("deps") => deps::check(),
+        Some("images") => images::run(args.get(1..).unwrap_or_default()),
         Some("peers") => peers::run(args.get(1..).unwrap_or_default()),
         _ => {
             eprint!("{USAGE}");

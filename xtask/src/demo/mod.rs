@@ -9,6 +9,7 @@ mod mesh;
 mod process;
 mod resources;
 pub mod service;
+pub mod setup;
 mod story;
 mod view;
 
@@ -79,10 +80,11 @@ fn with_mesh(bin: Binaries, dir: &Path, check: bool) -> anyhow::Result<()> {
     mesh.add_member("b-v2", "b", "v2", None)?;
     mesh.add_member("a", "a", "v1", Some("b.demo.mesh"))?;
     let gateway_admin = mesh.start_gateway()?;
-    let (certificate, key) = public_certificate(&mut mesh)?;
+    let public = public_certificate()?;
     mesh.apply(&resources::subsets())?;
     mesh.apply(&resources::split(100, 0, ""))?;
-    mesh.apply(&resources::edge(mesh.gateway_address, &certificate, &key))?;
+    mesh.apply(&resources::edge(mesh.gateway_address, &public.certificate_pem, &public.key_pem))?;
+    mesh.public_ca_pem = public.ca_pem;
     let mut admins: Vec<_> = mesh.members.iter().map(|m| m.admin).collect();
     admins.push(gateway_admin);
     wait_until("every proxy ready", Duration::from_secs(30), || {
@@ -93,15 +95,22 @@ fn with_mesh(bin: Binaries, dir: &Path, check: bool) -> anyhow::Result<()> {
     if check { story::tell(&mut mesh, &load) } else { view::show(&mut mesh, &load) }
 }
 
+/// What end users see of the gateway.
+struct PublicCertificate {
+    ca_pem: String,
+    certificate_pem: String,
+    key_pem: String,
+}
+
 /// A certificate for end users, of a CA made for this run.
-fn public_certificate(mesh: &mut Mesh) -> anyhow::Result<(String, String)> {
+fn public_certificate() -> anyhow::Result<PublicCertificate> {
     use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
     let mut params = CertificateParams::new(Vec::<String>::new())?;
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let ca_key = KeyPair::generate()?;
-    mesh.public_ca_pem = params.self_signed(&ca_key)?.pem();
+    let ca_pem = params.self_signed(&ca_key)?.pem();
     let issuer = Issuer::new(params, ca_key);
     let key = KeyPair::generate()?;
     let certificate = CertificateParams::new(vec![PUBLIC_HOST.to_owned()])?.signed_by(&key, &issuer)?;
-    Ok((certificate.pem(), key.serialize_pem()))
+    Ok(PublicCertificate { ca_pem, certificate_pem: certificate.pem(), key_pem: key.serialize_pem() })
 }

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 /// The gateway: TLS for end users, and the way from it to service A.
 pub fn edge(gateway: SocketAddr, certificate_pem: &str, key_pem: &str) -> String {
-    let port = gateway.port();
+    let (ip, port) = (gateway.ip(), gateway.port());
     let indent = |pem: &str| pem.trim_end().lines().map(|l| format!("    {l}\n")).collect::<String>();
     format!(
         "apiVersion: v1
@@ -23,7 +23,7 @@ spec:
   selector: {{app: gateway}}
   servers:
   - port: {{number: {port}, name: https, protocol: HTTPS}}
-    bind: 127.0.0.1
+    bind: {ip}
     hosts: [\"{PUBLIC_HOST}\"]
     tls: {{mode: SIMPLE, credentialName: shop-tls}}
 ---

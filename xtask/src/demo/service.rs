@@ -3,27 +3,31 @@
 //! `xtask demo-service LISTEN NAME [CALL-ADDRESS CALL-HOST]`. It knows nothing of the mesh.
 
 use anyhow::Context;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Mutex;
 
-/// Serves until killed.
+/// Serves until SIGTERM. (The first process of a container has no default action for it.)
 pub fn run(args: &[String]) -> anyhow::Result<()> {
     let [listen, name, rest @ ..] = args else {
         anyhow::bail!("demo-service LISTEN NAME [CALL-ADDRESS CALL-HOST]")
     };
     let call = match rest {
-        [address, host] => Some((address.parse::<SocketAddr>()?, host.clone())),
+        [address, host] => Some((address.clone(), host.clone())),
         _ => None,
     };
     let app = Arc::new(App { name: name.clone(), call, idle: Mutex::new(Vec::new()) });
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async move {
         let listener = TcpListener::bind(listen).await.with_context(|| listen.clone())?;
+        let mut terminate = signal(SignalKind::terminate())?;
         loop {
-            let (stream, _) = listener.accept().await?;
+            let (stream, _) = tokio::select! {
+                accepted = listener.accept() => accepted?,
+                _ = terminate.recv() => return Ok(()),
+            };
             let app = app.clone();
             tokio::spawn(async move {
                 let _ = app.serve(stream).await;
@@ -34,7 +38,7 @@ pub fn run(args: &[String]) -> anyhow::Result<()> {
 
 struct App {
     name: String,
-    call: Option<(SocketAddr, String)>,
+    call: Option<(String, String)>,
     idle: Mutex<Vec<BufReader<TcpStream>>>,
 }
 
