@@ -78,6 +78,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocket<S> {
         Ok(Self { reader })
     }
 
+    /// On a stream that is a socket already (RFC 8441).
+    pub fn opened(stream: S) -> Self {
+        Self { reader: Reader::new(stream) }
+    }
+
     /// Sends a text and waits for one.
     ///
     /// # Errors

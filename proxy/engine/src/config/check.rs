@@ -22,7 +22,9 @@ pub fn check(config: &Config) -> Vec<ConfigError> {
         let resource = format!("cluster/{}", cluster.name);
         let check_name = cluster.http.auto_san_validation;
         errors.extend(
-            ClientTls::build(&resource, "transport_socket", tls, check_name, &secrets, None).err().unwrap_or_default(),
+            ClientTls::build(&resource, "transport_socket", tls, check_name, &secrets, None)
+                .err()
+                .unwrap_or_default(),
         );
     }
     errors

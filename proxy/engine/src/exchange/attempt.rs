@@ -65,6 +65,8 @@ pub(super) struct Call<'a> {
     pub(super) host: &'a Arc<Host>,
     /// The connection had carried requests before.
     pub(super) reused: bool,
+    /// When the request began to be sent.
+    pub(super) sent: Instant,
 }
 
 /// Makes one attempt.
@@ -76,7 +78,9 @@ pub(super) async fn run(
 ) -> End {
     let worker = x.front.worker().clone();
     let stats = plan.cluster.stats.at(worker.id);
-    let host = match pick(&x.front, plan, shared) {
+    // The first attempt begins as soon as the head is there; nothing is waited for in between.
+    let now = if notes.attempts <= 1 { x.front.arrived } else { Instant::now() };
+    let host = match pick(&x.front, plan, shared, now) {
         Ok(host) => host,
         Err(error) => return End::Failed(error),
     };
@@ -105,7 +109,7 @@ pub(super) async fn run(
     stats.upstream_rq_total.inc();
     let sent = Instant::now();
     notes.timeline.upstream_start = Some(sent);
-    let call = Call { plan, host: &host, reused };
+    let call = Call { plan, host: &host, reused, sent };
     let end = converse(x, notes, shared, &call, stream).await;
     trace(&x.front, notes, span_id, sent, &end);
     x.front.clock.end_attempt();
@@ -130,10 +134,15 @@ fn trace(x: &Front<'_>, notes: &Notes, span_id: u64, started: Instant, end: &End
     }
 }
 
-fn pick(x: &Front<'_>, plan: &Plan<'_>, shared: &mut Attempts) -> Result<Arc<Host>, ProxyError> {
+fn pick(
+    x: &Front<'_>,
+    plan: &Plan<'_>,
+    shared: &mut Attempts,
+    now: Instant,
+) -> Result<Arc<Host>, ProxyError> {
     let worker = x.worker();
     let mut draw = || worker.draw();
-    let mut context = PickContext::new(Instant::now().into_std(), &mut draw);
+    let mut context = PickContext::new(now.into_std(), &mut draw);
     if let Some(config) = plan.forward.retry.as_ref().map(|retry| &retry.config)
         && config.avoid_previous_hosts
     {
@@ -252,7 +261,7 @@ pub(super) fn timed_out(
         _ => {}
     }
     if error.row().counts_against_host {
-        report(x, plan, host, Outcome::Timeout);
+        report(x, plan, host, Outcome::Timeout, Instant::now());
     }
     match error {
         ProxyError::PerTryTimeout | ProxyError::PerTryIdleTimeout => {
@@ -263,7 +272,7 @@ pub(super) fn timed_out(
     }
 }
 
-pub(super) fn report(x: &Front<'_>, plan: &Plan<'_>, host: &Host, outcome: Outcome) {
+pub(super) fn report(x: &Front<'_>, plan: &Plan<'_>, host: &Host, outcome: Outcome, now: Instant) {
     let worker = x.worker();
-    let _ = plan.cluster.cluster.report(host, outcome, Instant::now().into_std(), worker.draw_u32());
+    let _ = plan.cluster.cluster.report(host, outcome, now.into_std(), worker.draw_u32());
 }

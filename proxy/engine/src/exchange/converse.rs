@@ -75,7 +75,9 @@ pub(super) async fn converse(
         let upload = Upload {
             clock: x.front.clock,
             timeout: plan.timeout,
+            started: call.sent,
             trailers: plan.request_trailers_down && up_trailers,
+            tunnel: plan.tunnel && x.front.request.version() == Version::Http2,
             end: &request_end,
         };
         let upload = pin!(upload.run(x.reader, &mut stream.writer, &replay));
@@ -87,6 +89,7 @@ pub(super) async fn converse(
                 let now = Instant::now();
                 notes.timeline.response_start = Some(now);
                 x.front.clock.end_attempt();
+                x.front.clock.moved_at(now);
                 shared.replay.lost = replay.borrow().lost;
                 match wants_response(&x.front, notes, plan, shared) {
                     Some((after, permit)) => Ok(Answer::Again(framing, after, permit)),
@@ -177,22 +180,23 @@ async fn conclude(
     match end {
         Ok(Answer::Passed(framing, passed)) => response::finish(x, notes, call, stream, framing, passed),
         Ok(Answer::Again(framing, after, permit)) => {
-            response::count(&x.front, notes, call);
+            response::count(&x.front, notes, call, Instant::now());
             let clean = {
                 let mut rest = pin!(discard(&mut stream.reader, 64 * 1024));
                 poll_now(|cx| rest.as_mut().poll(cx)).await == Some(true)
             };
-            stream.give_back(&worker, clean && framing.keep_alive);
+            stream.give_back(&worker, clean && framing.keep_alive, Instant::now());
             End::Again(Cell::new(Some(permit)), after)
         }
         Ok(Answer::Switch) if call.plan.tunnel => {
-            response::count(&x.front, notes, call);
+            response::count(&x.front, notes, call, Instant::now());
             Box::pin(upgrade::tunnel(x, notes, call.plan, stream)).await
         }
         Ok(Answer::Switch) => {
-            stream.give_back(&worker, false);
+            let now = Instant::now();
+            stream.give_back(&worker, false, now);
             call.plan.cluster.stats.at(worker.id).upstream_cx_protocol_error.inc();
-            report(&x.front, call.plan, call.host, Outcome::Reset);
+            report(&x.front, call.plan, call.host, Outcome::Reset, now);
             End::Lost(Lost {
                 error: ProxyError::BadResponse,
                 reached: Reached::Yes,
@@ -205,7 +209,7 @@ async fn conclude(
                 BodyWriter::H1(writer) => writer.take_wire_bytes() > 0,
                 BodyWriter::H2(_) => true,
             };
-            stream.give_back(&worker, false);
+            stream.give_back(&worker, false, Instant::now());
             lose(&x.front, call, heard, sent)
         }
     }
@@ -213,7 +217,7 @@ async fn conclude(
 
 /// No response head came.
 fn lose(x: &Front<'_>, call: &Call<'_>, heard: Heard, sent: bool) -> End {
-    let Call { plan, host, reused } = *call;
+    let Call { plan, host, reused, .. } = *call;
     let stats = plan.cluster.stats.at(x.worker().id);
     match heard {
         Heard::Downstream(error) => {
@@ -234,7 +238,7 @@ fn lose(x: &Front<'_>, call: &Call<'_>, heard: Heard, sent: bool) -> End {
             }
             // A kept connection that was closed meanwhile says nothing about the host.
             if !refused && (!reused || error != ProxyError::UpstreamClosed) {
-                report(x, plan, host, Outcome::Reset);
+                report(x, plan, host, Outcome::Reset, Instant::now());
             }
             let reached = if sent && !refused { Reached::Maybe } else { Reached::No };
             End::Lost(Lost { error, reached, reused, refused })

@@ -6,13 +6,14 @@ use super::Exchange;
 use super::notes::Notes;
 use crate::telemetry;
 
-/// Tells telemetry.
-pub(super) fn finish(x: &mut Exchange<'_>, notes: &mut Notes) {
-    notes.timeline.end = Some(Instant::now());
+/// Tells telemetry; returns the time of the end.
+pub(super) fn finish(x: &mut Exchange<'_>, notes: &mut Notes) -> Instant {
+    let end = *notes.timeline.end.get_or_insert_with(Instant::now);
     let (received, sent) = notes.tunnelled;
     let bytes = (x.reader.received() + received, x.front.responder.writer.sent() + sent);
     let started = x.front.responder.is_started();
     let response = started.then_some(&*x.front.response);
     let record = notes.record(x.front.connection, &x.front.serving, x.front.request, response, bytes);
     telemetry::finish(&x.front.connection.worker, &record);
+    end
 }

@@ -107,11 +107,12 @@ fn admit_upgrade(x: &mut Exchange<'_>, serving: &Serving, forward: &Forward) -> 
         list.iter().find(|one| one.upgrade_type.as_bytes().eq_ignore_ascii_case(kind)).map(|one| one.enabled)
     };
     let allowed = says(&forward.upgrades).or_else(|| says(&serving.config().upgrades)).unwrap_or(false);
-    if allowed && x.front.request.version() != Version::Http2 {
+    let h2 = x.front.request.version() == Version::Http2;
+    if allowed && (!h2 || serving.config().http2.allow_connect) {
         return Ok(true);
     }
-    if kind.eq_ignore_ascii_case(b"h2c") || (!connect && !allowed && !kind.eq_ignore_ascii_case(b"websocket"))
-    {
+    // An HTTP/2 stream that was opened for another protocol has no other use.
+    if !h2 && !connect && !kind.eq_ignore_ascii_case(b"websocket") {
         // A server may ignore an upgrade it does not want (RFC 9110 §7.8); h2c in particular is often only an offer.
         x.front.request.fields.remove_known(Known::Upgrade);
         x.front.request.fields.remove(b"http2-settings");

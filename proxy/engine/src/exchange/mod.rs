@@ -19,6 +19,7 @@ mod respond;
 mod response;
 mod retry;
 mod route;
+mod stream_tunnel;
 mod upgrade;
 mod upload;
 
@@ -73,6 +74,8 @@ pub struct Front<'c> {
     pub clock: &'c Clock,
     /// When its first byte arrived.
     pub start: Instant,
+    /// When its head was complete.
+    pub arrived: Instant,
 }
 
 impl Front<'_> {
@@ -83,21 +86,21 @@ impl Front<'_> {
 }
 
 /// Serves a request. Whatever happens, a response was sent, begun and broken off, or there was nobody left to send it
-/// to; and it was counted and logged once.
-pub async fn serve(mut x: Exchange<'_>) {
+/// to; and it was counted and logged once. Returns the time of its end.
+pub async fn serve(mut x: Exchange<'_>) -> Instant {
     let mut notes = begin(&mut x);
     if let Err(error) = run(&mut x, &mut notes).await {
         respond::fail(&mut x, &mut notes, error).await;
     }
-    finish::finish(&mut x, &mut notes);
+    finish::finish(&mut x, &mut notes)
 }
 
-/// Answers a request that cannot be served at all, such as one whose head is malformed.
-pub async fn refuse(mut x: Exchange<'_>, error: ProxyError) {
+/// Answers a request that cannot be served at all, such as one whose head is malformed. Returns the time of its end.
+pub async fn refuse(mut x: Exchange<'_>, error: ProxyError) -> Instant {
     let mut notes = begin(&mut x);
     x.front.responder.close_after();
     respond::fail(&mut x, &mut notes, error).await;
-    finish::finish(&mut x, &mut notes);
+    finish::finish(&mut x, &mut notes)
 }
 
 fn begin(x: &mut Exchange<'_>) -> Notes {
@@ -107,7 +110,12 @@ fn begin(x: &mut Exchange<'_>) -> Notes {
         &x.front.serving.chain.stats,
         x.front.request.version() == Version::Http2,
     );
-    x.front.clock.start(config.stream_idle_timeout, config.request_timeout, config.max_stream_duration);
+    x.front.clock.start(
+        x.front.arrived,
+        config.stream_idle_timeout,
+        config.request_timeout,
+        config.max_stream_duration,
+    );
     let mut notes = Notes::new(x.front.start, x.front.connection.facts.peer);
     notes.is_grpc = view::is_grpc(&x.front.request.fields);
     notes

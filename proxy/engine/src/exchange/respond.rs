@@ -4,6 +4,7 @@ use outrigger_traffic::config::HeaderAppend;
 use outrigger_traffic::route::{Direct, Edit, Edits, Route};
 use outrigger_wire::h1::BodyLength;
 use outrigger_wire::{FieldBlock, Known, Version};
+use tokio::time::Instant;
 
 use super::notes::Notes;
 use super::{Exchange, Front};
@@ -107,7 +108,7 @@ async fn send_local(x: &mut Exchange<'_>, notes: &mut Notes, body: &[u8]) -> Res
     if !matches!(x.front.response.status, 204 | 304) {
         x.front.response.fields.set(b"content-length", itoa(length).as_bytes());
     }
-    decorate(&mut x.front, notes);
+    decorate(&mut x.front, notes, Instant::now());
     notes.status = x.front.response.status;
     x.front.responder.head(x.front.response, BodyLength::Length(length))?;
     let mut rest = body;
@@ -178,7 +179,7 @@ pub(super) async fn direct(
 }
 
 /// What every response gets, whoever made it: server, date, via, request id.
-pub(super) fn decorate(x: &mut Front<'_>, notes: &Notes) {
+pub(super) fn decorate(x: &mut Front<'_>, notes: &Notes, now: Instant) {
     if x.request.version() != Version::Http2 && x.connection.drain.is_draining() && x.responder.keeps_alive()
     {
         // Draining began after the request did: say so now, or the client's next request meets a closed connection.
@@ -188,7 +189,7 @@ pub(super) fn decorate(x: &mut Front<'_>, notes: &Notes) {
     let id = x.request.fields.get_known(Known::XRequestId);
     forwarded::response(x.response, x.serving.config(), id);
     let fields = &mut x.response.fields;
-    x.connection.worker.dates.fill(fields);
+    x.connection.worker.dates.fill(fields, now);
     if notes.tell_attempts && notes.attempts > 0 {
         fields.set(b"x-envoy-attempt-count", itoa(notes.attempts.into()).as_bytes());
     }

@@ -34,12 +34,12 @@ pub(super) fn begin(
     let text = digits.write(u64::try_from(took.as_millis()).unwrap_or(u64::MAX));
     x.response.fields.set(b"x-envoy-upstream-service-time", text);
     respond::edit_response(x, notes, plan.response_edits);
-    respond::decorate(x, notes);
+    respond::decorate(x, notes, now);
     x.responder.head(x.response, framing.body).map_err(|_| ProxyError::ClientGone)
 }
 
 /// Counts a response and tells outlier detection.
-pub(super) fn count(x: &Front<'_>, notes: &Notes, call: &Call<'_>) {
+pub(super) fn count(x: &Front<'_>, notes: &Notes, call: &Call<'_>, now: Instant) {
     let plan = call.plan;
     let stats = plan.cluster.stats.at(x.worker().id);
     stats.upstream_rq_completed.inc();
@@ -56,7 +56,7 @@ pub(super) fn count(x: &Front<'_>, notes: &Notes, call: &Call<'_>) {
         Some(code) if notes.is_grpc => Outcome::grpc(code),
         _ => Outcome::Response(status),
     };
-    report(x, plan, call.host, outcome);
+    report(x, plan, call.host, outcome, now);
 }
 
 /// The response was passed on, or broke.
@@ -84,18 +84,20 @@ pub(super) fn finish(
     }
     match passed {
         Ok(()) => {
-            count(&x.front, notes, call);
+            count(&x.front, notes, call, now);
+            // Nothing follows but the telling.
+            notes.timeline.end = Some(now);
             if !x.reader.is_over() {
                 x.front.serving.stats(&worker).downstream_rq_response_before_rq_complete.inc();
             }
-            stream.give_back(&worker, framing.keep_alive);
+            stream.give_back(&worker, framing.keep_alive, now);
             End::Done
         }
         Err(error) => {
             if error.row().counts_against_host {
-                report(&x.front, plan, host, Outcome::Reset);
+                report(&x.front, plan, host, Outcome::Reset, now);
             }
-            stream.give_back(&worker, false);
+            stream.give_back(&worker, false, now);
             End::Failed(error)
         }
     }

@@ -148,13 +148,15 @@ pub(super) fn decide(
 ) -> Option<(Duration, Permit)> {
     let policy = plan.forward.retry.as_deref()?;
     let stats = plan.cluster.stats.at(x.worker().id);
+    // The calendar matters only where a response may name the second to come back at.
+    let unix_now = policy.config.rate_limited.as_ref().map(|_| SystemTime::now());
     let result = AttemptResult {
         request: &HeadView(x.request),
         ended,
         reached,
         response_started: x.responder.is_started(),
         retries_made: shared.retries,
-        unix_now: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default(),
+        unix_now: unix_now.and_then(|now| now.duration_since(UNIX_EPOCH).ok()).unwrap_or_default(),
         draw: x.worker().draw(),
     };
     match policy.decide(&result, breaker(&plan.cluster.cluster, plan.forward.high_priority)) {

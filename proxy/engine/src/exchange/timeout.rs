@@ -16,6 +16,8 @@ use std::pin::pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use crate::error::ProxyError;
 use crate::http::body::Progress;
 use crate::io::{Deadline, Wheel};
@@ -51,13 +53,21 @@ impl Clock {
         }
     }
 
-    /// A request begins: nothing of the last one is left.
-    pub fn start(&self, idle: Option<Duration>, request: Option<Duration>, longest: Option<Duration>) {
+    /// A request begins, at `now`: nothing of the last one is left.
+    pub fn start(
+        &self,
+        now: Instant,
+        idle: Option<Duration>,
+        request: Option<Duration>,
+        longest: Option<Duration>,
+    ) {
         self.complete.set(false);
-        self.set_idle(idle);
+        let idle = idle.filter(|after| !after.is_zero());
+        self.idle_after.set(idle);
+        self.idle.set_opt_from(now, idle);
         self.phase_error.set(ProxyError::RequestTimeout);
-        self.phase.set_opt(request);
-        self.longest.set_opt(longest);
+        self.phase.set_opt_from(now, request);
+        self.longest.set_opt_from(now, longest);
         self.end_attempt();
     }
 
@@ -73,13 +83,13 @@ impl Clock {
         self.longest.set_opt(after.filter(|after| !after.is_zero()));
     }
 
-    /// The request arrived: from now on the route's timeout runs.
-    pub fn request_complete(&self, route: Option<Duration>) {
+    /// The request arrived, at `now`: from then on the route's timeout runs.
+    pub fn request_complete(&self, now: Instant, route: Option<Duration>) {
         if self.complete.replace(true) {
             return;
         }
         self.phase_error.set(ProxyError::ResponseTimeout);
-        self.phase.set_opt(route.filter(|route| !route.is_zero()));
+        self.phase.set_opt_from(now, route.filter(|route| !route.is_zero()));
     }
 
     /// Whether the request arrived to its last byte.
@@ -146,13 +156,20 @@ impl Clock {
     }
 }
 
-impl Progress for Clock {
-    fn moved(&self) {
+impl Clock {
+    /// Bytes moved at `now`, a time read before.
+    pub fn moved_at(&self, now: Instant) {
         if let Some(after) = self.idle_after.get() {
-            self.idle.set(after);
+            self.idle.set_from(now, after);
         }
         if let Some(after) = self.attempt_idle_after.get() {
-            self.attempt_idle.set(after);
+            self.attempt_idle.set_from(now, after);
         }
+    }
+}
+
+impl Progress for Clock {
+    fn moved(&self) {
+        self.moved_at(Instant::now());
     }
 }

@@ -3,19 +3,21 @@
 
 use crate::error::ProxyError;
 use crate::http::body::{BodyReader, BodyWriter};
-use crate::http::hop_by_hop;
 use crate::http::respond::Responder;
+use crate::http::{hop_by_hop, websocket};
 use crate::io::{Buf, Io};
 use crate::tcp::{CopyEnd, Progress, copy_both};
 use crate::telemetry::{Raised, ResponseFlags};
 use crate::upstream::pool::UpstreamStream;
+use outrigger_wire::{Known, Method, Version};
 use std::rc::Rc;
+use tokio::time::Instant;
 
-use super::Exchange;
 use super::attempt::End;
 use super::forward::Plan;
 use super::notes::Notes;
 use super::respond;
+use super::{Exchange, Front, stream_tunnel};
 
 /// Answers 101 (or 200 to CONNECT) and copies.
 pub(super) async fn tunnel(
@@ -29,20 +31,35 @@ pub(super) async fn tunnel(
     serving.stats(&worker).downstream_cx_upgrades_total.inc();
     let _active =
         Raised::new(serving.chain.stats.clone(), worker.id, |stats| &stats.downstream_cx_upgrades_active);
-    notes.status = x.front.response.status;
     notes.details = "via_upstream";
     if hop_by_hop::strip_response(x.front.response, true).is_err() {
         return End::Failed(ProxyError::UpgradeFailed);
     }
+    if x.front.request.version() == Version::Http2 && !answer_for_stream(&mut x.front) {
+        return End::Failed(ProxyError::UpgradeFailed);
+    }
+    notes.status = x.front.response.status;
     respond::edit_response(&mut x.front, notes, plan.response_edits);
-    respond::decorate(&mut x.front, notes);
+    respond::decorate(&mut x.front, notes, Instant::now());
     if x.front.responder.switch(x.front.response).is_err() {
         return End::Failed(ProxyError::UpgradeFailed);
     }
     x.front.clock.tunnel();
-    let (Some(down), Some(up)) = (ends(x.reader, x.front.responder), upstream_ends(&mut stream)) else {
-        return End::Failed(ProxyError::Defect);
-    };
+    let idle =
+        plan.forward.idle_timeout.or(serving.config().stream_idle_timeout).filter(|idle| !idle.is_zero());
+    let progress = Progress::default();
+    let Some(up) = upstream_ends(&mut stream) else { return End::Failed(ProxyError::Defect) };
+    if let (BodyReader::H2(_), BodyWriter::H2(_)) = (&*x.reader, &x.front.responder.writer) {
+        let ends = stream_tunnel::Stream { reader: x.reader, writer: &mut x.front.responder.writer };
+        let end = stream_tunnel::copy(&worker, ends, &up.0, up.1, idle, &progress).await;
+        if !matches!(end, CopyEnd::Finished) {
+            x.front.responder.cancel();
+        }
+        conclude(notes, end, &progress);
+        stream.give_back(&worker, false, Instant::now());
+        return End::Done;
+    }
+    let Some(down) = ends(x.reader, x.front.responder) else { return End::Failed(ProxyError::Defect) };
     // What was read behind the two heads belongs to the tunnel.
     if let BodyWriter::H1(writer) = &mut x.front.responder.writer {
         if let Some(early) = &up.1 {
@@ -58,10 +75,32 @@ pub(super) async fn tunnel(
             return End::Failed(ProxyError::UpstreamClosed);
         }
     }
-    let idle =
-        plan.forward.idle_timeout.or(serving.config().stream_idle_timeout).filter(|idle| !idle.is_zero());
-    let progress = Progress::default();
-    match copy_both(&worker, &down.0, &up.0, idle, &progress).await {
+    let end = copy_both(&worker, &down.0, &up.0, idle, &progress).await;
+    conclude(notes, end, &progress);
+    stream.give_back(&worker, false, Instant::now());
+    End::Done
+}
+
+/// Makes of an answer to an upgrade the answer to the stream that asked for it (RFC 8441 §5); `false` when the host did
+/// not mean it.
+fn answer_for_stream(x: &mut Front<'_>) -> bool {
+    if x.request.method() == Method::Connect {
+        return true;
+    }
+    if websocket::is_wanted(&x.request.fields) {
+        if !websocket::is_accepted(&x.request.fields, &x.response.fields) {
+            return false;
+        }
+        websocket::strip_accept(&mut x.response.fields);
+    }
+    x.response.fields.remove_known(Known::Upgrade);
+    x.response.status = 200;
+    true
+}
+
+/// The books of a tunnel that ended.
+fn conclude(notes: &mut Notes, end: CopyEnd, progress: &Progress) {
+    match end {
         CopyEnd::Finished => {}
         CopyEnd::Idle => {
             notes.flags |= ResponseFlags::STREAM_IDLE_TIMEOUT;
@@ -72,8 +111,6 @@ pub(super) async fn tunnel(
         }
     }
     notes.tunnelled = (progress.a_to_b.get(), progress.b_to_a.get());
-    stream.give_back(&worker, false);
-    End::Done
 }
 
 type Half = (Rc<Io>, Option<Buf>);

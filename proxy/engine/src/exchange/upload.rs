@@ -17,6 +17,10 @@ pub(super) struct Upload<'a> {
     pub(super) timeout: Option<Duration>,
     /// Trailers may travel on.
     pub(super) trailers: bool,
+    /// What follows on the downstream's stream is for a tunnel and no body.
+    pub(super) tunnel: bool,
+    /// When the attempt began.
+    pub(super) started: Instant,
     /// When the last byte had arrived.
     pub(super) end: &'a Cell<Option<Instant>>,
 }
@@ -32,15 +36,25 @@ impl Upload<'_> {
         // A copy, because this future may be dropped in the middle and yet another attempt needs the bytes.
         let kept = replay.borrow().kept.clone();
         send_all(writer, &kept).await?;
+        if self.tunnel {
+            replay.borrow_mut().ended = true;
+            self.complete(self.started);
+            writer.finish(None).map_err(Failed::Sink)?;
+            return writer.flush().await.map_err(Failed::Sink);
+        }
+        // The time, as long as nothing was waited for.
+        let mut now = kept.is_empty().then_some(self.started);
         loop {
-            match fill_or_flush(reader, writer).await? {
+            let (fill, waited) = fill_or_flush(reader, writer).await?;
+            match fill {
                 Fill::Data => {
+                    now = None;
                     self.pass(reader, writer, replay).await?;
                     self.clock.moved();
                 }
                 Fill::End => {
                     replay.borrow_mut().ended = true;
-                    self.complete();
+                    self.complete(now.filter(|_| !waited).unwrap_or_else(Instant::now));
                     let trailers = reader.trailers().filter(|section| self.trailers && !section.is_empty());
                     writer.finish(trailers).map_err(Failed::Sink)?;
                     return writer.flush().await.map_err(Failed::Sink);
@@ -80,9 +94,9 @@ impl Upload<'_> {
     }
 
     /// The request arrived: the route's timeout begins.
-    fn complete(&self) {
-        self.end.set(Some(Instant::now()));
-        self.clock.request_complete(self.timeout);
+    fn complete(&self, now: Instant) {
+        self.end.set(Some(now));
+        self.clock.request_complete(now, self.timeout);
     }
 }
 

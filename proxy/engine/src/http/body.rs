@@ -185,6 +185,14 @@ impl BodyWriter {
         }
     }
 
+    /// Whether `n` bytes more would only be gathered: sending them cannot wait.
+    fn gathers(&self, n: usize) -> bool {
+        match self {
+            Self::H1(writer) => writer.gathers(n),
+            Self::H2(_) => false,
+        }
+    }
+
     /// Ready when the peer does not want the rest any more (HTTP/2 `RST_STREAM`); pending for HTTP/1.1.
     pub fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<BodyError> {
         match self {
@@ -234,7 +242,8 @@ pub enum Failed {
 /// Passes a body on until its end. Whatever the writer has gathered before (a head) leaves with the first bytes, or at
 /// once when there are none yet.
 ///
-/// `trailers` tells whether trailers may travel on (HTTP/1.1 `enable_trailers`).
+/// `trailers` tells whether trailers may travel on (HTTP/1.1 `enable_trailers`). `progress` is not told of bytes that
+/// nothing was waited for: they moved when the caller saw the head, or when it was told last.
 pub async fn pump(
     reader: &mut BodyReader,
     writer: &mut BodyWriter,
@@ -242,10 +251,14 @@ pub async fn pump(
     progress: &impl Progress,
 ) -> Result<(), Failed> {
     loop {
-        match fill_or_flush(reader, writer).await? {
+        let (fill, waited) = fill_or_flush(reader, writer).await?;
+        match fill {
             Fill::Data => {
+                let at_once = !waited && writer.gathers(reader.data().len());
                 writer.send_from(reader).await.map_err(Failed::Sink)?;
-                progress.moved();
+                if !at_once {
+                    progress.moved();
+                }
                 if writer.is_finished() {
                     // Learn the end from the reader as well, so that its connection can be used again.
                     return match poll_now(|cx| reader.poll_fill(cx)).await {
@@ -263,15 +276,18 @@ pub async fn pump(
     }
 }
 
-/// Waits for more of the body; what the writer gathered is sent before waiting, not before.
-pub(crate) async fn fill_or_flush(reader: &mut BodyReader, writer: &mut BodyWriter) -> Result<Fill, Failed> {
+/// Waits for more of the body; what the writer gathered is sent before waiting, not before. Tells whether it waited.
+pub(crate) async fn fill_or_flush(
+    reader: &mut BodyReader,
+    writer: &mut BodyWriter,
+) -> Result<(Fill, bool), Failed> {
     if let Some(fill) = poll_now(|cx| reader.poll_fill(cx)).await {
-        return fill.map_err(Failed::Source);
+        return fill.map(|fill| (fill, false)).map_err(Failed::Source);
     }
     writer.flush().await.map_err(Failed::Sink)?;
     std::future::poll_fn(|cx| {
         if let Poll::Ready(fill) = reader.poll_fill(cx) {
-            return Poll::Ready(fill.map_err(Failed::Source));
+            return Poll::Ready(fill.map(|fill| (fill, true)).map_err(Failed::Source));
         }
         // A receiver that lost interest must not be found out only with the next byte.
         writer.poll_gone(cx).map(|error| Err(Failed::Sink(error)))

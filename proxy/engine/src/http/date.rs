@@ -1,26 +1,35 @@
 //! The `date` field (RFC 9110 §6.6.1), formatted once a second.
 
 use std::cell::RefCell;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use outrigger_wire::{FieldBlock, Known};
+use tokio::time::Instant;
 
 /// The last formatted date of a worker.
 #[derive(Debug, Default)]
-pub struct DateCache(RefCell<(u64, String)>);
+pub struct DateCache(RefCell<Last>);
+
+#[derive(Debug, Default)]
+struct Last {
+    /// When its second is over; `None` before the first.
+    until: Option<Instant>,
+    text: String,
+}
 
 impl DateCache {
-    /// Sets `date` where it is absent.
-    pub fn fill(&self, fields: &mut FieldBlock) {
+    /// Sets `date` where it is absent. `now` is a time read before; the calendar is read once a second.
+    pub fn fill(&self, fields: &mut FieldBlock, now: Instant) {
         if fields.contains_known(Known::Date) {
             return;
         }
-        let now = SystemTime::now();
-        let second = now.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         let mut last = self.0.borrow_mut();
-        if last.0 != second || last.1.is_empty() {
-            *last = (second, httpdate::fmt_http_date(now));
+        if last.until.is_none_or(|until| now >= until) {
+            let calendar = SystemTime::now();
+            let into_second = calendar.duration_since(UNIX_EPOCH).map_or(0, |since| since.subsec_nanos());
+            last.until = Some(now + Duration::from_nanos(u64::from(1_000_000_000 - into_second)));
+            last.text = httpdate::fmt_http_date(calendar);
         }
-        fields.append(b"date", last.1.as_bytes());
+        fields.append(b"date", last.text.as_bytes());
     }
 }

@@ -14,6 +14,7 @@ pub mod normalize;
 pub mod prepare;
 pub mod respond;
 pub mod view;
+pub mod websocket;
 
 mod detect;
 

@@ -89,7 +89,8 @@ impl Responder {
         }
     }
 
-    /// Gathers the head of a switch to another protocol; the connection is a tunnel afterwards.
+    /// Gathers (HTTP/1.1) or sends the head of a switch to another protocol; the connection, or stream, is a tunnel
+    /// afterwards.
     pub fn switch(&mut self, head: &ResponseHead) -> Result<(), BodyError> {
         self.started = true;
         self.keep_alive = false;
@@ -100,7 +101,14 @@ impl Responder {
                 writer.response_head(head, BodyLength::None, connection);
                 Ok(())
             }
-            BodyWriter::H2(_) => Err(BodyError::Protocol),
+            BodyWriter::H2(writer) => writer.response_head(head, false),
+        }
+    }
+
+    /// Cuts a tunnel off (RFC 8441 §5: a failed connection is told as CANCEL).
+    pub fn cancel(&mut self) {
+        if let BodyWriter::H2(writer) = &mut self.writer {
+            writer.cancel();
         }
     }
 

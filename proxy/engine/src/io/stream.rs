@@ -10,12 +10,13 @@ use super::tls::Tls;
 use super::{BIG_BUFFER_BYTES, Buf, BufferPool, TlsFacts};
 use std::cell::{Cell, RefCell};
 use std::fmt;
-use std::future::{Future, poll_fn};
+use std::future::poll_fn;
 use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
 use std::net::SocketAddr;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker, ready};
+use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 
@@ -311,17 +312,22 @@ impl Io {
     /// Whether nothing has arrived and the peer has not closed: what a kept connection must be to be used again.
     /// TLS control messages (session tickets) are taken in on the way. Costs a system call only when bytes arrived.
     pub fn is_quiet(&self) -> bool {
-        let mut cx = Context::from_waker(Waker::noop());
         if self.pending.borrow().is_some() {
             return false;
         }
         let tcp = self.tcp.borrow();
         loop {
             // Not `poll_read_ready`: that would replace the waker of a task that waits for the end of the connection.
-            if pin!(tcp.ready(Interest::READABLE)).poll(&mut cx).is_pending() {
+            if tcp.try_io(Interest::READABLE, || Ok(())).is_err() {
                 return !self.has_tls_news();
             }
-            let Some(tls) = &self.tls else { return false };
+            let Some(tls) = &self.tls else {
+                // The last read may have taken exactly what was there, so that only a look can tell.
+                let look = || socket2::SockRef::from(&*tcp).peek(&mut [MaybeUninit::uninit()]);
+                return tcp
+                    .try_io(Interest::READABLE, look)
+                    .is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock);
+            };
             let mut buf = self.buffers.take();
             match tcp.try_read(buf.space()) {
                 Ok(0) => return false,

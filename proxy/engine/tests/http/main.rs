@@ -4,6 +4,7 @@
 
 mod bed;
 mod drain;
+mod extended_connect;
 mod h1;
 mod h2;
 mod limits;

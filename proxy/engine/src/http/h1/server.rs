@@ -62,8 +62,9 @@ pub async fn serve(connection: Rc<Connection>, first: Option<Buf>) {
     let mut response = ResponseHead::default();
     let clock = Clock::new(&worker.wheel);
     let timer = worker.wheel.deadline();
+    let mut idle_since = connection.opened;
     while let BodyReader::H1(h1) = &mut reader {
-        let (arrival, start) = next_request(&connection, h1, &mut request, &timer).await;
+        let (arrival, start, arrived) = next_request(&connection, h1, &mut request, &timer, idle_since).await;
         timer.clear();
         let serving = connection.serving_now();
         h1.set_limits(serving.limits());
@@ -91,16 +92,17 @@ pub async fn serve(connection: Rc<Connection>, first: Option<Buf>) {
                 responder: &mut responder,
                 clock: &clock,
                 start,
+                arrived,
             },
             reader: &mut reader,
             body,
             upgrade: framing.is_ok_and(|framing| framing.upgrade),
         };
-        match checked {
+        idle_since = match checked {
             // Boxed, so that the many connections that wait for a request do not hold room for one.
             Ok(_) => Box::pin(exchange::serve(exchange)).await,
             Err(error) => Box::pin(exchange::refuse(exchange, error)).await,
-        }
+        };
         clock.stop();
         if !responder.keeps_alive() || !rest_is_dropped(&mut reader).await {
             break;
@@ -128,28 +130,35 @@ fn admit(
     Ok(())
 }
 
-/// Waits for a request head: without a buffer for its first byte, then for the rest of it.
+/// Waits for a request head: without a buffer for its first byte, then for the rest of it. Tells when its first byte
+/// came and when it was complete.
 async fn next_request(
     connection: &Connection,
     reader: &mut H1Reader,
     head: &mut RequestHead,
     timer: &Deadline,
-) -> (Arrival, Instant) {
+    idle_since: Instant,
+) -> (Arrival, Instant, Instant) {
     let serving = connection.serving();
-    if reader.buffered().is_empty() && !first_byte(connection, &serving, reader, timer).await {
-        return (Arrival::Over, Instant::now());
+    if reader.buffered().is_empty() && !first_byte(connection, &serving, reader, timer, idle_since).await {
+        return (Arrival::Over, idle_since, idle_since);
     }
     let start = Instant::now();
+    let mut waited = false;
     let config = serving.config();
     // Envoy has no limit on the head alone by default; ours is the stream's idle timeout, so that a head that never
     // ends does not hold a connection for ever.
-    timer.set_opt(config.request_headers_timeout.or(config.request_timeout).or(config.stream_idle_timeout));
+    let limit = config.request_headers_timeout.or(config.request_timeout).or(config.stream_idle_timeout);
     let arrival = std::future::poll_fn(|cx| {
         match reader.poll_request(cx, head) {
             Poll::Ready(Ok(Some(framing))) => return Poll::Ready(Arrival::Head(framing)),
             Poll::Ready(Ok(None)) => return Poll::Ready(Arrival::Over),
             Poll::Ready(Err(error)) => return Poll::Ready(bad_head(error)),
             Poll::Pending => {}
+        }
+        if !waited {
+            waited = true;
+            timer.set_opt_from(start, limit);
         }
         timer.poll_expired(cx).map(|()| Arrival::Bad(ProxyError::HeaderTimeout))
     })
@@ -160,7 +169,7 @@ async fn next_request(
         Arrival::Bad(_) => stats.downstream_cx_protocol_error.inc(),
         Arrival::Head(_) | Arrival::Over => {}
     }
-    (arrival, start)
+    (arrival, start, if waited { Instant::now() } else { start })
 }
 
 fn bad_head(error: BodyError) -> Arrival {
@@ -187,6 +196,7 @@ async fn first_byte(
     serving: &Serving,
     reader: &mut H1Reader,
     timer: &Deadline,
+    idle_since: Instant,
 ) -> bool {
     let config = serving.config();
     let stats = serving.stats(&connection.worker);
@@ -195,7 +205,7 @@ async fn first_byte(
     let age =
         config.max_connection_duration.map(|longest| longest.saturating_sub(connection.opened.elapsed()));
     let idle = config.idle_timeout.map_or(age, |idle| Some(age.map_or(idle, |age| age.min(idle))));
-    timer.set_opt(idle);
+    timer.set_opt_from(idle_since, idle);
     std::future::poll_fn(|cx| {
         match reader.poll_readable(cx) {
             Poll::Ready(Ok(())) => return Poll::Ready(true),

@@ -94,7 +94,7 @@ impl H1Writer {
             BodyLength::UntilClose => {}
         }
         self.sent += data.len() as u64;
-        if self.out.len() - self.written + data.len() <= GATHER {
+        if self.gathers(data.len()) {
             self.out.extend_from_slice(data);
         } else {
             let mut done = 0;
@@ -104,6 +104,11 @@ impl H1Writer {
             self.out.extend_from_slice(CHUNK_END);
         }
         Ok(data.len())
+    }
+
+    /// Whether `n` bytes more are gathered rather than sent.
+    pub fn gathers(&self, n: usize) -> bool {
+        self.out.len() - self.written + n <= GATHER
     }
 
     /// Writes what was gathered and then `data`, of which `done` bytes are written already.

@@ -3,6 +3,7 @@
 //! What arrives may leave as HTTP/1.1, so everything that could mean something else there is refused here (RFC 9113
 //! §8.2 and §10.3): several `content-length`, an authority that differs from `host`, bytes that cannot stand in a target.
 
+use h2::ext::Protocol;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use http::uri::{Authority, PathAndQuery};
 use http::{Request, Response, StatusCode, Uri};
@@ -34,6 +35,9 @@ const fn is_connection_specific(known: Known) -> bool {
 
 /// Stores an HTTP/2 request head. `ended` tells that no body follows.
 ///
+/// An extended CONNECT (RFC 8441) becomes what it means elsewhere: a GET with `upgrade`. Such a request, like a plain
+/// CONNECT, has no body; what follows on the stream belongs to the tunnel.
+///
 /// *Errors*: see [`HeadRefusal`].
 pub fn read_request<B>(
     request: &Request<B>,
@@ -51,7 +55,8 @@ pub fn read_request<B>(
     if request.headers().len() > max_fields {
         return Err(HeadRefusal::TooMany);
     }
-    read_target(request.uri(), head)?;
+    let protocol = request.extensions().get::<Protocol>();
+    read_target(request.uri(), protocol.is_some(), head)?;
     let mut host: Option<&[u8]> = None;
     for (name, value) in request.headers() {
         let name = name.as_str().as_bytes();
@@ -88,16 +93,32 @@ pub fn read_request<B>(
         }
         (false, _) => {}
     }
+    if head.method() == Method::Connect {
+        return read_connect(protocol, head);
+    }
     body_length(&head.fields, ended).ok_or(HeadRefusal::Bad("http2.invalid.content_length"))
 }
 
-fn read_target(uri: &Uri, head: &mut RequestHead) -> Result<(), HeadRefusal> {
+fn read_connect(protocol: Option<&Protocol>, head: &mut RequestHead) -> Result<BodyLength, HeadRefusal> {
+    if head.fields.contains_known(Known::ContentLength) {
+        return Err(HeadRefusal::Bad("http2.invalid.content_length"));
+    }
+    if let Some(protocol) = protocol {
+        let kind = protocol.as_str().as_bytes();
+        if kind.is_empty() || !head.set_method(b"GET") || !head.fields.append(b"upgrade", kind) {
+            return Err(HeadRefusal::Bad("http2.invalid.protocol"));
+        }
+    }
+    Ok(BodyLength::None)
+}
+
+fn read_target(uri: &Uri, extended: bool, head: &mut RequestHead) -> Result<(), HeadRefusal> {
     if let Some(authority) = uri.authority()
         && !head.set_authority(authority.as_str().as_bytes())
     {
         return Err(HeadRefusal::Bad("http2.invalid.authority"));
     }
-    if head.method() == Method::Connect {
+    if head.method() == Method::Connect && !extended {
         return Ok(());
     }
     let path = uri.path_and_query().map_or("/", PathAndQuery::as_str);

@@ -15,13 +15,13 @@ use h2::server::{Builder, Connection as Server, SendResponse};
 use h2::{Ping, PingPong, Reason, RecvStream};
 use http::Request;
 use outrigger_wire::h1::BodyLength;
-use outrigger_wire::{RequestHead, ResponseHead, Version};
+use outrigger_wire::{Known, RequestHead, ResponseHead, Version};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
 use super::super::body::{BodyReader, BodyWriter};
 use super::super::respond::Responder;
-use super::super::{Connection, Serving};
+use super::super::{Connection, Serving, websocket};
 use super::guard::FrameGuard;
 use super::head::{self, HeadRefusal};
 use super::{H2Reader, H2Writer};
@@ -107,6 +107,9 @@ fn builder(serving: &Serving) -> Builder {
         .max_concurrent_reset_streams(RESETS_PENDING)
         .max_pending_accept_reset_streams(RESETS_PENDING)
         .max_local_error_reset_streams(Some(LOCAL_ERROR_RESETS));
+    if options.allow_connect {
+        builder.enable_connect_protocol();
+    }
     builder
 }
 
@@ -237,6 +240,12 @@ async fn exchange(
     let parts = Request::from_parts(parts, ());
     let read =
         head::read_request(&parts, recv.is_end_stream(), connection.io.is_tls(), max_fields, &mut head);
+    // No other HTTP/2 request has this field.
+    let upgrade = read.is_ok() && head.fields.contains_known(Known::Upgrade);
+    if upgrade && websocket::is_wanted(&head.fields) {
+        let draw = || connection.worker.draw();
+        websocket::offer(&mut head.fields, (u128::from(draw()) << 64 | u128::from(draw())).to_be_bytes());
+    }
     let mut reader = BodyReader::H2(H2Reader::request(recv, max_fields));
     let mut responder = Responder::new(BodyWriter::H2(H2Writer::response(respond)));
     responder.begin(Version::Http2, head.method(), true);
@@ -251,13 +260,16 @@ async fn exchange(
             responder: &mut responder,
             clock: &clock,
             start,
+            arrived: start,
         },
         reader: &mut reader,
         body: read.unwrap_or(BodyLength::None),
-        upgrade: false,
+        upgrade,
     };
     match read {
-        Ok(_) => exchange::serve(exchange).await,
+        Ok(_) => {
+            exchange::serve(exchange).await;
+        }
         Err(HeadRefusal::Bad(details)) => {
             exchange::refuse(exchange, ProxyError::BadRequest(details, 400)).await;
         }

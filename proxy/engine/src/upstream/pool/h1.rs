@@ -71,7 +71,7 @@ impl H1Conn {
     }
 
     /// Puts it back for the next request, unless it has served its time.
-    pub(super) fn give_back(mut self, worker: &Rc<Worker>) {
+    pub(super) fn give_back(self, worker: &Rc<Worker>) {
         let pool = self.guard.pool.clone();
         let cluster = pool.cluster.borrow().clone();
         let stats = cluster.stats.at(worker.id);
@@ -87,8 +87,6 @@ impl H1Conn {
         if !self.has_epoch(HostPool::epoch(&cluster)) {
             return;
         }
-        self.idle_since = Instant::now();
-        self.reader.release();
         pool.idle.borrow_mut().push(self);
         pool.freed.notify_one();
         worker.pools.start_sweep(worker);
@@ -155,10 +153,11 @@ impl fmt::Debug for Rest {
 }
 
 impl Rest {
-    /// The connection, whole again.
-    pub(super) fn join(self, reader: H1Reader, writer: H1Writer) -> H1Conn {
+    /// The connection, whole again, idle since `now`.
+    pub(super) fn join(self, mut reader: H1Reader, writer: H1Writer, now: Instant) -> H1Conn {
         let Self { served, epoch, guard } = self;
-        H1Conn { reader, writer, served, epoch, idle_since: Instant::now(), guard }
+        reader.release();
+        H1Conn { reader, writer, served, epoch, idle_since: now, guard }
     }
 
     /// Counts a connection that is not used again.

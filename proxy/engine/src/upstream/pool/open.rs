@@ -7,6 +7,7 @@ use std::task::{Context, Poll};
 
 use outrigger_wire::h1::{BodyLength, ConnectionHeader, ResponseFraming};
 use outrigger_wire::{RequestHead, ResponseHead, Version};
+use tokio::time::Instant;
 
 use super::{H1Conn, H2Slot};
 use crate::http::body::{BodyError, BodyReader, BodyWriter};
@@ -140,13 +141,13 @@ impl UpstreamStream {
     }
 
     /// Ends the use of the stream: the connection is kept for the next request when both messages are complete and
-    /// `keep` allows it, and closed (HTTP/1.1) or the stream reset (HTTP/2) otherwise.
-    pub fn give_back(self, worker: &Rc<Worker>, keep: bool) {
+    /// `keep` allows it, and closed (HTTP/1.1) or the stream reset (HTTP/2) otherwise. `now` is a time read before.
+    pub fn give_back(self, worker: &Rc<Worker>, keep: bool, now: Instant) {
         let complete = self.reader.is_over() && self.writer.is_finished();
         match (self.home, self.reader, self.writer) {
             (Home::H1(rest), BodyReader::H1(reader), BodyWriter::H1(writer)) => {
                 if keep && complete && reader.is_clean() && writer.is_flushed() {
-                    rest.join(reader, writer).give_back(worker);
+                    rest.join(reader, writer, now).give_back(worker);
                 } else {
                     rest.count_destroyed(worker, reader.is_eof());
                 }
