@@ -104,14 +104,28 @@ pub fn from_binary(type_url: &str, bytes: &[u8]) -> Result<Checked, Vec<Problem>
 ///
 /// *Errors*: the text does not parse (with its line), and every key, value or type that is not understood.
 pub fn from_text<M: Name>(text: &str, format: Format) -> Result<Checked, Vec<Problem>> {
+    match read_text::<M>(text, format) {
+        (Some(checked), problems) if problems.is_empty() => Ok(checked),
+        (_, problems) => Err(problems),
+    }
+}
+
+/// As [`from_text`], but gives what could be read beside the problems, so that a validation can go on and find the rest.
+/// A message that comes with problems must not be used for anything else.
+pub fn read_text<M: Name>(text: &str, format: Format) -> (Option<Checked>, Vec<Problem>) {
     let mut findings = Findings::default();
     let Some(descriptor) = crate::pool().get_message_by_name(&M::full_name()) else {
         findings.refuse("", format!("the message {} is not known", M::full_name()));
-        return findings.finish(None);
+        return (None, findings.problems);
     };
-    let tree = tree::parse(text, format).map_err(|problem| vec![problem])?;
-    let message = text::read(&tree, &descriptor, &mut findings);
-    findings.finish(Some(message))
+    match tree::parse(text, format) {
+        Err(problem) => (None, vec![problem]),
+        Ok(tree) => {
+            let message = text::read(&tree, &descriptor, &mut findings);
+            let Findings { problems, notices, lines, .. } = findings;
+            (Some(Checked { message, notices, lines }), problems)
+        }
+    }
 }
 
 /// What a walk has found so far.

@@ -99,7 +99,8 @@ impl Svid {
         let chain =
             CertificateDer::pem_slice_iter(self.chain_pem.as_bytes()).collect::<Result<Vec<_>, _>>()?;
         let key = PrivateKeyDer::from_pem_slice(self.key_pem.as_bytes())?;
-        let builder = ClientConfig::builder().with_root_certificates(roots(&format!("{}\n{first_roots}", self.roots_pem))?);
+        let builder = ClientConfig::builder()
+            .with_root_certificates(roots(&format!("{}\n{first_roots}", self.roots_pem))?);
         Ok(http2(builder.with_client_auth_cert(chain, key)?))
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Plain owned values, without protobuf, sockets or shared pointers. Everything that steers a proxy is translated
 //! into these types first (`outrigger-xds` from xDS resources and bootstrap files, `outrigger-plan` from operators'
-//! resources) and compiled from them by [`crate::compile`]. Terms and defaults are Envoy's, unless a field says otherwise.
+//! resources) and compiled from them by [`crate::compile()`]. Terms and defaults are Envoy's, unless a field says otherwise.
 //! A value that cannot be expressed here is refused where it enters, never dropped.
 
 mod access_log;

@@ -57,29 +57,33 @@ pub fn load_bootstrap_with(
     let mut lines = Lines::default();
     let parts = file.into_iter().chain(overlay.map(|text| (text, Format::Yaml)));
     for (text, format) in parts {
-        match strict::from_text::<proto::Bootstrap>(text, format) {
-            Ok(mut checked) => {
-                notices.extend(checked.notices.drain(..).map(error));
-                // Paths of merged lists are not those of either text.
-                lines = if overlay.is_some() { Lines::default() } else { std::mem::take(&mut checked.lines) };
-                match checked.into_typed::<proto::Bootstrap>() {
-                    Ok(message) => message.encode_raw(&mut bytes),
-                    Err(problem) => errors.push(error(problem)),
-                }
+        let (checked, problems) = strict::read_text::<proto::Bootstrap>(text, format);
+        errors.extend(problems.into_iter().map(error));
+        let Some(mut checked) = checked else { return Err(errors) };
+        notices.extend(checked.notices.drain(..).map(error));
+        // Paths of merged lists are not those of either text.
+        lines = if overlay.is_some() { Lines::default() } else { std::mem::take(&mut checked.lines) };
+        match checked.into_typed::<proto::Bootstrap>() {
+            Ok(message) => message.encode_raw(&mut bytes),
+            Err(problem) => {
+                errors.push(error(problem));
+                return Err(errors);
             }
-            Err(problems) => errors.extend(problems.into_iter().map(error)),
         }
-    }
-    if !errors.is_empty() {
-        return Err(errors);
     }
     // Concatenated encodings decode to the merged message (protobuf encoding: last one wins, lists are appended).
     let message = match proto::Bootstrap::decode(bytes.as_slice()) {
         Ok(message) => message,
         Err(error) => return Err(vec![ConfigError::new("", "", format!("cannot be merged: {error}"))]),
     };
-    let mut loader = Loader { files, lines, errors, notices };
+    // What was not understood above is missing below: a complaint about that place would say the same in other words.
+    let known: Vec<String> = errors.iter().map(|e| e.path.clone()).collect();
+    let mut loader = Loader { files, lines, errors: Vec::new(), notices };
     let bootstrap = loader.bootstrap(message);
+    let says_new =
+        |e: &ConfigError| !known.iter().any(|path| path.starts_with(&e.path) || e.path.starts_with(path));
+    errors.extend(loader.errors.drain(..).filter(says_new));
+    loader.errors = errors;
     if loader.errors.is_empty() {
         Ok(Bootstrap { notices: loader.notices, ..bootstrap })
     } else {
