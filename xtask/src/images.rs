@@ -91,23 +91,22 @@ fn target_folder() -> anyhow::Result<PathBuf> {
 
 /// The folder with the static binaries.
 fn build(target: &Path, profile: &str) -> anyhow::Result<PathBuf> {
-    let version = output(Command::new("rustc").arg("-vV"))?;
-    let host = version.lines().find_map(|l| l.strip_prefix("host: ")).context("rustc -vV names no host")?;
-    let flags = std::env::var("RUSTFLAGS").unwrap_or_default();
-    println!("building ({profile}, {host}, static) …");
-    let packages = ["outrigger-proxy", "outrigger-control", "outrigger", "xtask"];
-    // The target is named so that build scripts and macros stay dynamic, as they must.
-    let mut command = cargo();
-    command.args(["build", "--locked", "--profile", profile, "--target", host]);
-    command.args(packages.iter().flat_map(|p| ["-p", p]));
-    command.env("RUSTFLAGS", format!("{flags} -C target-feature=+crt-static").trim());
-    ensure!(command.status()?.success(), "build failed");
-    let folder = target.join(host).join(if profile == "dev" { "debug" } else { profile });
-    for package in packages {
+    println!("building ({profile}, static) …");
+    let folder = target.join(if profile == "dev" { "debug" } else { profile });
+    let out = target.join("images/bin");
+    fs::create_dir_all(&out)?;
+    for package in ["outrigger-proxy", "outrigger-control", "outrigger", "xtask"] {
+        // Only the last step is told to link statically: everything below is shared with an ordinary build, and macros
+        // stay dynamic, as they must.
+        let mut command = cargo();
+        command.args(["rustc", "--locked", "--profile", profile, "--package", package, "--bin", package]);
+        command.args(["--", "-C", "target-feature=+crt-static"]);
+        ensure!(command.status()?.success(), "build of {package} failed");
         let binary = fs::read(folder.join(package)).with_context(|| package.to_owned())?;
         ensure!(!has_interpreter(&binary)?, "{package} is not static: it asks for a dynamic loader");
+        fs::copy(folder.join(package), out.join(package)).with_context(|| package.to_owned())?;
     }
-    Ok(folder)
+    Ok(out)
 }
 
 /// Whether an ELF program names a dynamic loader (a program header of type `PT_INTERP`). Source: System V ABI, chapter 5.
