@@ -261,7 +261,7 @@ impl Storm {
             draw: self.rng.u64(..),
         };
         match self.retry.decide(&result, cluster.breaker(false)) {
-            Decision::Retry { after, permit } => {
+            Decision::Retry { after, permit, .. } => {
                 assert!(broken && retries < 3 && after < Duration::from_millis(250));
                 assert!(request.0 == "GET" || reached == Reached::No, "a POST was sent twice");
                 assert!(cluster.breaker(false).active(Limited::Retries) <= allowed, "over the retry budget");

@@ -125,7 +125,19 @@ impl HostSet {
             }
             last = Some(host);
         }
-        last.cloned().ok_or(PickError::NoHealthy)
+        let last = last.ok_or(PickError::NoHealthy)?;
+        Ok(self.another(last, context).unwrap_or(last).clone())
+    }
+
+    /// A healthy host of the same priority that is not to be avoided, wherever the policy would have gone. Least request is
+    /// drawn to the host that fails fastest, because that one has the fewest requests: without this, retries would meet it
+    /// again and again. Only retries come here; costs a look at every host at most.
+    fn another(&self, last: &Arc<Host>, context: &mut PickContext<'_>) -> Option<&Arc<Host>> {
+        let start = below((context.draw)(), self.hosts.len());
+        let (before, after) = self.hosts.split_at_checked(start)?;
+        after.iter().chain(before).find(|host| {
+            host.priority == last.priority && host.is_healthy() && !context.avoid.contains(&host.id)
+        })
     }
 
     fn pick_once(&self, context: &mut PickContext<'_>) -> Option<&Arc<Host>> {
@@ -138,7 +150,10 @@ impl HostSet {
             }
         };
         let tier = match (priority.panic, degraded) {
-            (true, _) => return priority.all.whole.pick(context),
+            (true, _) => {
+                context.panicked = true;
+                return priority.all.whole.pick(context);
+            }
             (false, false) => &priority.healthy,
             (false, true) => &priority.degraded,
         };

@@ -29,12 +29,14 @@ pub struct PickContext<'a> {
     pub avoid: &'a [HostId],
     /// Picks made in search of a host not to avoid; at least one is made. After the last, any host is taken.
     pub attempts_max: u32,
+    /// Set by a pick that was made among all hosts of a priority because too few of them are healthy.
+    pub panicked: bool,
 }
 
 impl<'a> PickContext<'a> {
     /// A first attempt.
     pub fn new(now: Instant, draw: &'a mut dyn FnMut() -> u64) -> Self {
-        Self { now, draw, avoid: &[], attempts_max: 1 }
+        Self { now, draw, avoid: &[], attempts_max: 1, panicked: false }
     }
 }
 

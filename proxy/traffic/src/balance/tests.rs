@@ -268,6 +268,23 @@ fn priorities_fail_over_when_hosts_are_ejected_and_back() {
 }
 
 #[test]
+fn retry_finds_the_other_host_although_least_request_prefers_the_failing_one() {
+    let c = cluster(vec![place("", 0, None, (1..=2).map(healthy).collect())], |c| {
+        c.lb_policy = LbPolicy::LeastRequest { choice_count: 2 };
+    });
+    let hosts = c.hosts().hosts().to_vec();
+    let _busy: Vec<_> = (0..10).map(|_| hosts[1].start_request()).collect();
+    let failing = [hosts[0].id];
+    let mut rng = fastrand::Rng::with_seed(7);
+    let mut draw = || rng.u64(..);
+    for _ in 0..200 {
+        let mut context = PickContext::new(Instant::now(), &mut draw);
+        (context.avoid, context.attempts_max) = (&failing, 1);
+        assert_eq!(c.pick(&mut context).unwrap().id, hosts[1].id);
+    }
+}
+
+#[test]
 fn hosts_of_earlier_attempts_are_avoided_while_there_are_others() {
     let c = cluster(vec![place("", 0, None, (1..=3).map(healthy).collect())], |_| {});
     let ids: Vec<HostId> = c.hosts().hosts().iter().map(|h| h.id).collect();

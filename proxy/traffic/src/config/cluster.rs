@@ -31,9 +31,11 @@ pub struct Cluster {
     pub http: UpstreamHttp,
     /// TCP keep-alive of upstream connections.
     pub tcp_keepalive: Option<TcpKeepalive>,
-    /// Soft limit of buffered bytes per connection and direction. Default 1 MiB.
+    /// Soft limit of buffered bytes per connection and direction; on HTTP/2 per stream, where 65,535 is the least that
+    /// takes effect. Default 1 MiB.
     pub per_connection_buffer_limit_bytes: u32,
-    /// Close connections of a host as soon as it leaves the set, instead of when they are idle.
+    /// Close connections of a host as soon as it leaves the set, those in use as well (requests on them fail), instead of
+    /// when they are idle. Default false.
     pub close_connections_on_host_removal: bool,
     /// Labels for metrics, such as `destination_service`, from metadata `istio`/`outrigger`; ordered pairs.
     pub labels: Vec<(String, String)>,

@@ -77,7 +77,9 @@ pub struct HttpConnectionManager {
     pub access_log: Vec<AccessLog>,
     /// Tracing of requests; `None` passes trace headers on untouched.
     pub tracing: Option<Tracing>,
-    /// Requests are refused with 400 when host is missing etc.; close the connection for any HTTP/1 error. Default as Envoy: h1 error closes, h2 resets stream.
+    /// Keep an HTTP/1.1 connection open after an invalid request was answered, where it is known where that request ends.
+    /// Default false: the connection is closed. On HTTP/2 an invalid request always ends its stream only (RFC 9113
+    /// §8.1.1), because other clients' requests may share the connection.
     pub stream_error_on_invalid_http_message: bool,
 }
 

@@ -92,6 +92,8 @@ pub enum Decision {
         after: Duration,
         /// Leave of the circuit breaker.
         permit: Permit,
+        /// The wait is the one that the upstream asked for.
+        rate_limited: bool,
     },
     /// Do not.
     No(RefusedBecause),
@@ -166,7 +168,10 @@ impl RetryPolicy {
         match self.refusal(result) {
             Some(why) => Decision::No(why),
             None => match breaker.try_retry() {
-                Ok(permit) => Decision::Retry { after: self.wait(result), permit },
+                Ok(permit) => {
+                    let (after, rate_limited) = self.wait(result);
+                    Decision::Retry { after, permit, rate_limited }
+                }
                 Err(_) => Decision::No(RefusedBecause::Overflow),
             },
         }
@@ -244,14 +249,17 @@ impl RetryPolicy {
         }
     }
 
-    fn wait(&self, result: &AttemptResult<'_>) -> Duration {
+    /// How long, and whether the upstream said so.
+    fn wait(&self, result: &AttemptResult<'_>) -> (Duration, bool) {
         if let (Some(rule), Ended::Response { fields, .. }) = (&self.config.rate_limited, result.ended)
             && let Some(wait) = backoff::rate_limited(rule, fields, result.unix_now, result.draw)
         {
-            return wait;
+            return (wait, true);
         }
         let config = &self.config;
-        backoff::exponential(config.base_interval, config.max_interval, result.retries_made, result.draw)
+        let wait =
+            backoff::exponential(config.base_interval, config.max_interval, result.retries_made, result.draw);
+        (wait, false)
     }
 }
 

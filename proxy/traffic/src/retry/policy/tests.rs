@@ -248,7 +248,7 @@ fn the_wait_is_the_upstreams_where_it_gives_one() {
     let wait = |fields: &Head| match compiled
         .decide(&attempt(&get, Ended::Response { status: 503, fields }, Reached::Yes), &breaker)
     {
-        Decision::Retry { after, permit } => {
+        Decision::Retry { after, permit, .. } => {
             drop(permit);
             after
         }
