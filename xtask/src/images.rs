@@ -40,17 +40,22 @@ pub fn run(args: &[String]) -> anyhow::Result<()> {
     let target = target_folder()?;
     let binaries = build(&target, &profile)?;
     let bundle = ca_bundle()?;
+    let mut proxy_bytes = 0;
     for (stage, image) in IMAGES {
         let recipe = stage_alone(&dockerfile, stage)?;
         let folder = target.join("images").join(image);
         fill(&folder, &recipe, &binaries, &bundle).with_context(|| format!("{}", folder.display()))?;
         let bytes = if tar_only { pack(&folder)? } else { docker_build(&folder, image)? };
         println!("{image:<18} {:>6.1} MB", bytes as f64 / 1e6);
-        ensure!(
-            *stage != "proxy" || bytes < PROXY_BYTES_MAX,
-            "the proxy's image has {bytes} bytes, {PROXY_BYTES_MAX} are too many"
-        );
+        if *stage == "proxy" {
+            proxy_bytes = bytes;
+        }
     }
+    // At the end, so that a build that is not optimised gives images to try all the same.
+    ensure!(
+        proxy_bytes < PROXY_BYTES_MAX,
+        "the proxy's image has {proxy_bytes} bytes; {PROXY_BYTES_MAX} are too many"
+    );
     Ok(())
 }
 
