@@ -7,14 +7,18 @@ use crate::identity::{ClientTls, ServerTls};
 use crate::telemetry::access_log::AccessLogger;
 use crate::telemetry::labels::ServiceLabels;
 use crate::telemetry::{ClusterStats, HttpStats, ListenerStats, Sharded, TcpStats};
-use outrigger_traffic::cluster::Cluster;
+use crate::worker::Worker;
+use outrigger_traffic::cluster::{Cluster, Host};
 use outrigger_traffic::config::TrafficDirection;
 use outrigger_traffic::listener::{FilterChain, Listener};
+use outrigger_traffic::outcome::Outcome;
+use outrigger_traffic::outlier::{Cause, Ejection};
 use outrigger_traffic::snapshot::{ClusterId, Snapshot};
 use std::collections::HashMap;
 use std::ops::Deref;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Instant;
 
 /// The running configuration of a proxy.
 #[derive(Debug)]
@@ -99,6 +103,41 @@ pub struct LiveCluster {
     pub stats: Arc<Sharded<ClusterStats>>,
     /// The service it stands for, in metrics.
     pub service: ServiceLabels,
+}
+
+impl LiveCluster {
+    /// Takes back how an attempt ended, and counts an ejection that it led to.
+    pub fn report(&self, worker: &Worker, host: &Host, outcome: Outcome, now: Instant) {
+        let ejection = self.cluster.report(host, outcome, now, worker.draw_u32());
+        let stats = self.stats.at(worker.id);
+        let (cause, enforced) = match ejection {
+            Ejection::None => return,
+            Ejection::Ejected(cause) => (cause, true),
+            Ejection::NotEnforced(cause) => (cause, false),
+            Ejection::Overflow(cause) => {
+                stats.ejections_overflow.inc();
+                (cause, false)
+            }
+        };
+        let (detected, ejected) = match cause {
+            Cause::Consecutive5xx => {
+                (&stats.ejections_detected_consecutive_5xx, &stats.ejections_enforced_consecutive_5xx)
+            }
+            Cause::ConsecutiveGatewayFailure => (
+                &stats.ejections_detected_consecutive_gateway_failure,
+                &stats.ejections_enforced_consecutive_gateway_failure,
+            ),
+            Cause::ConsecutiveLocalOriginFailure => (
+                &stats.ejections_detected_consecutive_local_origin_failure,
+                &stats.ejections_enforced_consecutive_local_origin_failure,
+            ),
+        };
+        detected.inc();
+        if enforced {
+            ejected.inc();
+            stats.ejections_enforced_total.inc();
+        }
+    }
 }
 
 /// A worker's own handle on a [`Live`]: cloning touches no memory shared between threads.

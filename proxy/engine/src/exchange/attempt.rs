@@ -25,6 +25,7 @@ use crate::error::ProxyError;
 use crate::http::body::BodyError;
 use crate::telemetry::{self, Raised, UpstreamFacts};
 use crate::upstream::pool::{PoolError, UpstreamStream, Want, breaker};
+use crate::upstream::removed;
 
 /// How an attempt ended.
 pub(super) enum End {
@@ -110,10 +111,35 @@ pub(super) async fn run(
     let sent = Instant::now();
     notes.timeline.upstream_start = Some(sent);
     let call = Call { plan, host: &host, reused, sent };
-    let end = converse(x, notes, shared, &call, stream).await;
+    let end = if plan.cluster.cluster.config.close_connections_on_host_removal {
+        Box::pin(while_there(x, notes, shared, &call, stream)).await
+    } else {
+        converse(x, notes, shared, &call, stream).await
+    };
     trace(&x.front, notes, span_id, sent, &end);
     x.front.clock.end_attempt();
     end
+}
+
+/// Converses for as long as the host belongs to its cluster.
+async fn while_there(
+    x: &mut Exchange<'_>,
+    notes: &mut Notes,
+    shared: &mut Attempts,
+    call: &Call<'_>,
+    stream: UpstreamStream,
+) -> End {
+    let worker = x.front.worker().clone();
+    let mut leaving = pin!(removed(&worker, &call.plan.cluster, call.host));
+    let mut talk = pin!(converse(x, notes, shared, call, stream));
+    std::future::poll_fn(|cx| {
+        if let Poll::Ready(end) = talk.as_mut().poll(cx) {
+            return Poll::Ready(end);
+        }
+        // The connection, or stream, ends with the conversation.
+        leaving.as_mut().poll(cx).map(|()| End::Failed(ProxyError::UpstreamClosed))
+    })
+    .await
 }
 
 /// Gives the attempt its place in the trace; 0 where nothing is traced.
@@ -150,6 +176,9 @@ fn pick(
         context.attempts_max = config.host_selection_max_attempts.max(1);
     }
     let picked = plan.cluster.cluster.pick(&mut context);
+    if context.panicked {
+        plan.cluster.stats.at(worker.id).lb_healthy_panic.inc();
+    }
     match picked {
         Ok(host) => {
             shared.tried.push(host.id);
@@ -274,5 +303,5 @@ pub(super) fn timed_out(
 
 pub(super) fn report(x: &Front<'_>, plan: &Plan<'_>, host: &Host, outcome: Outcome, now: Instant) {
     let worker = x.worker();
-    let _ = plan.cluster.cluster.report(host, outcome, now.into_std(), worker.draw_u32());
+    plan.cluster.report(worker, host, outcome, now.into_std());
 }

@@ -96,9 +96,14 @@ pub async fn serve(mut x: Exchange<'_>) -> Instant {
 }
 
 /// Answers a request that cannot be served at all, such as one whose head is malformed. Returns the time of its end.
-pub async fn refuse(mut x: Exchange<'_>, error: ProxyError) -> Instant {
+///
+/// `framed` tells that it is known where the message ends, so that an HTTP/1.1 connection may go on where the
+/// configuration lets it.
+pub async fn refuse(mut x: Exchange<'_>, error: ProxyError, framed: bool) -> Instant {
     let mut notes = begin(&mut x);
-    x.front.responder.close_after();
+    if !(framed && x.front.serving.config().stream_error_on_invalid_http_message) {
+        x.front.responder.close_after();
+    }
     respond::fail(&mut x, &mut notes, error).await;
     finish::finish(&mut x, &mut notes)
 }

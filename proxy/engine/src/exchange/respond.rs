@@ -40,7 +40,13 @@ pub(super) async fn fail(x: &mut Exchange<'_>, notes: &mut Notes, error: ProxyEr
         return;
     }
     let row = error.row();
-    if matches!(error, ProxyError::BadBody | ProxyError::BadRequest(..) | ProxyError::RequestTimeout) {
+    let closes = match error {
+        ProxyError::BadBody | ProxyError::RequestTimeout => true,
+        // The framing of such a request is known, or the connection is to be closed already.
+        ProxyError::BadRequest(..) => !x.front.serving.config().stream_error_on_invalid_http_message,
+        _ => false,
+    };
+    if closes {
         x.front.responder.close_after();
     }
     if local(x, notes, row.status, row.grpc_status, row.body.as_bytes(), None, error).await.is_err() {

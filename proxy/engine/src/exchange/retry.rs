@@ -160,7 +160,7 @@ pub(super) fn decide(
         draw: x.worker().draw(),
     };
     match policy.decide(&result, breaker(&plan.cluster.cluster, plan.forward.high_priority)) {
-        Decision::Retry { after, permit } => {
+        Decision::Retry { after, permit, rate_limited } => {
             if shared.replay.lost {
                 x.serving.stats(x.worker()).rq_retry_skipped_request_not_complete.inc();
                 return None;
@@ -168,7 +168,11 @@ pub(super) fn decide(
             shared.retries += 1;
             shared.fresh = false;
             stats.upstream_rq_retry.inc();
-            stats.upstream_rq_retry_backoff_exponential.inc();
+            if rate_limited {
+                stats.upstream_rq_retry_backoff_ratelimited.inc();
+            } else {
+                stats.upstream_rq_retry_backoff_exponential.inc();
+            }
             Some((after, permit))
         }
         Decision::No(why) => {

@@ -193,10 +193,11 @@ impl BodyWriter {
         }
     }
 
-    /// Ready when the peer does not want the rest any more (HTTP/2 `RST_STREAM`); pending for HTTP/1.1.
+    /// Ready when the peer does not want the rest any more: it reset the stream (HTTP/2), or it is a client and closed
+    /// its half (HTTP/1.1). Costs no system call.
     pub fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<BodyError> {
         match self {
-            Self::H1(_) => Poll::Pending,
+            Self::H1(writer) => writer.poll_gone(cx),
             Self::H2(writer) => writer.poll_gone(cx),
         }
     }

@@ -5,7 +5,7 @@ use crate::io::Io;
 use crate::listener::ConnFacts;
 use crate::live::{LiveChainRef, LiveCluster, LiveRef};
 use crate::telemetry::{self, ConnectionRecord, Raised, ResponseFlags, TcpStats, Timeline, UpstreamFacts};
-use crate::upstream::{ConnectError, ConnectOptions, connect};
+use crate::upstream::{ConnectError, ConnectOptions, connect, removed};
 use crate::worker::Worker;
 use outrigger_traffic::balance::PickContext;
 use outrigger_traffic::breaker::Permit;
@@ -16,8 +16,10 @@ use outrigger_traffic::outcome::Outcome;
 use outrigger_traffic::view::NoFields;
 use outrigger_wire::Version;
 use smallvec::SmallVec;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::Poll;
 use tokio::time::Instant;
 
 /// Picks made in search of a host that was not tried before.
@@ -161,7 +163,11 @@ fn pick(
         attempts_max: PICKS_MAX,
         ..PickContext::new(std::time::Instant::now(), &mut draw)
     };
-    match cluster.cluster.pick(&mut context) {
+    let picked = cluster.cluster.pick(&mut context);
+    if context.panicked {
+        cluster.stats.at(worker.id).lb_healthy_panic.inc();
+    }
+    match picked {
         Ok(host) => Some(host),
         Err(_) => {
             cluster.stats.at(worker.id).upstream_cx_none_healthy.inc();
@@ -192,7 +198,7 @@ fn failed(
 }
 
 fn report(worker: &Worker, cluster: &LiveCluster, host: &Host, outcome: Outcome) {
-    cluster.cluster.report(host, outcome, std::time::Instant::now(), worker.draw_u32());
+    cluster.report(worker, host, outcome, std::time::Instant::now());
 }
 
 fn upstream_facts(host: &Arc<Host>, io: Option<&Rc<Io>>, failure: String) -> UpstreamFacts {
@@ -215,8 +221,32 @@ async fn run(
     outline: &mut Outline,
     stats: &TcpStats,
 ) {
-    let copying = copy_both(worker, io, &upstream.io, config.idle_timeout, progress);
-    let end = worker.wheel.timeout(config.max_downstream_connection_duration, copying).await;
+    let mut copying = pin!(copy_both(worker, io, &upstream.io, config.idle_timeout, progress));
+    let cluster = outline.cluster.clone();
+    let mut leaving = pin!(async {
+        match &cluster {
+            Some(cluster) => removed(worker, cluster, &upstream.host).await,
+            None => std::future::pending().await,
+        }
+    });
+    let either = std::future::poll_fn(|cx| {
+        if let Poll::Ready(end) = copying.as_mut().poll(cx) {
+            return Poll::Ready(Some(end));
+        }
+        leaving.as_mut().poll(cx).map(|()| None)
+    });
+    let end = worker.wheel.timeout(config.max_downstream_connection_duration, either).await;
+    let end = match end {
+        None => None,
+        Some(Some(end)) => Some(end),
+        Some(None) => {
+            // The host is gone: what was cut must not be taken for whole.
+            io.reset_on_drop();
+            upstream.io.reset_on_drop();
+            outline.flags = ResponseFlags::UPSTREAM_TERMINATION;
+            return;
+        }
+    };
     match end {
         None => {
             stats.max_downstream_connection_duration.inc();

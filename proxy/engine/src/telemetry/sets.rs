@@ -168,6 +168,14 @@ stat_set! {
         counter upstream_rq_retry_success = "upstream_rq_retry_success", "Retries that succeeded";
         counter upstream_rq_retry_overflow = "upstream_rq_retry_overflow", "Retries refused by the circuit breaker or the budget";
         counter lb_healthy_panic = "lb_healthy_panic", "Picks made among all hosts because too few are healthy";
+        counter ejections_enforced_total = "outlier_detection.ejections_enforced_total", "Hosts ejected";
+        counter ejections_overflow = "outlier_detection.ejections_overflow", "Hosts not ejected because too many are out";
+        counter ejections_detected_consecutive_5xx = "outlier_detection.ejections_detected_consecutive_5xx", "Hosts found to deserve ejection for consecutive responses of class 5xx";
+        counter ejections_enforced_consecutive_5xx = "outlier_detection.ejections_enforced_consecutive_5xx", "Hosts ejected for consecutive responses of class 5xx";
+        counter ejections_detected_consecutive_gateway_failure = "outlier_detection.ejections_detected_consecutive_gateway_failure", "Hosts found to deserve ejection for consecutive gateway failures";
+        counter ejections_enforced_consecutive_gateway_failure = "outlier_detection.ejections_enforced_consecutive_gateway_failure", "Hosts ejected for consecutive gateway failures";
+        counter ejections_detected_consecutive_local_origin_failure = "outlier_detection.ejections_detected_consecutive_local_origin_failure", "Hosts found to deserve ejection for consecutive failures to reach them";
+        counter ejections_enforced_consecutive_local_origin_failure = "outlier_detection.ejections_enforced_consecutive_local_origin_failure", "Hosts ejected for consecutive failures to reach them";
         counter membership_change = "membership_change", "Changes of the host set";
         counter update_attempt = "update_attempt", "Attempts to learn the hosts by DNS";
         counter update_success = "update_success", "Attempts to learn the hosts by DNS that succeeded";

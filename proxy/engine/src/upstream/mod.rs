@@ -2,8 +2,11 @@
 //!
 //! * [`connect()`]: one connection to one host, plain or TLS.
 //! * [`pool`]: connections kept for the next request.
+//! * [`removed`]: the end of connections whose host left.
 
 mod connect;
 pub mod pool;
+mod removal;
 
 pub use connect::{ConnectError, ConnectOptions, ConnectPhase, connect};
+pub use removal::removed;

@@ -3,13 +3,18 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod bed;
+mod client_gone;
 mod drain;
 mod extended_connect;
 mod h1;
 mod h2;
+mod invalid;
 mod limits;
+mod mesh;
+mod outlier;
 mod pool;
 mod retry;
 mod route;
+mod streaming;
 mod swap;
 mod upgrade;

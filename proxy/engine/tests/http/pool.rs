@@ -154,3 +154,49 @@ async fn upgrade_speaks_http1_to_a_host_that_is_otherwise_spoken_to_in_http2() {
     assert_eq!(socket.round_trip("hello").await.unwrap(), "hello");
     assert_eq!(origin.seen()[0].version, "HTTP/2");
 }
+
+#[tokio::test]
+async fn request_on_a_host_that_left_ends_where_that_is_wanted_and_goes_on_otherwise() {
+    for wanted in [false, true] {
+        let (old, new) = (Origin::h1("old").await, Origin::h1("new").await);
+        let mut config = to(&[&old]);
+        config.clusters[0].close_connections_on_host_removal = wanted;
+        crate::bed::action(&mut config, 0).timeout = None;
+        let mut bed = Bed::start(config);
+        let mut client = bed.h1().await;
+        client.send(b"GET /delay/1200 HTTP/1.1\r\nhost: h\r\n\r\n").await.unwrap();
+        old.wait_for_requests(1).await;
+        bed.change(|config| config.clusters[0].discovery = cluster("a", &[&new]).discovery);
+        let response = client.response("GET").await.unwrap();
+        assert_eq!(response.status, if wanted { 503 } else { 200 });
+        assert_eq!(get(bed.address, "h", "/").await.origin(), "new");
+    }
+}
+
+/// INITIAL_WINDOW_SIZE in the first SETTINGS frame that a host is sent.
+async fn window_offered(limit: u32) -> u32 {
+    use tokio::io::AsyncReadExt;
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let host = Origin::h1("unused").await;
+    let mut config = to_h2(&[&host]);
+    config.clusters[0] = crate::bed::cluster_at("a", &[listener.local_addr().unwrap()]);
+    config.clusters[0].http.protocol = HttpUpstream::Http2;
+    config.clusters[0].per_connection_buffer_limit_bytes = limit;
+    let bed = Bed::start(config);
+    let mut client = bed.h1().await;
+    client.send(b"GET / HTTP/1.1\r\nhost: h\r\n\r\n").await.unwrap();
+    let (mut stream, _) = listener.accept().await.unwrap();
+    let mut head = [0; 24 + 9];
+    stream.read_exact(&mut head).await.unwrap();
+    let mut settings = vec![0; usize::from(u16::from_be_bytes([head[25], head[26]]))];
+    stream.read_exact(&mut settings).await.unwrap();
+    let found = settings.chunks(6).find(|setting| setting[..2] == [0, 4]);
+    found.map_or(65_535, |setting| u32::from_be_bytes([setting[2], setting[3], setting[4], setting[5]]))
+}
+
+#[tokio::test]
+async fn buffer_limit_of_a_cluster_bounds_what_a_response_may_have_in_flight() {
+    for (limit, window) in [(1, 65_535), (65_535, 65_535), (100_000, 100_000), (1 << 30, 16 << 20)] {
+        assert_eq!(window_offered(limit).await, window, "{limit}");
+    }
+}

@@ -223,3 +223,24 @@ async fn refused_connections_are_logged_by_their_listener() {
     eventually("the line", || std::fs::read_to_string(&path).is_ok_and(|text| text == "NR -\n")).await;
     std::fs::remove_file(path).unwrap();
 }
+
+#[tokio::test]
+async fn connections_refused_by_tls_are_logged_by_their_listener() {
+    use outrigger_traffic::config::{AccessLog, AccessLogFormat, AccessLogSink};
+    let path = std::env::temp_dir().join(format!("outrigger-untrusted-{}.log", std::process::id()));
+    let authority = Authority::new("mesh");
+    let tls = tls(&authority.leaf(&["edge.test"]), Some(trust(&authority, &[CLIENT])));
+    let mut config =
+        config(listener(vec![chain(tcp_to("a"), Some(tls))]), vec![cluster("a", &[nobody().await])]);
+    config.listeners[0].access_log = vec![AccessLog {
+        sink: AccessLogSink::File(path.to_str().unwrap().into()),
+        format: AccessLogFormat::Text("%RESPONSE_FLAGS% %REQUESTED_SERVER_NAME%\n".into()),
+    }];
+    let proxy = start(config);
+    let clients = outrigger_testkit::certs::client_config(&authority, None, &[]);
+    // TLS 1.3: a client without a certificate learns of the refusal after its own handshake.
+    let _ = outrigger_testkit::client::tls(address(&proxy), "edge.test", clients).await;
+    eventually("the line", || std::fs::read_to_string(&path).is_ok_and(|text| text == "DPE edge.test\n"))
+        .await;
+    std::fs::remove_file(path).unwrap();
+}

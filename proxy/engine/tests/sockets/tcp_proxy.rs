@@ -177,3 +177,27 @@ async fn upstream_reset_reaches_the_client_as_reset() {
     let error = stream.read(&mut [0; 1]).await.unwrap_err();
     assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
 }
+
+#[tokio::test]
+async fn connection_to_a_host_that_left_is_cut_where_that_is_wanted() {
+    let (old, new) = (Origin::tcp_echo("old").await, Origin::tcp_echo("new").await);
+    let mut config = simple(old.address(), |_| {});
+    config.clusters[0].close_connections_on_host_removal = true;
+    let proxy = start(config.clone());
+    let mut stream = TcpStream::connect(address(&proxy)).await.unwrap();
+    echo(&mut stream, b"before").await.unwrap();
+    config.clusters[0].discovery = cluster("a", &[new.address()]).discovery;
+    proxy.apply(config.clone()).unwrap();
+    until_closed(&mut stream).await;
+    let mut stream = TcpStream::connect(address(&proxy)).await.unwrap();
+    echo(&mut stream, b"after").await.unwrap();
+    // Where it is not wanted, a connection outlives its host.
+    config.clusters[0].close_connections_on_host_removal = false;
+    proxy.apply(config.clone()).unwrap();
+    let mut kept = TcpStream::connect(address(&proxy)).await.unwrap();
+    echo(&mut kept, b"x").await.unwrap();
+    config.clusters[0].discovery = cluster("a", &[old.address()]).discovery;
+    proxy.apply(config).unwrap();
+    tokio::time::timeout(Duration::from_millis(700), stream.read_u8()).await.unwrap_err();
+    echo(&mut kept, b"still there").await.unwrap();
+}

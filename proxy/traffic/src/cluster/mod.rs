@@ -154,6 +154,10 @@ impl Cluster {
         let Ok(turn) = self.endpoints.try_lock() else { return Ejection::None };
         let hosts = self.hosts.load();
         detector.forget(&host.live, cause);
+        if host.is_ejected() {
+            // It was picked in panic. It is out already, so there is nothing to count.
+            return Ejection::None;
+        }
         if !detector.eject(host, hosts.hosts(), now, draw) {
             return Ejection::Overflow(cause);
         }

@@ -57,7 +57,7 @@ pub async fn serve(connection: Rc<Connection>, first: Option<Buf>) {
         reader.prepend(first);
     }
     let mut reader = BodyReader::H1(reader);
-    let mut responder = Responder::new(BodyWriter::H1(H1Writer::new(connection.io.clone())));
+    let mut responder = Responder::new(BodyWriter::H1(H1Writer::to_client(connection.io.clone())));
     let mut request = RequestHead::with_capacity();
     let mut response = ResponseHead::default();
     let clock = Clock::new(&worker.wheel);
@@ -101,7 +101,7 @@ pub async fn serve(connection: Rc<Connection>, first: Option<Buf>) {
         idle_since = match checked {
             // Boxed, so that the many connections that wait for a request do not hold room for one.
             Ok(_) => Box::pin(exchange::serve(exchange)).await,
-            Err(error) => Box::pin(exchange::refuse(exchange, error)).await,
+            Err(error) => Box::pin(exchange::refuse(exchange, error, framing.is_ok())).await,
         };
         clock.stop();
         if !responder.keeps_alive() || !rest_is_dropped(&mut reader).await {

@@ -34,6 +34,8 @@ pub struct H1Writer {
     sent: u64,
     finished: bool,
     wire_bytes: u64,
+    /// Whether a peer that closed its half has lost interest.
+    watched: bool,
 }
 
 impl H1Writer {
@@ -48,7 +50,21 @@ impl H1Writer {
             sent: 0,
             finished: true,
             wire_bytes: 0,
+            watched: false,
         }
+    }
+
+    /// As [`new`](Self::new), towards a client. One that closes its half while it waits is taken to be gone, as Envoy
+    /// takes it: it cannot be told from one that closed altogether, and whose request is work for nobody.
+    pub const fn to_client(io: Rc<Io>) -> Self {
+        let mut writer = Self::new(io);
+        writer.watched = true;
+        writer
+    }
+
+    /// Ready when the client is gone; never for a writer towards a host.
+    pub fn poll_gone(&self, cx: &mut Context<'_>) -> Poll<BodyError> {
+        if self.watched { self.io.poll_peer_closed(cx).map(|()| BodyError::Closed) } else { Poll::Pending }
     }
 
     /// Gathers a request head.

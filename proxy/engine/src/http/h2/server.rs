@@ -271,10 +271,10 @@ async fn exchange(
             exchange::serve(exchange).await;
         }
         Err(HeadRefusal::Bad(details)) => {
-            exchange::refuse(exchange, ProxyError::BadRequest(details, 400)).await;
+            exchange::refuse(exchange, ProxyError::BadRequest(details, 400), true).await;
         }
         Err(HeadRefusal::TooMany) => {
-            exchange::refuse(exchange, ProxyError::BadRequest("http2.too_many_headers", 431)).await;
+            exchange::refuse(exchange, ProxyError::BadRequest("http2.too_many_headers", 431), true).await;
         }
     }
     !responder.is_started()

@@ -22,6 +22,8 @@ use crate::worker::Worker;
 
 /// Largest header list of a response, bytes.
 const HEADER_LIST: u32 = 60 * 1024;
+/// The window every HTTP/2 stream begins with (RFC 9113 §6.9.2); less would slow every response down.
+const WINDOW_MIN: u32 = 65_535;
 
 /// A connection that speaks HTTP/2.
 pub struct H2Conn {
@@ -217,7 +219,8 @@ impl HostPool {
         self.learned.set(Some(Version::Http2));
         let options = &cluster.cluster.config.http.http2;
         let limit = Some(cluster.cluster.config.connect_timeout);
-        let handshake = builder(options).handshake::<_, Bytes>(IoStream(io.clone()));
+        let limit_bytes = cluster.cluster.config.per_connection_buffer_limit_bytes;
+        let handshake = builder(options, limit_bytes).handshake::<_, Bytes>(IoStream(io.clone()));
         let (send, connection) = match worker.wheel.timeout(limit, handshake).await {
             Some(Ok(both)) => both,
             Some(Err(error)) => return Err(ConnectError::settings(std::io::Error::other(error))),
@@ -252,15 +255,18 @@ impl HostPool {
     }
 }
 
-fn builder(options: &Http2Options) -> Builder {
+/// `limit` is `per_connection_buffer_limit_bytes`. What a stream may have in flight either way is bounded by it, not
+/// what all streams of a connection may: one stalled response would stall the others.
+fn builder(options: &Http2Options, limit: u32) -> Builder {
+    let limit = limit.max(WINDOW_MIN);
     let mut builder = Builder::new();
     builder
         .enable_push(false)
         .header_table_size(options.hpack_table_size)
-        .initial_window_size(options.initial_stream_window_size)
+        .initial_window_size(options.initial_stream_window_size.min(limit))
         .initial_connection_window_size(options.initial_connection_window_size)
         .max_header_list_size(HEADER_LIST)
-        .max_send_buffer_size(1 << 20);
+        .max_send_buffer_size(usize::try_from(limit).unwrap_or(usize::MAX));
     builder
 }
 

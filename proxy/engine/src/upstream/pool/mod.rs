@@ -349,7 +349,7 @@ impl HostPool {
         let outcome = if made.is_ok() { Outcome::Connected } else { Outcome::ConnectFailed };
         // Once per connection, however many requests wait for it.
         let now = tokio::time::Instant::now().into_std();
-        let _ = cluster.cluster.report(&self.host, outcome, now, worker.draw_u32());
+        cluster.report(worker, &self.host, outcome, now);
         made
     }
 }
