@@ -104,13 +104,18 @@ struct PublicCertificate {
 
 /// A certificate for end users, of a CA made for this run.
 fn public_certificate() -> anyhow::Result<PublicCertificate> {
-    use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+    use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
     let mut params = CertificateParams::new(Vec::<String>::new())?;
+    // OpenSSL takes a certificate whose issuer has its own name for self-signed: the two need names that differ.
+    params.distinguished_name.push(DnType::CommonName, "Outrigger demo CA");
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::DigitalSignature];
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let ca_key = KeyPair::generate()?;
     let ca_pem = params.self_signed(&ca_key)?.pem();
     let issuer = Issuer::new(params, ca_key);
     let key = KeyPair::generate()?;
-    let certificate = CertificateParams::new(vec![PUBLIC_HOST.to_owned()])?.signed_by(&key, &issuer)?;
+    let mut leaf = CertificateParams::new(vec![PUBLIC_HOST.to_owned()])?;
+    leaf.distinguished_name.push(DnType::CommonName, PUBLIC_HOST);
+    let certificate = leaf.signed_by(&key, &issuer)?;
     Ok(PublicCertificate { ca_pem, certificate_pem: certificate.pem(), key_pem: key.serialize_pem() })
 }
