@@ -50,7 +50,9 @@ impl Settings {
         };
         let address = match flags.address {
             Some(address) => address,
-            None => route_address(&flags.control).context("--address cannot be derived; give it")?,
+            None => {
+                own_address(&flags.control, &state_dir).context("--address cannot be derived; give it")?
+            }
         };
         let workload = workload(flags, &state_dir, address)?;
         Ok(Self {
@@ -160,12 +162,28 @@ fn port(text: &str, app_address: IpAddr) -> anyhow::Result<WorkloadPort> {
     })
 }
 
-/// Address of the interface that leads to the control service. Connecting a UDP socket sends nothing.
-fn route_address(control: &[String]) -> Option<IpAddr> {
-    control.iter().find_map(|address| {
+/// Address of the interface that leads to the control service. While that one is away its name may not resolve: then the
+/// address of last time where it is still ours, else that of the way out.
+fn own_address(control: &[String], state_dir: &Path) -> Option<IpAddr> {
+    let path = state_dir.join("address");
+    if let Some(address) = route_address(control) {
+        // Without it only a restart during an outage is worse off.
+        let _ = fs::write(&path, address.to_string());
+        return Some(address);
+    }
+    let known: Option<IpAddr> = fs::read_to_string(path).ok().and_then(|text| text.trim().parse().ok());
+    known.filter(|address| UdpSocket::bind((*address, 0)).is_ok()).or_else(|| route_address(&OUTSIDE))
+}
+
+/// Addresses of nobody, beyond any route but the default one. Source: RFC 5737, RFC 3849.
+const OUTSIDE: [&str; 2] = ["192.0.2.1:9", "[2001:db8::1]:9"];
+
+/// Address of the interface that leads to the first of these that has a route. Connecting a UDP socket sends nothing.
+fn route_address<T: AsRef<str>>(targets: &[T]) -> Option<IpAddr> {
+    targets.iter().find_map(|address| {
         ["0.0.0.0:0", "[::]:0"].iter().find_map(|any| {
             let socket = UdpSocket::bind(any).ok()?;
-            socket.connect(address).ok()?;
+            socket.connect(address.as_ref()).ok()?;
             Some(socket.local_addr().ok()?.ip())
         })
     })
@@ -207,6 +225,20 @@ mod tests {
         let apart = registered(&["--app-address=172.17.0.1", "--outbound-address=0.0.0.0"]).unwrap();
         assert_eq!(apart.ports[0].target_address, "172.17.0.1");
         assert_eq!(apart.outbound_address, "0.0.0.0");
+    }
+
+    #[test]
+    fn own_address_is_that_of_last_time_while_the_control_service_has_no_name() {
+        let state = tempfile::tempdir().unwrap();
+        let away = ["control.invalid:15012".to_owned()];
+        let last: IpAddr = "127.0.0.9".parse().unwrap();
+        fs::write(state.path().join("address"), "127.0.0.9\n").unwrap();
+        assert_eq!(own_address(&away, state.path()), Some(last));
+        // An address that is not this host's any more is not announced.
+        fs::write(state.path().join("address"), "192.0.2.77").unwrap();
+        assert_eq!(own_address(&away, state.path()), route_address(&OUTSIDE));
+        assert_eq!(own_address(&["127.0.0.1:15012".to_owned()], state.path()), Some(LOOPBACK));
+        assert_eq!(fs::read_to_string(state.path().join("address")).unwrap(), "127.0.0.1");
     }
 
     #[test]
