@@ -74,11 +74,8 @@ impl Planner for IstioPlanner {
 
     fn prepare(&self, world: &World) -> Result<Arc<dyn Plan>, Vec<Problem>> {
         let workloads: Vec<_> = world.workloads.iter().map(|workload| Arc::new(planned(workload))).collect();
-        let by_node: HashMap<_, _> = workloads
-            .iter()
-            .filter(|workload| !workload.node_id.is_empty())
-            .map(|workload| (workload.node_id.clone(), Arc::clone(workload)))
-            .collect();
+        let with_node = workloads.iter().filter(|workload| !workload.node_id.is_empty());
+        let by_node = with_node.map(|workload| (holder(workload), Arc::clone(workload))).collect();
         let resources = self.read(world)?;
         let world = outrigger_plan::World { resources, workloads, settings: Arc::clone(&self.settings) };
         Ok(Arc::new(IstioPlan { planner: outrigger_plan::Planner::new(world), by_node }))
@@ -111,7 +108,15 @@ impl Planner for IstioPlanner {
 
 struct IstioPlan {
     planner: outrigger_plan::Planner,
-    by_node: HashMap<String, Arc<outrigger_plan::Workload>>,
+    by_node: HashMap<Holder, Arc<outrigger_plan::Workload>>,
+}
+
+/// Namespace, service account and node id. A node id is only what somebody says: alone it would let any member of the
+/// mesh take another's workload away from its proxy by registering under the other's node id.
+type Holder = (String, String, String);
+
+fn holder(workload: &outrigger_plan::Workload) -> Holder {
+    (workload.namespace.clone(), workload.service_account.clone(), workload.node_id.clone())
 }
 
 impl Plan for IstioPlan {
@@ -128,9 +133,8 @@ impl Plan for IstioPlan {
 impl IstioPlan {
     /// The node with the workload that registered under its node id and has its identity.
     fn with_workload(&self, node: &ProxyNode) -> ProxyNode {
-        let workload = self.by_node.get(&node.id).filter(|workload| {
-            workload.namespace == node.namespace && workload.service_account == node.service_account
-        });
+        let asked = (node.namespace.clone(), node.service_account.clone(), node.id.clone());
+        let workload = self.by_node.get(&asked);
         let mut node = node.clone();
         if let Some(workload) = workload {
             node.labels = workload.labels.clone();
@@ -206,5 +210,45 @@ fn planned(workload: &Workload) -> outrigger_plan::Workload {
             Health::Draining => outrigger_plan::Health::Draining,
         },
         gateway: workload.gateway,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use outrigger_api::outrigger::v1;
+    use std::net::IpAddr;
+
+    fn workload(namespace: &str, account: &str, node_id: &str) -> Arc<Workload> {
+        let port = v1::WorkloadPort {
+            name: "http".into(),
+            number: 8080,
+            protocol: "HTTP".into(),
+            ..Default::default()
+        };
+        let wire = v1::Workload {
+            instance_id: format!("{account}-1"),
+            namespace: namespace.into(),
+            service_account: account.into(),
+            service: account.into(),
+            node_id: node_id.into(),
+            inbound_port: 15_006,
+            ports: vec![port],
+            ..Default::default()
+        };
+        Arc::new(Workload::from_wire(wire, IpAddr::from([192, 0, 2, 1])).unwrap())
+    }
+
+    #[test]
+    fn node_id_of_another_registered_elsewhere_takes_no_workload_away() {
+        let planner = IstioPlanner::new(Settings::default());
+        let node = ProxyNode::without_workload("cart-1", NodeKind::Sidecar, "shop", "cart");
+        let victim = workload("shop", "cart", "cart-1");
+        for foreign in [workload("zoo", "ape", "cart-1"), workload("shop", "zebra", "cart-1")] {
+            let world = World { workloads: vec![Arc::clone(&victim), foreign].into(), ..World::default() };
+            let config = planner.prepare(&world).unwrap().assemble(&node);
+            let names: Vec<&str> = config.config.listeners.iter().map(|l| l.name.as_str()).collect();
+            assert!(names.contains(&"inbound|15006"), "{names:?}");
+        }
     }
 }
