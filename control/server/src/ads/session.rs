@@ -271,14 +271,27 @@ impl Session {
         self.released = true;
     }
 
-    /// Whether listeners and routes wait for the client.
+    /// Whether listeners and routes, or removals, wait for the client.
     pub fn is_held_up(&self) -> bool {
-        self.catalog.is_some() && !self.released && self.is_blocked()
+        self.catalog.is_some() && !self.released && (self.is_blocked() || self.lacks_routes())
     }
 
     fn is_blocked(&self) -> bool {
         let waiting = |kind| self.kind(kind).unanswered.is_some();
         waiting(Kind::Cluster) || waiting(Kind::Endpoints) || !self.asked_for_endpoints()
+    }
+
+    /// Listeners or routes are on their way, or the routes of a listener are still to be asked for: until then the old ones
+    /// serve, and need their clusters.
+    fn is_settling(&self) -> bool {
+        let waiting = |kind| self.kind(kind).unanswered.is_some();
+        waiting(Kind::Listener) || waiting(Kind::RouteConfig) || !self.asked_for_routes()
+    }
+
+    /// The client has answered everything about listeners and routes, and has not asked for all routes.
+    fn lacks_routes(&self) -> bool {
+        let waiting = |kind| self.kind(kind).unanswered.is_some();
+        !waiting(Kind::Listener) && !waiting(Kind::RouteConfig) && !self.asked_for_routes()
     }
 
     /// The client asked for the endpoints of every cluster it was sent.
@@ -307,8 +320,7 @@ impl Session {
             for kind in [Kind::Listener, Kind::RouteConfig] {
                 list.extend(self.respond(&catalog, kind, true));
             }
-            let settled = |kind: &Kind| self.kind(*kind).unanswered.is_none();
-            if self.released || [Kind::Listener, Kind::RouteConfig].iter().all(settled) {
+            if self.released || !self.is_settling() {
                 for kind in [Kind::Cluster, Kind::Endpoints, Kind::Secret] {
                     list.extend(self.respond(&catalog, kind, true));
                 }
@@ -391,7 +403,10 @@ fn subscribe_delta(state: &mut KindState, request: Request) {
             state.wildcard = false;
             let names = &state.names;
             state.sent.retain(|name, _| names.contains(name));
-        } else if state.names.remove(&name) && !state.wildcard {
+        } else if state.names.remove(&name)
+            && !(state.wildcard && matches!(state.sent.get(&name), Some(Some(_))))
+        {
+            // Also that there is none of this name is forgotten, or a client could make us remember any number.
             state.sent.remove(&name);
         }
     }

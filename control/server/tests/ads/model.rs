@@ -367,3 +367,56 @@ fn stale_answer_changes_nothing_and_limits_hold() {
     assert_eq!(server.request(request(vec!["x".repeat(NAME_BYTES_MAX)])), Err(SessionError::TooManyNames));
     assert_eq!(server.request(request(vec!["x".repeat(NAME_BYTES_MAX + 1)])), Err(SessionError::NameTooLong));
 }
+
+#[test]
+fn cluster_goes_only_after_the_routes_of_a_changed_listener_were_asked_for() {
+    let world = world(workloads(), "");
+    let first = planned(&world, &nodes(&world)[0]);
+    let mut second = first.clone();
+    second.version = "next".into();
+    let gone = second.config.clusters.pop().expect("a cluster").name;
+    second.config.endpoints.retain(|e| e.cluster_name != gone);
+    second.config.route_configs[0].name.push_str("-next");
+    second.config.listeners[0].tls_inspector ^= true;
+    let (mut server, mut client, mut nonces) =
+        (Session::new(Variant::Delta), Client::new(Variant::Delta), BTreeMap::new());
+    for request in client.open() {
+        server.request(request).expect("is served");
+    }
+    server.set_catalog(Catalog::of(&first));
+    settle(&mut server, &mut client, &first, &mut nonces);
+    server.set_catalog(Catalog::of(&second));
+    let sent = server.responses();
+    assert!(sent.iter().any(|r| r.kind == Kind::Listener), "{sent:#?}");
+    for request in sent.iter().flat_map(|response| client.take(response)).collect::<Vec<_>>() {
+        server.request(request).expect("is served");
+    }
+    assert_eq!(server.responses(), [], "the old listener serves until the new one has its routes");
+    assert!(server.is_held_up(), "but not for ever");
+    let removed = |client: &Client| {
+        client.log.iter().any(|(kind, _, removed)| *kind == Kind::Cluster && removed.contains(&gone))
+    };
+    assert!(!removed(&client));
+    settle(&mut server, &mut client, &second, &mut nonces);
+    assert!(removed(&client) && !server.is_held_up());
+}
+
+#[test]
+fn name_that_was_unsubscribed_is_forgotten_beside_a_wildcard() {
+    let world = world(workloads(), "");
+    let mut server = Session::new(Variant::Delta);
+    server.set_catalog(Catalog::of(&planned(&world, &nodes(&world)[0])));
+    let answer = |server: &mut Session| {
+        for response in server.responses() {
+            let nonce = response.nonce;
+            server.request(Request { nonce, ..Request::new(response.kind) }).expect("is served");
+        }
+    };
+    server.request(Request::new(Kind::Cluster)).expect("is served");
+    answer(&mut server);
+    let name = || vec!["nobody-knows-it".to_owned()];
+    server.request(Request { subscribe: name(), ..Request::new(Kind::Cluster) }).expect("is served");
+    answer(&mut server);
+    server.request(Request { unsubscribe: name(), ..Request::new(Kind::Cluster) }).expect("is served");
+    assert!(!format!("{server:?}").contains("nobody-knows-it"));
+}
