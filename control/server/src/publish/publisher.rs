@@ -25,7 +25,7 @@ use crate::telemetry::Metrics;
 /// How long a change of resources waits for others, counted from the first one.
 pub const DEBOUNCE: Duration = Duration::from_millis(50);
 
-/// Most proxies.
+/// Most proxies, those included that left lately.
 pub const PROXIES_MAX: usize = 20_000;
 
 /// How long a proxy that left is still shown.
@@ -118,8 +118,7 @@ impl Publisher {
             if foreign.is_some_and(|held| held.streams > 0) {
                 return Err(ConnectError::NodeIdTaken(id));
             }
-            let connected = proxies.values().filter(|proxy| proxy.streams > 0).count();
-            if connected >= PROXIES_MAX && !proxies.contains_key(&id) {
+            if proxies.len() >= PROXIES_MAX && !proxies.contains_key(&id) && !forget_one(&mut proxies) {
                 self.metrics.proxies_refused.fetch_add(1, Ordering::Relaxed);
                 return Err(ConnectError::Full);
             }
@@ -307,6 +306,13 @@ impl Publisher {
         }
         self.progress.send_modify(|count| *count += 1);
     }
+}
+
+/// Makes room: forgets the proxy that left first. Returns whether there was one.
+fn forget_one(proxies: &mut HashMap<String, Proxy>) -> bool {
+    let left = proxies.values().filter(|proxy| proxy.streams == 0);
+    let first = left.min_by_key(|proxy| proxy.disconnected_at).map(|proxy| proxy.node.id.clone());
+    first.is_some_and(|id| proxies.remove(&id).is_some())
 }
 
 fn is_same_identity(one: &ProxyNode, two: &ProxyNode) -> bool {

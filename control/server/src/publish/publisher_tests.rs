@@ -252,3 +252,16 @@ async fn node_id_of_another_identity_is_refused_while_it_is_in_use() {
     assert_eq!(fixture.publisher.proxies()[0].state, "DISCONNECTED");
     fixture.publisher.connect(node("x", "evil"), "outrigger").unwrap();
 }
+
+#[tokio::test]
+async fn proxies_that_left_are_forgotten_when_room_is_needed() {
+    use crate::publish::publisher::PROXIES_MAX;
+    let fixture = fixture().await;
+    for i in 0..PROXIES_MAX {
+        drop(fixture.publisher.connect(node(&i.to_string(), "shop"), "outrigger").unwrap());
+    }
+    assert_eq!(fixture.publisher.proxies().len(), PROXIES_MAX);
+    let _held = fixture.publisher.connect(node("one more", "shop"), "outrigger").unwrap();
+    assert_eq!(fixture.publisher.proxies().len(), PROXIES_MAX, "nobody makes us remember any number of them");
+    assert_eq!(fixture.publisher.connected_count(), 1);
+}
