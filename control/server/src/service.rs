@@ -302,14 +302,18 @@ async fn sweep_tokens(store: SharedStore) {
 }
 
 /// Makes the first operator token on the first start and leaves it in a file only the owner can read.
+///
+/// The file comes first: a token that was good but lost, to a full disk or a crash, would lock everybody out for ever.
 async fn first_token(store: &SharedStore, dir: &Path, now: i64) -> Result<Option<String>, ServiceError> {
-    let token = api::auth::create_first(store, now).await?;
-    if let Some(token) = &token {
-        let path = dir.join("admin.token");
-        keys::write_atomic(&path, format!("{token}\n").as_bytes(), keys::SECRET_MODE)
-            .map_err(|source| file(&path, source))?;
+    if !api::auth::is_none_yet(store).await? {
+        return Ok(None);
     }
-    Ok(token)
+    let (token, _, change) = api::auth::make("first start", now)?;
+    let path = dir.join("admin.token");
+    keys::write_atomic(&path, format!("{token}\n").as_bytes(), keys::SECRET_MODE)
+        .map_err(|source| file(&path, source))?;
+    store.commit(vec![change], now).await?;
+    Ok(Some(token))
 }
 
 async fn bind(address: SocketAddr) -> Result<TcpListener, ServiceError> {
@@ -322,4 +326,24 @@ fn local(listener: &TcpListener, address: SocketAddr) -> Result<SocketAddr, Serv
 
 fn file(path: &Path, source: std::io::Error) -> ServiceError {
     ServiceError::File { path: path.to_owned(), source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::memory::MemoryStore;
+
+    #[tokio::test]
+    async fn first_token_that_cannot_be_written_down_is_made_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("admin.token");
+        std::fs::create_dir(&path).unwrap();
+        let store = SharedStore::new(MemoryStore::default());
+        assert!(first_token(&store, dir.path(), 0).await.is_err());
+        std::fs::remove_dir(&path).unwrap();
+        let token = first_token(&store, dir.path(), 0).await.unwrap().expect("nobody has one yet");
+        assert_eq!(std::fs::read_to_string(&path).unwrap().trim(), token);
+        assert!(api::auth::verify(&store, &token).await.unwrap());
+        assert!(first_token(&store, dir.path(), 0).await.unwrap().is_none(), "shown once");
+    }
 }

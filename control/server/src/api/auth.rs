@@ -51,6 +51,15 @@ pub async fn create(
     description: &str,
     now: UnixMs,
 ) -> Result<(String, OperatorToken), StoreError> {
+    let (text, token, change) = make(description, now)?;
+    store.commit(vec![change], now).await?;
+    Ok((text, token))
+}
+
+/// A token, what is kept of it, and the change that makes it good.
+///
+/// *Errors*: a lack of randomness as [`StoreError::Backend`].
+pub fn make(description: &str, now: UnixMs) -> Result<(String, OperatorToken, Change), StoreError> {
     let failed = |error: random::NoRandomness| StoreError::Backend(Box::new(error));
     let (id, secret) = (random::hex::<8>().map_err(failed)?, random::hex::<32>().map_err(failed)?);
     let token = OperatorToken {
@@ -60,21 +69,15 @@ pub async fn create(
         created_at: now,
     };
     let value = serde_json::to_value(&token).map_err(|error| StoreError::Backend(Box::new(error)))?;
-    store
-        .commit(vec![Change::Put { key: Key::new(KIND, "", &id), value, expect: Expect::Absent }], now)
-        .await?;
-    Ok((format!("oat_{id}_{secret}"), token))
+    let change = Change::Put { key: Key::new(KIND, "", &id), value, expect: Expect::Absent };
+    Ok((format!("oat_{id}_{secret}"), token, change))
 }
 
-/// The first token of all, when there is none yet.
+/// Whether there is none yet.
 ///
 /// *Errors*: the store's.
-pub async fn create_first(store: &SharedStore, now: UnixMs) -> Result<Option<String>, StoreError> {
-    if store.list(Some(KIND.to_owned()), None).await?.is_empty() {
-        Ok(Some(create(store, "first start", now).await?.0))
-    } else {
-        Ok(None)
-    }
+pub async fn is_none_yet(store: &SharedStore) -> Result<bool, StoreError> {
+    Ok(store.list(Some(KIND.to_owned()), None).await?.is_empty())
 }
 
 /// Whether `text` is a token of ours.
@@ -138,8 +141,7 @@ mod tests {
     #[tokio::test]
     async fn only_the_whole_token_is_good() {
         let store = SharedStore::new(MemoryStore::default());
-        let first = create_first(&store, 0).await.unwrap().unwrap();
-        assert!(create_first(&store, 0).await.unwrap().is_none(), "printed once");
+        let (first, _) = create(&store, "test", 0).await.unwrap();
         assert!(verify(&store, &first).await.unwrap());
         let kept = store.list(None, None).await.unwrap()[0].value.to_string();
         assert!(!kept.contains(first.rsplit('_').next().unwrap()));

@@ -21,6 +21,10 @@ pub const TOKEN_BYTES_MAX: usize = 256;
 /// Most uses one token can be given.
 pub const USES_MAX: u32 = 100_000;
 
+/// How many dead tokens are removed in one commit: fewer than it may change, and few enough that one that changes
+/// meanwhile keeps only few others waiting.
+const SWEEP_AT_ONCE: usize = 256;
+
 /// How often a use is tried again when others use the same token at the same time.
 const TRIES_MAX: u32 = 32;
 
@@ -154,9 +158,14 @@ pub async fn sweep(store: &SharedStore, now: UnixMs) -> Result<usize, StoreError
         })
         .map(|record| Change::Delete { expect: Expect::Version(record.resource_version), key: record.key })
         .collect();
-    let count = dead.len();
-    if count > 0 {
-        store.commit(dead, now).await?;
+    let mut count = 0;
+    for part in dead.chunks(SWEEP_AT_ONCE) {
+        match store.commit(part.to_vec(), now).await {
+            Ok(_) => count += part.len(),
+            // Somebody used or withdrew one of them just now; the next sweep takes the rest.
+            Err(StoreError::Conflict { .. }) => {}
+            Err(error) => return Err(error),
+        }
     }
     Ok(count)
 }
@@ -235,6 +244,22 @@ mod tests {
         create(&store, &identity(), 1, 1_000, 0).await.unwrap();
         assert_eq!(sweep(&store, 10).await.unwrap(), 1);
         assert_eq!(sweep(&store, 10).await.unwrap(), 0);
+    }
+
+    #[tokio::test]
+    async fn more_dead_tokens_than_one_commit_may_change_are_swept() {
+        let store = store();
+        let count = crate::store::CHANGES_MAX + 1;
+        let put = |i: usize| Change::Put {
+            key: key(&i.to_string()),
+            value: serde_json::json!("no token"),
+            expect: Expect::Any,
+        };
+        let all: Vec<Change> = (0..count).map(put).collect();
+        for part in all.chunks(crate::store::CHANGES_MAX) {
+            store.commit(part.to_vec(), 0).await.unwrap();
+        }
+        assert_eq!(sweep(&store, 10).await.unwrap(), count);
     }
 
     #[tokio::test]
