@@ -34,7 +34,7 @@ pub struct Delete {
     #[arg(long)]
     wait: bool,
     /// How long to wait at most.
-    #[arg(long, default_value = "30s", value_parser = super::seconds)]
+    #[arg(long, default_value = "30s", value_parser = super::wait_seconds)]
     timeout: u64,
 }
 

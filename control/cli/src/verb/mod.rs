@@ -85,9 +85,25 @@ fn seconds(text: &str) -> Result<u64, String> {
     number.checked_mul(factor).ok_or_else(|| "too long".to_owned())
 }
 
+/// Longest wait for proxies, in seconds; the server's limit. Checked before anything is changed.
+const WAIT_SECONDS_MAX: u64 = 600;
+
+/// Reads how long to wait for proxies.
+fn wait_seconds(text: &str) -> Result<u64, String> {
+    seconds(text).and_then(|asked| {
+        if asked <= WAIT_SECONDS_MAX { Ok(asked) } else { Err(format!("at most {WAIT_SECONDS_MAX}s")) }
+    })
+}
+
 #[cfg(test)]
 mod tests {
-    use super::seconds;
+    use super::{seconds, wait_seconds};
+
+    #[test]
+    fn wait_longer_than_the_server_allows_is_refused_before_anything_is_changed() {
+        assert_eq!((wait_seconds("10m"), wait_seconds("600s")), (Ok(600), Ok(600)));
+        assert!(wait_seconds("601s").is_err() && wait_seconds("1h").is_err());
+    }
 
     #[test]
     fn durations_need_a_unit() {
