@@ -37,7 +37,9 @@ impl Warming {
         for (key, held) in accepted {
             let pointed = match held.resource.as_ref() {
                 Resource::Listener(_) | Resource::RouteConfig(_) => ready.is_ready(&held.resource),
-                Resource::Cluster(_) | Resource::Endpoints(_) | Resource::Secret(_) => true,
+                // A changed cluster waits for its secret and endpoints while the old one serves; a new one replaces nothing.
+                Resource::Cluster(v) => !self.effective.contains_key(key) || ready.cluster_ready(&v.name),
+                Resource::Endpoints(_) | Resource::Secret(_) => true,
             };
             let in_force = self.effective.get(key);
             let since = *self.waiting.get(key).unwrap_or(&now);
@@ -70,34 +72,45 @@ impl Warming {
         !self.waiting.is_empty()
     }
 
-    /// Removed resources stay while something in force points to them.
+    /// Removed resources stay while something in force points to them: route tables and clusters of listeners, clusters of
+    /// route tables (of those kept just now too), endpoints of clusters, and the secrets of all.
     fn keep_what_is_still_used(&self, chosen: &mut BTreeMap<(Kind, String), Arc<Resource>>) {
-        let mut refs = Refs::default();
-        for resource in chosen.values() {
-            match resource.as_ref() {
-                Resource::Listener(v) => refs.add_listener(v),
-                Resource::RouteConfig(v) => refs.add_route_config(v),
-                Resource::Cluster(_) | Resource::Endpoints(_) | Resource::Secret(_) => {}
+        let refs = refs_of(chosen);
+        self.keep(Kind::RouteConfig, &refs.route_configs, chosen);
+        let refs = refs_of(chosen);
+        self.keep(Kind::Cluster, &refs.clusters, chosen);
+        let refs = refs_of(chosen);
+        self.keep(Kind::Endpoints, &refs.endpoints, chosen);
+        self.keep(Kind::Secret, &refs.secrets, chosen);
+    }
+
+    fn keep(
+        &self,
+        kind: Kind,
+        names: &BTreeSet<String>,
+        chosen: &mut BTreeMap<(Kind, String), Arc<Resource>>,
+    ) {
+        for name in names {
+            let key = (kind, name.clone());
+            if let (false, Some(old)) = (chosen.contains_key(&key), self.effective.get(&key)) {
+                chosen.insert(key, old.clone());
             }
         }
-        let mut keep = |kind: Kind, names: &BTreeSet<String>, refs: Option<&mut Refs>| {
-            let mut more = refs;
-            for name in names {
-                let key = (kind, name.clone());
-                if let (false, Some(old)) = (chosen.contains_key(&key), self.effective.get(&key)) {
-                    if let (Some(refs), Resource::Cluster(cluster)) = (more.as_deref_mut(), old.as_ref()) {
-                        refs.add_cluster(cluster);
-                    }
-                    chosen.insert(key, old.clone());
-                }
-            }
-        };
-        keep(Kind::RouteConfig, &refs.route_configs, None);
-        let mut of_clusters = Refs::default();
-        keep(Kind::Cluster, &refs.clusters, Some(&mut of_clusters));
-        keep(Kind::Endpoints, &of_clusters.endpoints, None);
-        keep(Kind::Secret, &of_clusters.secrets, None);
     }
+}
+
+/// What resources refer to.
+fn refs_of(resources: &BTreeMap<(Kind, String), Arc<Resource>>) -> Refs {
+    let mut refs = Refs::default();
+    for resource in resources.values() {
+        match resource.as_ref() {
+            Resource::Listener(v) => refs.add_listener(v),
+            Resource::RouteConfig(v) => refs.add_route_config(v),
+            Resource::Cluster(v) => refs.add_cluster(v),
+            Resource::Endpoints(_) | Resource::Secret(_) => {}
+        }
+    }
+    refs
 }
 
 /// Names that are usable.
@@ -145,5 +158,158 @@ impl<'a> Ready<'a> {
 
     fn secret_ready(&self, name: &str) -> bool {
         self.has(Kind::Secret, name) || self.base.secrets.iter().any(|s| s.name == name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::feed::held::Held;
+    use outrigger_traffic::config::{
+        Action, CertificateSource, Cluster, ClusterChoice, DownstreamTls, Endpoints, FilterChain,
+        FilterChainMatch, HttpConnectionManager, Listener, Route, RouteAction, RouteConfig, RouteMatch,
+        RouteSource, Secret, SecretValue, TcpProxy, Terminal, TlsCertificate, TlsParams, VirtualHost,
+    };
+
+    fn listener(tls: Option<&str>, terminal: Terminal) -> Resource {
+        let mut listener = Listener::new("in".to_owned(), "127.0.0.1:1".parse().unwrap());
+        listener.filter_chains.push(FilterChain {
+            name: "c".into(),
+            matches: FilterChainMatch::default(),
+            tls: tls.map(|secret| DownstreamTls {
+                certificates: vec![CertificateSource::Sds(secret.into())],
+                validation: None,
+                require_client_certificate: false,
+                alpn: Vec::new(),
+                params: TlsParams::default(),
+                disable_stateless_session_resumption: false,
+            }),
+            transport_socket_connect_timeout: Duration::from_secs(1),
+            network_filters: Vec::new(),
+            terminal,
+        });
+        Resource::Listener(listener)
+    }
+
+    fn tcp(cluster: &str) -> Terminal {
+        Terminal::Tcp(Box::new(TcpProxy {
+            stat_prefix: "t".into(),
+            cluster: ClusterChoice::Single(cluster.into()),
+            idle_timeout: None,
+            max_downstream_connection_duration: None,
+            max_connect_attempts: 1,
+            access_log: Vec::new(),
+        }))
+    }
+
+    fn http(table: &str) -> Terminal {
+        let routes = RouteSource::Named(table.into());
+        Terminal::Http(Box::new(HttpConnectionManager::new("h".to_owned(), routes)))
+    }
+
+    fn table(name: &str, cluster: &str) -> Resource {
+        let route = Route {
+            name: String::new(),
+            matches: RouteMatch::prefix("/"),
+            action: Action::Forward(Box::new(RouteAction::to(cluster.to_owned()))),
+            headers: Default::default(),
+            rbac: None,
+            per_request_buffer_limit_bytes: None,
+            decorator: None,
+        };
+        let host = VirtualHost {
+            name: "h".into(),
+            domains: vec!["*".into()],
+            routes: vec![route],
+            ..VirtualHost::default()
+        };
+        Resource::RouteConfig(RouteConfig {
+            name: name.into(),
+            virtual_hosts: vec![host],
+            ..RouteConfig::default()
+        })
+    }
+
+    fn cluster(name: &str) -> Resource {
+        let eds = ClusterDiscovery::Eds { service_name: name.to_owned() };
+        Resource::Cluster(Cluster::new(name.to_owned(), eds))
+    }
+
+    fn endpoints(name: &str) -> Resource {
+        let (localities, overprovisioning_factor) = (Vec::new(), None);
+        Resource::Endpoints(Endpoints { cluster_name: name.into(), localities, overprovisioning_factor })
+    }
+
+    fn secret(name: &str) -> Resource {
+        let pair = TlsCertificate { chain_pem: "C".into(), key_pem: "K".into() };
+        Resource::Secret(Secret { name: name.into(), value: SecretValue::Certificate(pair) })
+    }
+
+    fn held(list: Vec<Resource>) -> HeldMap {
+        let entry = |resource: Resource| {
+            let key = (crate::feed::held::kind_of(&resource), resource.name().to_owned());
+            (key, Held { version: "1".into(), bytes: Arc::from([]), resource: Arc::new(resource) })
+        };
+        list.into_iter().map(entry).collect()
+    }
+
+    /// Names in force after `first`, then `second`, were accepted.
+    fn in_force(first: Vec<Resource>, second: Vec<Resource>) -> (Vec<String>, bool) {
+        let (mut warming, base, now) = (Warming::default(), Config::default(), Instant::now());
+        for accepted in [first, second] {
+            let chosen = warming.choose(&held(accepted), &base, now);
+            warming.commit(chosen);
+        }
+        let names = warming.effective.keys().map(|(kind, name)| format!("{}/{name}", kind.word()));
+        (names.collect(), warming.is_waiting())
+    }
+
+    #[test]
+    fn secret_of_a_listener_in_force_stays_while_its_successor_waits_for_another() {
+        let (names, waiting) = in_force(
+            vec![listener(Some("old"), tcp("x")), secret("old")],
+            vec![listener(Some("new"), tcp("x"))],
+        );
+        assert!(waiting && names.contains(&"secret/old".to_owned()), "{names:?}");
+        let (names, waiting) = in_force(
+            vec![listener(Some("old"), tcp("x")), secret("old")],
+            vec![listener(Some("new"), tcp("x")), secret("new")],
+        );
+        assert!(!waiting && !names.contains(&"secret/old".to_owned()), "{names:?}");
+    }
+
+    #[test]
+    fn cluster_of_a_kept_route_table_stays_with_its_endpoints() {
+        let (names, waiting) = in_force(
+            vec![listener(None, http("old")), table("old", "x"), cluster("x"), endpoints("x")],
+            vec![listener(None, http("new"))],
+        );
+        assert!(waiting);
+        for kept in ["route_config/old", "cluster/x", "endpoints/x"] {
+            assert!(names.contains(&kept.to_owned()), "{kept}: {names:?}");
+        }
+    }
+
+    #[test]
+    fn changed_cluster_waits_for_its_new_secret_while_the_old_one_serves() {
+        let with = |name: &str| {
+            let Resource::Cluster(mut cluster) = cluster("x") else { panic!("a cluster") };
+            cluster.tls = Some(outrigger_traffic::config::UpstreamTls {
+                sni: String::new(),
+                certificate: Some(CertificateSource::Sds(name.into())),
+                validation: None,
+                alpn: Vec::new(),
+                params: TlsParams::default(),
+                max_session_keys: 1,
+            });
+            Resource::Cluster(cluster)
+        };
+        let first = vec![listener(None, tcp("x")), with("old"), endpoints("x"), secret("old")];
+        let (names, waiting) =
+            in_force(first.clone(), vec![listener(None, tcp("x")), with("new"), endpoints("x")]);
+        assert!(waiting && names.contains(&"secret/old".to_owned()), "{names:?}");
+        let second = vec![listener(None, tcp("x")), with("new"), endpoints("x"), secret("new")];
+        let (names, waiting) = in_force(first, second);
+        assert!(!waiting && !names.contains(&"secret/old".to_owned()), "{names:?}");
     }
 }
