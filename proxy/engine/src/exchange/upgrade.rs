@@ -44,18 +44,22 @@ pub(super) async fn tunnel(
     if x.front.responder.switch(x.front.response).is_err() {
         return End::Failed(ProxyError::UpgradeFailed);
     }
-    x.front.clock.tunnel();
+    let clock = x.front.clock;
+    clock.tunnel();
     let idle =
         plan.forward.idle_timeout.or(serving.config().stream_idle_timeout).filter(|idle| !idle.is_zero());
     let progress = Progress::default();
     let Some(up) = upstream_ends(&mut stream) else { return End::Failed(ProxyError::Defect) };
     if let (BodyReader::H2(_), BodyWriter::H2(_)) = (&*x.reader, &x.front.responder.writer) {
         let ends = stream_tunnel::Stream { reader: x.reader, writer: &mut x.front.responder.writer };
-        let end = stream_tunnel::copy(&worker, ends, &up.0, up.1, idle, &progress).await;
-        if !matches!(end, CopyEnd::Finished) {
+        let copying = stream_tunnel::copy(&worker, ends, &up.0, up.1, idle, &progress);
+        // Copying has an idle timeout of its own; what is left to the clock is the longest life.
+        clock.set_idle(None);
+        let end = clock.guard(copying).await;
+        if !matches!(end, Ok(CopyEnd::Finished)) {
             x.front.responder.cancel();
         }
-        conclude(notes, end, &progress);
+        conclude(&x.front, notes, &end, &progress);
         stream.give_back(&worker, false, Instant::now());
         return End::Done;
     }
@@ -65,18 +69,25 @@ pub(super) async fn tunnel(
         if let Some(early) = &up.1 {
             writer.raw(early.data());
         }
-        if writer.flush().await.is_err() {
-            return End::Failed(ProxyError::ClientGone);
+        match worker.wheel.timeout(idle, clock.guard(writer.flush())).await {
+            Some(Ok(Ok(()))) => {}
+            Some(Ok(Err(_))) => return End::Failed(ProxyError::ClientGone),
+            Some(Err(error)) => return End::Failed(error),
+            None => return End::Failed(ProxyError::StreamIdle(true)),
         }
     }
     if let (BodyWriter::H1(writer), Some(early)) = (&mut stream.writer, &down.1) {
         writer.raw(early.data());
-        if writer.flush().await.is_err() {
-            return End::Failed(ProxyError::UpstreamClosed);
+        match worker.wheel.timeout(idle, clock.guard(writer.flush())).await {
+            Some(Ok(Ok(()))) => {}
+            Some(Ok(Err(_))) => return End::Failed(ProxyError::UpstreamClosed),
+            Some(Err(error)) => return End::Failed(error),
+            None => return End::Failed(ProxyError::StreamIdle(true)),
         }
     }
-    let end = copy_both(&worker, &down.0, &up.0, idle, &progress).await;
-    conclude(notes, end, &progress);
+    clock.set_idle(None);
+    let end = clock.guard(copy_both(&worker, &down.0, &up.0, idle, &progress)).await;
+    conclude(&x.front, notes, &end, &progress);
     stream.give_back(&worker, false, Instant::now());
     End::Done
 }
@@ -98,16 +109,25 @@ fn answer_for_stream(x: &mut Front<'_>) -> bool {
     true
 }
 
-/// The books of a tunnel that ended.
-fn conclude(notes: &mut Notes, end: CopyEnd, progress: &Progress) {
+/// The books of a tunnel that ended, by itself or by its longest life.
+fn conclude(x: &Front<'_>, notes: &mut Notes, end: &Result<CopyEnd, ProxyError>, progress: &Progress) {
     match end {
-        CopyEnd::Finished => {}
-        CopyEnd::Idle => {
+        Ok(CopyEnd::Finished) => {
+            // A side may have closed without TLS's close_notify.
+            if progress.cut.get().is_some() {
+                notes.flags |= ResponseFlags::DOWNSTREAM_TERMINATION;
+            }
+        }
+        Ok(CopyEnd::Idle) => {
             notes.flags |= ResponseFlags::STREAM_IDLE_TIMEOUT;
             notes.details = "stream_idle_timeout";
         }
-        CopyEnd::Failed(..) => {
-            notes.flags |= ResponseFlags::DOWNSTREAM_TERMINATION;
+        Ok(CopyEnd::Failed(..)) => notes.flags |= ResponseFlags::DOWNSTREAM_TERMINATION,
+        Err(error) => {
+            let row = error.row();
+            notes.flags |= row.flag;
+            notes.details = row.details;
+            x.serving.stats(x.worker()).downstream_rq_max_duration_reached.inc();
         }
     }
     notes.tunnelled = (progress.a_to_b.get(), progress.b_to_a.get());

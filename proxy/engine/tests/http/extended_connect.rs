@@ -10,7 +10,7 @@ use h2::{RecvStream, SendStream};
 use http::{Method, Request};
 use outrigger_testkit::Origin;
 use outrigger_testkit::websocket::WebSocket;
-use outrigger_traffic::config::{Config, Upgrade};
+use outrigger_traffic::config::{Config, PathMatch, Upgrade};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::net::TcpStream;
 
@@ -175,4 +175,73 @@ async fn idle_tunnel_is_cut_and_a_reset_one_lets_its_host_go() {
     })
     .await;
     settled(send).await;
+}
+
+#[tokio::test]
+async fn tunnel_ends_after_the_longest_life_of_a_stream() {
+    let origin = Origin::h1("one").await;
+    let mut config = allowing(to(&[&origin]));
+    manager(&mut config).max_stream_duration = Some(Duration::from_millis(80));
+    let bed = Bed::start(config);
+    let mut send = settled(connect(bed.address).await).await;
+    let (response, _sink) = open(&mut send, "websocket");
+    let mut recv = response.await.unwrap().into_body();
+    let end = outrigger_testkit::within("the tunnel to end", recv.data()).await;
+    assert!(end.is_some_and(|end| end.is_err()));
+    let stream = TcpStream::connect(bed.address).await.unwrap();
+    let mut socket = WebSocket::open(stream, "h", "/ws").await.unwrap();
+    let ended = async { while socket.round_trip("x").await.is_ok() {} };
+    outrigger_testkit::within("the tunnel over HTTP/1.1 to end", ended).await;
+    eventually("both to be counted", || {
+        bed.http_stat(|stats| stats.downstream_rq_max_duration_reached.value()) == 2
+    })
+    .await;
+}
+
+/// Answers CONNECT, and echoes what comes then.
+async fn gateway() -> SocketAddr {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(stream.read_u8().await.unwrap());
+        }
+        assert!(head.starts_with(b"CONNECT target.test:5432 HTTP/1.1\r\n"));
+        // The first bytes of the other side come with the answer.
+        stream.write_all(b"HTTP/1.1 200 OK\r\n\r\nready").await.unwrap();
+        let (mut from, mut into) = stream.split();
+        tokio::io::copy(&mut from, &mut into).await.unwrap();
+        into.shutdown().await.unwrap();
+    });
+    address
+}
+
+#[tokio::test]
+async fn plain_connect_on_a_stream_becomes_a_tunnel_where_allowed() {
+    let unused = Origin::h1("unused").await;
+    for allowed in [true, false] {
+        let mut config = to(&[&unused]);
+        config.clusters[0] = crate::bed::cluster_at("a", &[gateway().await]);
+        crate::bed::host(&mut config).routes[0].matches.path = PathMatch::Connect;
+        manager(&mut config).http2.allow_connect = allowed;
+        manager(&mut config).upgrades.push(Upgrade { upgrade_type: "CONNECT".into(), enabled: true });
+        let bed = Bed::start(config);
+        let mut send = connect(bed.address).await.ready().await.unwrap();
+        let request = Request::builder().method(Method::CONNECT).uri("target.test:5432").body(()).unwrap();
+        let (response, sink) = send.send_request(request, false).unwrap();
+        let response = response.await.unwrap();
+        if !allowed {
+            assert_eq!(response.status(), 403);
+            continue;
+        }
+        assert_eq!(response.status(), 200);
+        let mut stream = bytes_of(sink, response.into_body());
+        stream.write_all(b" and back").await.unwrap();
+        stream.shutdown().await.unwrap();
+        let mut all = String::new();
+        stream.read_to_string(&mut all).await.unwrap();
+        assert_eq!(all, "ready and back");
+    }
 }

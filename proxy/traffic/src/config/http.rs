@@ -177,7 +177,9 @@ pub struct Http2Options {
     pub initial_stream_window_size: u32,
     /// Connection window, bytes. Default 24 MiB (Envoy ≥ 1.35).
     pub initial_connection_window_size: u32,
-    /// RFC 8441 extended CONNECT (WebSocket over HTTP/2). Default false.
+    /// RFC 8441 extended CONNECT (WebSocket over HTTP/2), and plain CONNECT on a stream, from clients; which upgrades are
+    /// allowed is another matter. Towards hosts it changes nothing: an upgrade always speaks HTTP/1.1 there. Default
+    /// false.
     pub allow_connect: bool,
     /// PING interval to find dead peers; `None` sends none.
     pub keepalive_interval: Option<Duration>,
