@@ -168,18 +168,26 @@ impl FieldBlock {
 
     /// Like [`append`](Self::append), with the value given in pieces that are joined.
     pub fn append_parts(&mut self, name: &[u8], parts: &[&[u8]]) -> bool {
-        if !syntax::is_token(name) {
+        self.append_as(Known::from_lower(name), name, parts)
+    }
+
+    /// Like [`append_parts`](Self::append_parts), with what is known of the name as it is written. A known name is a
+    /// token in lower case.
+    fn append_as(&mut self, known: Known, name: &[u8], parts: &[&[u8]]) -> bool {
+        if known == Known::Other && !syntax::is_token(name) {
             return false;
         }
         let start = self.arena.len();
         self.arena.extend_from_slice(name);
-        self.lower_case_from(start);
+        if known == Known::Other {
+            self.lower_case_from(start);
+        }
         self.arena.extend_from_slice(b": ");
         let value_start = self.arena.len();
         for part in parts {
             self.arena.extend_from_slice(part);
         }
-        self.finish_field(start, name.len(), value_start)
+        self.finish_field(start, name.len(), value_start, known)
     }
 
     /// Removes every field called `name` and adds one with this value. See [`append`](Self::append).
@@ -189,6 +197,11 @@ impl FieldBlock {
 
     /// Like [`set`](Self::set), with the value given in pieces that are joined.
     pub fn set_parts(&mut self, name: &[u8], parts: &[&[u8]]) -> bool {
+        let known = Known::from_lower(name);
+        if known != Known::Other {
+            self.remove_known(known);
+            return self.append_as(known, name, parts);
+        }
         if !syntax::is_token(name) {
             return false;
         }
@@ -197,7 +210,7 @@ impl FieldBlock {
         } else {
             self.remove(name);
         }
-        self.append_parts(name, parts)
+        self.append_as(known, name, parts)
     }
 
     /// Adds `addition` to the last field called `name` (lower case), after `separator`; adds a field
@@ -219,7 +232,7 @@ impl FieldBlock {
             self.arena.extend_from_slice(separator);
         }
         self.arena.extend_from_slice(addition);
-        if !self.finish_field(start, usize::from(field.name_len), value_start) {
+        if !self.finish_field(start, usize::from(field.name_len), value_start, known) {
             return false;
         }
         if let (Some(moved), Some(place)) = (self.fields.pop(), self.fields.get_mut(index)) {
@@ -345,8 +358,9 @@ impl FieldBlock {
         }
     }
 
-    /// Cleans and trims the value at the end of the arena, closes the line and records the field.
-    fn finish_field(&mut self, start: usize, name_len: usize, value_start: usize) -> bool {
+    /// Cleans and trims the value at the end of the arena, closes the line and records the field. `known` may be
+    /// [`Known::Other`] for a name that was not in lower case.
+    fn finish_field(&mut self, start: usize, name_len: usize, value_start: usize, known: Known) -> bool {
         if let Some(value) = self.arena.get_mut(value_start..)
             && !syntax::is_field_value(value)
         {
@@ -367,7 +381,14 @@ impl FieldBlock {
         }
         let value_len = self.arena.len() - value_start;
         self.arena.extend_from_slice(b"\r\n");
-        self.record(start, name_len, value_len).is_some()
+        if known == Known::Other {
+            return self.record(start, name_len, value_len).is_some();
+        }
+        let recorded = self.record_known(start, name_len, value_len, known).is_some();
+        if !recorded {
+            self.arena.truncate(start);
+        }
+        recorded
     }
 
     fn record(&mut self, start: usize, name_len: usize, value_len: usize) -> Option<Known> {
