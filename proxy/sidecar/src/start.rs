@@ -23,6 +23,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
+use tokio::task::AbortHandle;
 
 /// Spans waiting for the exporter.
 const SPANS_MAX: usize = 4096;
@@ -67,10 +68,10 @@ async fn run(flags: &Run, plan: Plan, level: LevelHandle) -> anyhow::Result<Exit
         plan.identity.id.as_str().into(),
         Arc::new(ExportStatus::default()),
     ));
-    let registration = configure(flags, plan, &proxy, view).await?;
+    let membership = configure(flags, plan, &proxy, view).await?;
     wait_for_the_end(&proxy).await?;
-    if let Some(registration) = registration {
-        leave(&registration, Duration::from_millis(flags.mesh.leave_grace_ms)).await;
+    if let Some(membership) = membership {
+        leave(&membership, Duration::from_millis(flags.mesh.leave_grace_ms)).await;
     }
     let cut = proxy.drain().await;
     if cut > 0 {
@@ -85,7 +86,7 @@ async fn configure(
     plan: Plan,
     proxy: &ProxyHandle,
     view: FeedView,
-) -> anyhow::Result<Option<Arc<Registration>>> {
+) -> anyhow::Result<Option<Membership>> {
     let sink = Arc::new(EngineSink(proxy.clone()));
     if !flags.mesh.control.is_empty() {
         return join_mesh(flags, plan, sink, view).await.map(Some);
@@ -110,7 +111,7 @@ async fn join_mesh(
     plan: Plan,
     sink: Arc<EngineSink>,
     view: FeedView,
-) -> anyhow::Result<Arc<Registration>> {
+) -> anyhow::Result<Membership> {
     let settings = bootstrap::settings(flags)?;
     let client = Arc::new(ControlClient::new(settings.clone()));
     let first = enrol::first(&client, &settings).await?;
@@ -132,8 +133,14 @@ async fn join_mesh(
     tokio::spawn(async move { kept.keep().await });
     let transport = Arc::new(client.transport()?);
     let options = StreamOptions { variant: Variant::Delta, node, metadata: Vec::new() };
-    tokio::spawn(stream::run(feed, transport, options, view.stream));
-    Ok(registration)
+    let stream = tokio::spawn(stream::run(feed, transport, options, view.stream)).abort_handle();
+    Ok(Membership { registration, stream })
+}
+
+/// What a proxy of a mesh ends when it goes.
+struct Membership {
+    registration: Arc<Registration>,
+    stream: AbortHandle,
 }
 
 /// Every renewed certificate and every changed trust bundle takes effect in the running proxy.
@@ -149,7 +156,12 @@ async fn use_renewed(mut renewed: watch::Receiver<Svid>, feed: Arc<Mutex<Feed>>)
 }
 
 /// Peers are told first; for a moment they may still come.
-async fn leave(registration: &Registration, grace: Duration) {
+///
+/// The configuration is not followed any more: that of a workload that has left is empty. It would take the listeners away
+/// while requests still come, and the last good configuration from the disk, of which the next start is to serve.
+async fn leave(membership: &Membership, grace: Duration) {
+    membership.stream.abort();
+    let registration = &membership.registration;
     if let Err(error) = registration.leave().await {
         tracing::warn!(error = format!("{error:#}"), "left without telling the control service");
     }
