@@ -96,10 +96,6 @@ pub(super) async fn run(
         stats.upstream_rq_pending_overflow.inc();
         return Lost::unsent(ProxyError::Overflow);
     };
-    let config = plan.forward.retry.as_ref().map(|retry| &retry.config);
-    x.front
-        .clock
-        .start_attempt(config.and_then(|c| c.per_try_timeout), config.and_then(|c| c.per_try_idle_timeout));
     let span_id = inject_trace(&mut x.front, notes);
     let (stream, reused) = match open(x, notes, plan, shared, &host).await {
         Ok(opened) => opened,
@@ -110,6 +106,13 @@ pub(super) async fn run(
     stats.upstream_rq_total.inc();
     let sent = Instant::now();
     notes.timeline.upstream_start = Some(sent);
+    let config = plan.forward.retry.as_ref().map(|retry| &retry.config);
+    // From the connection on: waiting for one has limits of its own (Envoy: per_try_timeout).
+    x.front.clock.start_attempt(
+        sent,
+        config.and_then(|c| c.per_try_timeout),
+        config.and_then(|c| c.per_try_idle_timeout),
+    );
     let call = Call { plan, host: &host, reused, sent };
     let end = if plan.cluster.cluster.config.close_connections_on_host_removal {
         Box::pin(while_there(x, notes, shared, &call, stream)).await
@@ -246,7 +249,10 @@ async fn open(
 }
 
 /// `None` when the downstream went away first.
-async fn until_gone<T>(work: impl Future<Output = T>, gone: impl Future<Output = BodyError>) -> Option<T> {
+pub(super) async fn until_gone<T>(
+    work: impl Future<Output = T>,
+    gone: impl Future<Output = BodyError>,
+) -> Option<T> {
     let (mut work, mut gone) = (pin!(work), pin!(gone));
     std::future::poll_fn(|cx| {
         if let Poll::Ready(done) = work.as_mut().poll(cx) {

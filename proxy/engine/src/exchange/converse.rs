@@ -16,11 +16,16 @@ use tokio::time::Instant;
 use super::attempt::{Call, End, Lost, report, timed_out};
 use super::notes::Notes;
 use super::retry::{Attempts, wants_response};
+use super::timeout::Clock;
 use super::upload::Upload;
 use super::{Exchange, Front, response, upgrade};
 use crate::error::ProxyError;
 use crate::http::body::{BodyError, BodyReader, BodyWriter, Failed, discard, poll_now, pump};
+use crate::http::hop_by_hop;
 use crate::upstream::pool::UpstreamStream;
+
+/// Interim responses (100, 102, 103) before the final one that are passed on; a host that sends more means no good.
+const INTERIM_MAX: u32 = 16;
 
 /// What ended the wait for a response head.
 enum Heard {
@@ -40,11 +45,14 @@ enum Answer {
 struct Uploading<'p, F> {
     future: Pin<&'p mut F>,
     running: bool,
+    clock: &'p Clock,
+    /// The route's timeout.
+    timeout: Option<Duration>,
 }
 
 impl<F: Future<Output = Result<(), Failed>>> Uploading<'_, F> {
     /// Goes on with it; an error when the downstream's side of it failed. An upstream that takes no more may have
-    /// answered already: its response decides then.
+    /// answered already: its response decides then, and the time for it runs from here.
     fn poll(&mut self, cx: &mut Context<'_>) -> Option<ProxyError> {
         if !self.running {
             return None;
@@ -53,7 +61,11 @@ impl<F: Future<Output = Result<(), Failed>>> Uploading<'_, F> {
         self.running = false;
         match done {
             Err(Failed::Source(error)) => Some(downstream_error(error)),
-            Err(Failed::Sink(_)) | Ok(()) => None,
+            Err(Failed::Sink(_)) => {
+                self.clock.request_complete(Instant::now(), self.timeout);
+                None
+            }
+            Ok(()) => None,
         }
     }
 }
@@ -80,8 +92,9 @@ pub(super) async fn converse(
             tunnel: plan.tunnel && x.front.request.version() == Version::Http2,
             end: &request_end,
         };
+        let clock = x.front.clock;
         let upload = pin!(upload.run(x.reader, &mut stream.writer, &replay));
-        let mut uploading = Uploading { future: upload, running: true };
+        let mut uploading = Uploading { future: upload, running: true, clock, timeout: plan.timeout };
         match hear(&mut x.front, &mut stream.reader, &mut uploading).await {
             Err(heard) => Err(heard),
             Ok(framing) if framing.switching => Ok(Answer::Switch),
@@ -118,6 +131,7 @@ async fn hear<F: Future<Output = Result<(), Failed>>>(
     reader: &mut BodyReader,
     uploading: &mut Uploading<'_, F>,
 ) -> Result<ResponseFraming, Heard> {
+    let mut interim = 0;
     loop {
         let framing = std::future::poll_fn(|cx| {
             if let Some(error) = uploading.poll(cx) {
@@ -134,6 +148,10 @@ async fn hear<F: Future<Output = Result<(), Failed>>>(
         .await?;
         if !framing.informational {
             return Ok(framing);
+        }
+        interim += 1;
+        if interim > INTERIM_MAX || hop_by_hop::strip_response(x.response, false).is_err() {
+            return Err(Heard::Lost(BodyError::Protocol));
         }
         match x.clock.guard(x.responder.interim(x.response)).await {
             Ok(Ok(())) => {}

@@ -1,5 +1,7 @@
 //! Responses: those made here, and what is done to those of an upstream before they leave.
 
+use std::time::Duration;
+
 use outrigger_traffic::config::HeaderAppend;
 use outrigger_traffic::route::{Direct, Edit, Edits, Route};
 use outrigger_wire::h1::BodyLength;
@@ -13,6 +15,9 @@ use crate::http::body::{BodyError, discard, poll_now};
 use crate::http::forwarded;
 use crate::http::view::HeadView;
 use crate::telemetry;
+
+/// Time to pass on what is left of a response that broke off. A client that does not read it is cut off without.
+const LAST_FLUSH: Duration = Duration::from_secs(1);
 
 /// Ends a request that failed: answers from the error table, or breaks off a response that had begun.
 pub(super) async fn fail(x: &mut Exchange<'_>, notes: &mut Notes, error: ProxyError) {
@@ -35,7 +40,8 @@ pub(super) async fn fail(x: &mut Exchange<'_>, notes: &mut Notes, error: ProxyEr
         stats.rq_reset_after_downstream_response_started.inc();
         stats.downstream_rq_tx_reset.inc();
         // What the upstream sent so far is passed on before the connection is cut.
-        let _ = x.front.responder.writer.flush().await;
+        let flush = x.front.clock.guard(x.front.responder.writer.flush());
+        let _ = x.front.connection.worker.wheel.timeout(Some(LAST_FLUSH), flush).await;
         x.front.responder.abort();
         return;
     }

@@ -10,9 +10,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use outrigger_traffic::breaker::Permit;
 use outrigger_traffic::cluster::HostId;
 use outrigger_traffic::retry::{AttemptResult, Decision, Ended, Reached, RefusedBecause, ResetKind};
+use outrigger_wire::Version;
 use smallvec::SmallVec;
 
-use super::attempt::{self, End, Lost};
+use super::attempt::{self, End, Lost, until_gone};
 use super::forward::Plan;
 use super::notes::Notes;
 use super::{Exchange, Front};
@@ -65,6 +66,11 @@ pub(super) async fn attempts(
         repeated: false,
         permit: None,
     };
+    let on_stream = x.front.request.version() == Version::Http2;
+    if x.reader.is_over() || x.reader.ends_after_data() || (plan.tunnel && on_stream) {
+        // The request is here as a whole. Its time runs also while it waits for a connection.
+        x.front.clock.request_complete(x.front.arrived, plan.timeout);
+    }
     loop {
         notes.attempts += 1;
         let end = attempt::run(x, notes, plan, &mut shared).await;
@@ -79,13 +85,13 @@ pub(super) async fn attempts(
             End::Failed(error) => return Err(*error),
             End::Again(permit, after) => {
                 let permit = permit.take();
-                wait(&x.front, *after).await?;
+                wait(&mut x.front, *after).await?;
                 permit
             }
             End::Lost(lost) => match after_loss(&x.front, notes, plan, &mut shared, lost) {
                 Next::Repeat => None,
                 Next::Retry(after, permit) => {
-                    wait(&x.front, after).await?;
+                    wait(&mut x.front, after).await?;
                     Some(permit)
                 }
                 Next::GiveUp => return Err(lost.error),
@@ -94,11 +100,17 @@ pub(super) async fn attempts(
     }
 }
 
-async fn wait(x: &Front<'_>, after: Duration) -> Result<(), ProxyError> {
+/// Waits before another attempt, unless the client is gone or the request's time is over first.
+async fn wait(x: &mut Front<'_>, after: Duration) -> Result<(), ProxyError> {
     if after.is_zero() {
         return Ok(());
     }
-    x.clock.guard(x.worker().wheel.sleep(after)).await
+    let worker = x.worker().clone();
+    let gone = std::future::poll_fn(|cx| x.responder.writer.poll_gone(cx));
+    match x.clock.guard(until_gone(worker.wheel.sleep(after), gone)).await? {
+        Some(()) => Ok(()),
+        None => Err(ProxyError::ClientGone),
+    }
 }
 
 enum Next {

@@ -8,7 +8,7 @@
 //! | idle | from the last byte that moved | 408 or 504 `SI` |
 //! | phase | `request_timeout` until the request arrived, then the route's timeout | 408, 504 `UT` |
 //! | longest | the whole stream | 408 or 504 `DT` |
-//! | attempt | one attempt, or an attempt without a byte | 504 `UT` |
+//! | attempt | one attempt, once it has a connection and the request arrived; or an attempt without a byte | 504 `UT` |
 
 use std::cell::Cell;
 use std::future::Future;
@@ -31,6 +31,8 @@ pub struct Clock {
     phase_error: Cell<ProxyError>,
     longest: Deadline,
     attempt: Deadline,
+    /// The limit of an attempt that began before the request arrived.
+    attempt_after: Cell<Option<Duration>>,
     attempt_idle: Deadline,
     attempt_idle_after: Cell<Option<Duration>>,
     /// The request arrived to its last byte.
@@ -47,6 +49,7 @@ impl Clock {
             phase_error: Cell::new(ProxyError::RequestTimeout),
             longest: wheel.deadline(),
             attempt: wheel.deadline(),
+            attempt_after: Cell::new(None),
             attempt_idle: wheel.deadline(),
             attempt_idle_after: Cell::new(None),
             complete: Cell::new(false),
@@ -90,6 +93,9 @@ impl Clock {
         }
         self.phase_error.set(ProxyError::ResponseTimeout);
         self.phase.set_opt_from(now, route.filter(|route| !route.is_zero()));
+        if let Some(whole) = self.attempt_after.take() {
+            self.attempt.set_from(now, whole);
+        }
     }
 
     /// Whether the request arrived to its last byte.
@@ -97,16 +103,24 @@ impl Clock {
         self.complete.get()
     }
 
-    /// An attempt begins.
-    pub fn start_attempt(&self, whole: Option<Duration>, idle: Option<Duration>) {
-        self.attempt.set_opt(whole);
+    /// An attempt has its connection, at `now`. `whole` runs from here or, where that is later, from the request's end;
+    /// `idle` from here. `None` or zero: no limit.
+    pub fn start_attempt(&self, now: Instant, whole: Option<Duration>, idle: Option<Duration>) {
+        let whole = whole.filter(|after| !after.is_zero());
+        let idle = idle.filter(|after| !after.is_zero());
+        if self.complete.get() {
+            self.attempt.set_opt_from(now, whole);
+        } else {
+            self.attempt_after.set(whole);
+        }
         self.attempt_idle_after.set(idle);
-        self.attempt_idle.set_opt(idle);
+        self.attempt_idle.set_opt_from(now, idle);
     }
 
     /// The attempt is over, or its response has begun.
     pub fn end_attempt(&self) {
         self.attempt.clear();
+        self.attempt_after.set(None);
         self.attempt_idle.clear();
         self.attempt_idle_after.set(None);
     }
@@ -119,7 +133,7 @@ impl Clock {
         self.end_attempt();
     }
 
-    /// A tunnel has only an idle timeout.
+    /// A tunnel has only an idle timeout and a longest life.
     pub fn tunnel(&self) {
         self.phase.clear();
         self.end_attempt();

@@ -30,12 +30,22 @@ pub(super) struct Tls {
     eager: bool,
     close_sent: bool,
     big: bool,
+    /// Why sending failed when bytes had been accepted: told by the next write.
+    failed: Option<io::Error>,
 }
 
 impl Tls {
     pub(super) fn new(mut connection: Connection) -> Self {
         connection.set_buffer_limit(Some(SEND_LIMIT));
-        Self { connection, plaintext: 0, closed: false, eager: false, close_sent: false, big: true }
+        Self {
+            connection,
+            plaintext: 0,
+            closed: false,
+            eager: false,
+            close_sent: false,
+            big: true,
+            failed: None,
+        }
     }
 
     pub(super) fn connection(&self) -> &Connection {
@@ -149,7 +159,8 @@ impl Tls {
         }
     }
 
-    /// Encrypts what there is room for and sends it. Ready as soon as anything was accepted.
+    /// Encrypts what there is room for and sends it. Ready as soon as anything was accepted: those bytes, or some of
+    /// them, may have left even when sending fails then, so that the failure is told by the next call.
     pub(super) fn poll_write(
         &mut self,
         tcp: &mut TcpStream,
@@ -157,11 +168,17 @@ impl Tls {
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         loop {
+            if let Some(error) = self.failed.take() {
+                return Poll::Ready(Err(error));
+            }
             let n = self.connection.writer().write_vectored(bufs)?;
             let sent = self.poll_send(tcp, cx);
             if n > 0 || bufs.iter().all(|buf| buf.is_empty()) {
                 if let Poll::Ready(Err(error)) = sent {
-                    return Poll::Ready(Err(error));
+                    if n == 0 {
+                        return Poll::Ready(Err(error));
+                    }
+                    self.failed = Some(error);
                 }
                 return Poll::Ready(Ok(n));
             }
@@ -171,6 +188,9 @@ impl Tls {
 
     /// Gives everything encrypted to the socket.
     pub(super) fn poll_send(&mut self, tcp: &mut TcpStream, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if let Some(error) = self.failed.take() {
+            return Poll::Ready(Err(error));
+        }
         while self.connection.wants_write() {
             match self.connection.write_tls(&mut Waiting { tcp, cx }) {
                 Ok(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),

@@ -42,6 +42,8 @@ pub struct Progress {
     pub a_to_b: Cell<u64>,
     /// From B to A.
     pub b_to_a: Cell<u64>,
+    /// The side whose TLS ended without close_notify: what it said may have been cut off.
+    pub cut: Cell<Option<Side>>,
 }
 
 /// Copies between two connections until both directions have ended, one fails, or nothing moves for `idle`. On failure
@@ -72,8 +74,8 @@ async fn copy(
     deadline.set_opt(idle);
     let end = poll_fn(|cx| {
         let mut moved = false;
-        let first = forth.poll(buffers, a, b, cx, &progress.a_to_b, &mut moved);
-        let second = back.poll(buffers, b, a, cx, &progress.b_to_a, &mut moved);
+        let first = forth.poll(buffers, a, b, cx, progress, &mut moved);
+        let second = back.poll(buffers, b, a, cx, progress, &mut moved);
         match (first, second) {
             (Poll::Ready(Err((side, error))), _) | (_, Poll::Ready(Err((side, error)))) => {
                 Poll::Ready(CopyEnd::Failed(side, error))
@@ -135,9 +137,13 @@ impl Direction {
         from: &Io,
         to: &Io,
         cx: &mut Context<'_>,
-        count: &Cell<u64>,
+        progress: &Progress,
         moved: &mut bool,
     ) -> Poll<Result<(), (Side, io::Error)>> {
+        let count = match self.from {
+            Side::A => &progress.a_to_b,
+            Side::B => &progress.b_to_a,
+        };
         loop {
             match self.state {
                 State::Done => return Poll::Ready(Ok(())),
@@ -160,7 +166,7 @@ impl Direction {
                         *moved = true;
                         continue;
                     }
-                    ready!(self.poll_fill(buffers, from, to, cx, moved))?;
+                    ready!(self.poll_fill(buffers, from, to, cx, progress, moved))?;
                 }
             }
         }
@@ -173,6 +179,7 @@ impl Direction {
         from: &Io,
         to: &Io,
         cx: &mut Context<'_>,
+        progress: &Progress,
         moved: &mut bool,
     ) -> Poll<Result<(), (Side, io::Error)>> {
         let mut buf = match self.buf.take() {
@@ -186,6 +193,13 @@ impl Direction {
                     return Poll::Ready(Err(self.failed(false)(error)));
                 }
                 Poll::Pending
+            }
+            Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                // Many peers just close, without close_notify. Protocols that care tell their own end; the others would
+                // lose the answer that is still under way, were both connections reset.
+                progress.cut.set(Some(self.from));
+                self.state = State::Close;
+                Poll::Ready(Ok(()))
             }
             Poll::Ready(Err(error)) => Poll::Ready(Err(self.failed(true)(error))),
             Poll::Ready(Ok(0)) => {

@@ -252,7 +252,12 @@ async fn run(
             stats.max_downstream_connection_duration.inc();
             outline.flags = ResponseFlags::DURATION_TIMEOUT;
         }
-        Some(CopyEnd::Finished) => {}
+        // Ended in order, or as good as: a side may have closed without TLS's close_notify.
+        Some(CopyEnd::Finished) => match progress.cut.get() {
+            None => {}
+            Some(Side::A) => outline.flags = ResponseFlags::DOWNSTREAM_TERMINATION,
+            Some(Side::B) => outline.flags = ResponseFlags::UPSTREAM_TERMINATION,
+        },
         Some(CopyEnd::Idle) => {
             stats.idle_timeout.inc();
             outline.flags = ResponseFlags::STREAM_IDLE_TIMEOUT;

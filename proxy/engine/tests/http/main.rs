@@ -18,3 +18,4 @@ mod route;
 mod streaming;
 mod swap;
 mod upgrade;
+mod waits;

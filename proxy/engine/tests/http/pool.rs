@@ -200,3 +200,21 @@ async fn buffer_limit_of_a_cluster_bounds_what_a_response_may_have_in_flight() {
         assert_eq!(window_offered(limit).await, window, "{limit}");
     }
 }
+
+#[tokio::test]
+async fn upgrade_does_not_decide_what_other_requests_speak() {
+    let authority = Authority::new("test");
+    let leaf = authority.leaf(&["origin.test"]);
+    let origin = Origin::tls("tls", server_config(&leaf, None, &["h2", "http/1.1"])).await;
+    let mut config = to(&[&origin]);
+    config.clusters[0].http.protocol = HttpUpstream::Auto;
+    config.clusters[0].tls =
+        Some(UpstreamTls { alpn: vec!["h2".into(), "http/1.1".into()], ..upstream_tls(&authority) });
+    manager(&mut config).upgrades.push(Upgrade { upgrade_type: "websocket".into(), enabled: true });
+    let bed = Bed::start(config);
+    let stream = tokio::net::TcpStream::connect(bed.address).await.unwrap();
+    let mut socket = WebSocket::open(stream, "h", "/ws").await.unwrap();
+    assert_eq!(socket.round_trip("hello").await.unwrap(), "hello");
+    assert_eq!(get(bed.address, "h", "/").await.status, 200);
+    assert_eq!(origin.seen().last().unwrap().version, "HTTP/2");
+}

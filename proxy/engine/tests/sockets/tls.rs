@@ -428,3 +428,25 @@ async fn garbage_after_the_hello_closes_the_connection() {
     assert_eq!(origin.connections(), 0);
     assert_eq!(listener_count(&proxy, |s| s.ssl_connection_error.value()), 3);
 }
+
+#[tokio::test]
+async fn client_that_closes_without_close_notify_has_said_all_the_same() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let origin = listener.local_addr().unwrap();
+    let heard = tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut all = Vec::new();
+        let end = stream.read_to_end(&mut all).await;
+        (all, end.is_ok())
+    });
+    let authority = Authority::new("root");
+    let proxy = start(echo_behind(tls(&authority.leaf(&["one.test"]), None), origin));
+    let mut stream = certs_tls(address(&proxy), "one.test", client(&authority, None)).await.unwrap();
+    stream.write_all(b"hello").await.unwrap();
+    stream.flush().await.unwrap();
+    let (mut tcp, _) = stream.into_inner();
+    tcp.shutdown().await.unwrap();
+    let (all, orderly) = outrigger_testkit::within("the host to hear the end", heard).await.unwrap();
+    assert_eq!((all.as_slice(), orderly), (&b"hello"[..], true));
+}

@@ -187,11 +187,11 @@ async fn run(connection: &Rc<Connection>, server: &mut Server<Prefixed, Bytes>, 
                     return;
                 }
                 stats.downstream_cx_idle_timeout.inc();
+                // A stream may be on its way already and is served. The peer may never close: it is not waited for
+                // longer than for a drain.
+                idle.clear();
+                finishing = true;
                 server.graceful_shutdown();
-                // The peer may never close: do not wait for it longer than for a drain.
-                let wait = serving.config().drain_timeout;
-                worker.wheel.timeout(Some(wait), std::future::poll_fn(|cx| server.poll_closed(cx))).await;
-                return;
             }
             Event::Drain => {
                 stats.downstream_cx_drain_close.inc();

@@ -83,7 +83,10 @@ impl H2Reader {
         let Some(response) = &mut self.response else { return Poll::Ready(Err(BodyError::Protocol)) };
         if let Poll::Ready(Some(Ok(interim))) = response.poll_informational(cx) {
             return Poll::Ready(
-                if head::read_response(interim.status(), interim.headers(), self.max_fields, head) {
+                // HTTP/2 has no 101 (RFC 9113 §8.6).
+                if interim.status() != http::StatusCode::SWITCHING_PROTOCOLS
+                    && head::read_response(interim.status(), interim.headers(), self.max_fields, head)
+                {
                     Ok(ResponseFraming {
                         body: BodyLength::None,
                         keep_alive: true,
@@ -100,7 +103,9 @@ impl H2Reader {
             Err(error) => return Poll::Ready(Err(body_error(&error))),
         };
         self.response = None;
-        if !head::read_response(parts.status, &parts.headers, self.max_fields, head) {
+        if parts.status.is_informational()
+            || !head::read_response(parts.status, &parts.headers, self.max_fields, head)
+        {
             return Poll::Ready(Err(BodyError::Protocol));
         }
         self.over = recv.is_end_stream();

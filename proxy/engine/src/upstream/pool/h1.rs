@@ -5,7 +5,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use outrigger_wire::Version;
 use tokio::time::Instant;
 
 use super::open::Checked;
@@ -123,7 +122,6 @@ impl HostPool {
             PoolError::Connect(Rc::new(error))
         })?;
         let guard = self.guard(worker, cluster, permit, true);
-        self.learned.set(Some(Version::Http11));
         Ok(Some(Checked::from(H1Conn::new(worker, cluster, io, guard))))
     }
 

@@ -76,6 +76,8 @@ impl Checked {
     ) -> Result<UpstreamStream, BodyError> {
         match self {
             Self::H1(mut conn) => {
+                // From here on it tells whether any of this request left.
+                let _ = conn.writer.take_wire_bytes();
                 conn.writer.request_head(request, body, connection);
                 conn.served = conn.served.saturating_add(1);
                 let conn = *conn;
