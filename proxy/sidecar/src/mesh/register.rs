@@ -4,8 +4,9 @@ use super::client::{CALL_TIMEOUT, ControlClient};
 use super::settings::Settings;
 use outrigger_api::outrigger::v1::registration_service_client::RegistrationServiceClient;
 use outrigger_api::outrigger::v1::{DeregisterRequest, HeartbeatRequest, RegisterRequest};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+use tokio::sync::Notify;
 use tonic::{Code, Request};
 
 /// Bounds of the wait after a failure.
@@ -16,35 +17,80 @@ const RETRY_MAX: Duration = Duration::from_secs(10);
 pub struct Registration {
     client: Arc<ControlClient>,
     settings: Arc<Settings>,
-    lease: Mutex<Option<String>>,
+    lease: Mutex<Lease>,
+    left: Notify,
+}
+
+/// Where the lease stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Lease {
+    /// None yet, or none any more.
+    None,
+    /// Held, by this id.
+    Held(String),
+    /// Given up for good: from here on nothing may register again, for peers would be sent to a proxy that drains.
+    Left,
+}
+
+impl Lease {
+    /// Takes note of a registration; returns whether it is wanted: not after leaving.
+    fn hold(&mut self, id: &str) -> bool {
+        if *self == Self::Left {
+            return false;
+        }
+        *self = Self::Held(id.to_owned());
+        true
+    }
+
+    /// The control service does not know this id any more.
+    fn lose(&mut self, id: &str) {
+        if matches!(self, Self::Held(held) if held == id) {
+            *self = Self::None;
+        }
+    }
+
+    /// Leaves; returns the lease that is to be ended.
+    fn leave(&mut self) -> Option<String> {
+        match std::mem::replace(self, Self::Left) {
+            Self::Held(id) => Some(id),
+            Self::None | Self::Left => None,
+        }
+    }
 }
 
 impl Registration {
     /// Not registered yet.
     pub fn new(client: Arc<ControlClient>, settings: Arc<Settings>) -> Self {
-        Self { client, settings, lease: Mutex::new(None) }
+        Self { client, settings, lease: Mutex::new(Lease::None), left: Notify::new() }
     }
 
-    /// Registers and renews until it is dropped. A lease that is gone is taken anew; while the control service is away
+    /// Registers and renews until it is dropped or [`Self::leave`] is called. A lease that is gone is taken anew; while the control service is away
     /// nothing is lost, because it freezes leases until its proxies are back.
     pub async fn keep(&self) {
         let mut wait = RETRY_FIRST;
         loop {
-            let step = match self.lease() {
-                None => self.register().await,
-                Some(lease) => self.heartbeat(lease).await,
+            let lease = self.lease().clone();
+            let step = match lease {
+                Lease::None => self.register().await,
+                Lease::Held(lease) => self.heartbeat(lease).await,
+                Lease::Left => return,
             };
-            match step {
+            let pause = match step {
                 Ok(ttl) => {
                     wait = RETRY_FIRST;
-                    tokio::time::sleep(ttl / 3).await;
+                    ttl / 3
                 }
                 Err(error) => {
                     self.client.forget();
                     tracing::warn!(error = format!("{error:#}"), "registration failed");
-                    tokio::time::sleep(wait.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
+                    let pause = wait.mul_f64(0.5 + fastrand::f64() / 2.0);
                     wait = (wait * 2).min(RETRY_MAX);
+                    pause
                 }
+            };
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = self.left.notified() => {}
             }
         }
     }
@@ -54,11 +100,18 @@ impl Registration {
     /// # Errors
     /// When the control service cannot be reached; the lease then ends by itself.
     pub async fn leave(&self) -> anyhow::Result<()> {
-        let Some(lease_id) = self.set_lease(None) else { return Ok(()) };
+        let held = self.lease().leave();
+        self.left.notify_one();
+        let Some(lease_id) = held else { return Ok(()) };
+        self.deregister(lease_id).await?;
+        tracing::info!("left the registry");
+        Ok(())
+    }
+
+    async fn deregister(&self, lease_id: String) -> anyhow::Result<()> {
         let mut request = Request::new(DeregisterRequest { lease_id });
         request.set_timeout(CALL_TIMEOUT);
         self.service().await?.deregister(request).await?;
-        tracing::info!("left the registry");
         Ok(())
     }
 
@@ -66,18 +119,23 @@ impl Registration {
         let mut request = Request::new(RegisterRequest { workload: Some(self.settings.workload.clone()) });
         request.set_timeout(CALL_TIMEOUT);
         let answer = self.service().await?.register(request).await?.into_inner();
-        tracing::info!(lease = answer.lease_id, "registered");
-        self.set_lease(Some(answer.lease_id));
+        if self.lease().hold(&answer.lease_id) {
+            // Its id is known to its holder only, so it is not logged.
+            tracing::info!("registered");
+        } else {
+            self.deregister(answer.lease_id).await?;
+        }
         Ok(ttl(answer.ttl_ms))
     }
 
     async fn heartbeat(&self, lease_id: String) -> anyhow::Result<Duration> {
-        let mut request = Request::new(HeartbeatRequest { lease_id, ..HeartbeatRequest::default() });
+        let asked = HeartbeatRequest { lease_id: lease_id.clone(), ..HeartbeatRequest::default() };
+        let mut request = Request::new(asked);
         request.set_timeout(CALL_TIMEOUT);
         match self.service().await?.heartbeat(request).await {
             Ok(answer) => Ok(ttl(answer.into_inner().ttl_ms)),
             Err(status) if status.code() == Code::NotFound => {
-                self.set_lease(None);
+                self.lease().lose(&lease_id);
                 Ok(Duration::ZERO)
             }
             Err(status) => Err(status.into()),
@@ -88,16 +146,31 @@ impl Registration {
         Ok(RegistrationServiceClient::new(self.client.channel().await?))
     }
 
-    fn lease(&self) -> Option<String> {
-        self.lease.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    fn set_lease(&self, lease: Option<String>) -> Option<String> {
-        std::mem::replace(&mut *self.lease.lock().unwrap_or_else(PoisonError::into_inner), lease)
+    fn lease(&self) -> MutexGuard<'_, Lease> {
+        self.lease.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// At least a second, so that a mistaken answer cannot make this a busy loop.
 fn ttl(ms: u32) -> Duration {
     Duration::from_millis(u64::from(ms)).max(Duration::from_secs(1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lease_that_was_left_is_never_taken_again() {
+        let mut lease = Lease::None;
+        assert!(lease.hold("one"));
+        lease.lose("another");
+        assert_eq!(lease, Lease::Held("one".into()));
+        assert_eq!(lease.leave().as_deref(), Some("one"));
+        // The answers to a heartbeat and to a registration that were under way.
+        lease.lose("one");
+        assert_eq!(lease, Lease::Left);
+        assert!(!lease.hold("two"));
+        assert_eq!((lease.leave(), lease), (None, Lease::Left));
+    }
 }
