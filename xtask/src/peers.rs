@@ -13,6 +13,8 @@ const PACKAGES: &[(&str, &str)] = &[
     ("wrk", "wrk"),
     ("prometheus", "promtool"),
     ("slowhttptest", "slowhttptest"),
+    ("nodejs", "node"),
+    ("npm", "npm"),
 ];
 
 /// Where everything is.
