@@ -180,7 +180,10 @@ for admin in (admin1, admin2):
     text = urllib.request.urlopen(f"http://127.0.0.1:{admin}/stats/prometheus").read().decode()
     open(f"{WORK}/metrics-{admin}", "w").write(text)
     r = subprocess.run(["promtool", "check", "metrics"], input=text, capture_output=True, text=True)
-    check("promtool check metrics", r.returncode == 0 and not r.stdout + r.stderr, (r.stdout + r.stderr)[:300])
+    # One name is kept for the dashboards built on it (docs/operations.md, Metrics); nothing else may be complained about.
+    complaints = [l for l in (r.stdout + r.stderr).splitlines() if l.strip()]
+    kept = 'istio_request_duration_milliseconds use base unit "seconds" instead of "milliseconds"'
+    check("promtool check metrics, but for the one name kept", complaints in ([], [kept]), " | ".join(complaints)[:300])
 for p, name in ((p1, "outbound"), (p2, "inbound")):
     p.terminate()
     check(f"SIGTERM ends the {name} proxy with 0", p.wait(20) == 0)
