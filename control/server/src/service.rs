@@ -43,6 +43,10 @@ const AUTHORITY_INTERVAL: Duration = Duration::from_secs(60);
 /// How often join tokens that are no good any more are removed.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(3_600);
 
+/// How long a store that is still open elsewhere is waited for, and between looks.
+const STORE_WAIT: Duration = Duration::from_secs(5);
+const STORE_POLL: Duration = Duration::from_millis(50);
+
 /// What an operator chooses.
 #[derive(Clone, Debug)]
 pub struct ServiceSettings {
@@ -141,7 +145,7 @@ impl Service {
             return Err(file(&addresses_path, source));
         }
         let metrics = Arc::new(Metrics::default());
-        let store = SharedStore::new(RedbStore::open(&dir.join("control.redb"))?);
+        let store = SharedStore::new(open_store(&dir.join("control.redb")).await?);
         let authority = Arc::new(Authority::open(&dir.join("identity"), settings.authority.clone(), now)?);
         authority.advance(now)?;
         let own = Identity::new(&settings.authority.trust_domain, SYSTEM_NAMESPACE, SERVICE_ACCOUNT)?;
@@ -191,6 +195,19 @@ impl Service {
         while self.ports.join_next().await.is_some() {}
         self.jobs.shutdown().await;
         tracing::info!("control service stopped");
+    }
+}
+
+/// Opens the store; one that a service which is just ending still holds is waited for, for a moment.
+async fn open_store(path: &Path) -> Result<RedbStore, StoreError> {
+    let end = tokio::time::Instant::now() + STORE_WAIT;
+    loop {
+        match RedbStore::open(path) {
+            Err(StoreError::InUse) if tokio::time::Instant::now() < end => {
+                tokio::time::sleep(STORE_POLL).await
+            }
+            other => return other,
+        }
     }
 }
 

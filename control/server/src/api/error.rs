@@ -83,7 +83,7 @@ impl From<StoreError> for ApiError {
                 tracing::error!(%error, %source, "store");
                 Self::Internal
             }
-            StoreError::Corrupt { .. } => {
+            StoreError::InUse | StoreError::Corrupt { .. } => {
                 tracing::error!(%error, "store");
                 Self::Internal
             }

@@ -174,6 +174,9 @@ pub enum StoreError {
         /// How much is allowed.
         limit: u64,
     },
+    /// Another process, or a service in this one that is still ending, has the file open.
+    #[error("the store is in use by another process")]
+    InUse,
     /// The backend failed, e.g. the disk is full.
     #[error("store backend")]
     Backend(#[source] Box<dyn std::error::Error + Send + Sync>),

@@ -35,7 +35,7 @@ pub struct RedbStore {
 impl RedbStore {
     /// Opens the file, making it on first start. The file is locked: a second process is refused.
     ///
-    /// *Errors*: [`StoreError::Backend`] when it cannot be opened, [`StoreError::Corrupt`] when it has
+    /// *Errors*: [`StoreError::InUse`] when it is open elsewhere, [`StoreError::Backend`] when it cannot be opened, [`StoreError::Corrupt`] when it has
     /// a format this version does not know.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
         // It holds private keys of gateways: nobody else may read it, from its first byte on.
@@ -44,7 +44,10 @@ impl RedbStore {
         let file = file.map_err(backend)?;
         file.set_permissions(Permissions::from_mode(0o600)).map_err(backend)?;
         drop(file);
-        let database = Database::builder().set_cache_size(CACHE_BYTES).create(path).map_err(backend)?;
+        let database = match Database::builder().set_cache_size(CACHE_BYTES).create(path) {
+            Err(redb::DatabaseError::DatabaseAlreadyOpen) => return Err(StoreError::InUse),
+            other => other.map_err(backend)?,
+        };
         let write = database.begin_write().map_err(backend)?;
         let revision = {
             write.open_table(RECORDS).map_err(backend)?;
