@@ -15,7 +15,7 @@ LEAST = {
     "H2_FRAMES": (77, 78, 240),
     "SPIFFE_MTLS": (58, 58, 60),
     "NODE_CLIENTS": (16, 16, 60),
-    "H2_FLOODS": (17, 18, 240),
+    "H2_FLOODS": (18, 18, 240),
     "SLOW": (3, 3, 150),
 }
 HTTP = {"upgrade_configs": [{"upgrade_type": "websocket"}], "http2_protocol_options": {"allow_connect": True}}
