@@ -257,8 +257,11 @@ fn denials_come_before_permissions_and_rules_of_other_ports_are_left_out() {
     let world = world(demo(), AUTHORIZATION);
     let planned = planned(&world, &sidecar(&world, "b-v1-2"));
     let manager = http(&listener(&planned.config, "inbound|15008").filter_chains[0]);
-    let rules: Vec<_> =
-        manager.http_filters.iter().map(|HttpFilter::Rbac(r)| r.rules.as_ref().expect("rules")).collect();
+    let rules: Vec<_> = manager
+        .http_filters
+        .iter()
+        .map(|HttpFilter::Rbac { rbac: r, .. }| r.rules.as_ref().expect("rules"))
+        .collect();
     let [deny, allow] = rules.as_slice() else { panic!("{rules:?}") };
     assert_eq!((deny.action, allow.action), (RbacAction::Deny, RbacAction::Allow));
     let names: Vec<&str> = allow.policies.iter().map(|(name, _)| name.as_str()).collect();
@@ -289,7 +292,7 @@ fn empty_policy_denies_everything_on_http_and_on_tcp() {
     for chain in chains {
         let rules = match &chain.terminal {
             Terminal::Http(manager) => {
-                manager.http_filters.iter().map(|HttpFilter::Rbac(r)| r.rules.clone()).next()
+                manager.http_filters.iter().map(|HttpFilter::Rbac { rbac: r, .. }| r.rules.clone()).next()
             }
             Terminal::Tcp(_) => {
                 chain.network_filters.iter().map(|NetworkFilter::Rbac(r)| r.rules.clone()).next()

@@ -133,7 +133,7 @@ fn connection_manager(
     let mut http = mesh_http(scope, stat_prefix, RouteSource::Named(table));
     let rules = filters(scope.world, guarded(scope, port, true));
     http.merge_slashes = looks_at_paths(&rules);
-    http.http_filters = rules.into_iter().map(HttpFilter::Rbac).collect();
+    http.http_filters = rules.into_iter().map(HttpFilter::rbac).collect();
     http.use_remote_address = true;
     http.request_headers_timeout = Some(HEAD_TIMEOUT);
     http.forward_client_cert = ForwardClientCert::SanitizeSet;

@@ -204,7 +204,7 @@ fn connection_manager(
     let mut http = mesh_http(scope, format!("inbound_{}", port.number), RouteSource::Inline(table));
     // A rule about `/admin` must not be passed by `//admin`.
     http.merge_slashes = looks_at_paths(&rules);
-    http.http_filters = rules.into_iter().map(HttpFilter::Rbac).collect();
+    http.http_filters = rules.into_iter().map(HttpFilter::rbac).collect();
     http.forward_client_cert = ForwardClientCert::SanitizeSet;
     http.set_client_cert_details =
         SetClientCertDetails { subject: true, uri: true, ..SetClientCertDetails::default() };

@@ -1,7 +1,8 @@
-//! The RBAC filter (`envoy.filters.http.rbac`): the connection manager's rules, or those of the route in their place.
+//! The RBAC filter (`envoy.filters.http.rbac`): each filter's rules, or what the route says in its
+//! place.
 
 use outrigger_traffic::authz::{AuthzView, CompiledRbac, PeerNames};
-use outrigger_traffic::route::{RbacOverride, Route};
+use outrigger_traffic::route::Route;
 use outrigger_wire::RequestHead;
 
 use crate::error::ProxyError;
@@ -20,13 +21,11 @@ pub(super) fn check(
     notes: &mut Notes,
 ) -> Result<(), ProxyError> {
     let view = HeadView(request);
-    match &route.rbac {
-        RbacOverride::Off => Ok(()),
-        RbacOverride::Replace(rules) => judge(connection, serving, rules, &view, notes),
-        RbacOverride::Inherit => {
-            serving.rbac().iter().try_for_each(|rules| judge(connection, serving, rules, &view, notes))
-        }
-    }
+    serving.rbac().iter().try_for_each(|filter| match route.rbac.of(&filter.name) {
+        None => judge(connection, serving, &filter.rules, &view, notes),
+        Some(None) => Ok(()),
+        Some(Some(rules)) => judge(connection, serving, rules, &view, notes),
+    })
 }
 
 fn judge(

@@ -5,8 +5,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use outrigger_traffic::TableId;
-use outrigger_traffic::authz::CompiledRbac;
 use outrigger_traffic::config::HttpConnectionManager;
+use outrigger_traffic::listener::HttpRbac;
 use outrigger_traffic::listener::Terminal;
 use outrigger_traffic::route::RouteTable;
 use outrigger_wire::h1::Limits;
@@ -61,8 +61,8 @@ impl Serving {
         self.buffer_limit
     }
 
-    /// Rules of the RBAC filters, in order.
-    pub fn rbac(&self) -> &[CompiledRbac] {
+    /// The RBAC filters, in order.
+    pub fn rbac(&self) -> &[HttpRbac] {
         match &self.chain.chain.terminal {
             Terminal::Http(http) => &http.rbac,
             // `new` takes chains for HTTP only, and a chain never changes.

@@ -137,9 +137,9 @@ fn deny_path(path: &str) -> Rbac {
 async fn rbac_denies_and_a_route_may_switch_it_off() {
     let origin = Origin::h1("one").await;
     let mut config = to(&[&origin]);
-    manager(&mut config).http_filters.push(HttpFilter::Rbac(deny_path("/secret")));
+    manager(&mut config).http_filters.push(HttpFilter::rbac(deny_path("/secret")));
     let mut open = forward("/secret/open", "a");
-    open.rbac = Some(None);
+    open.rbac = Some([(HttpFilter::RBAC.into(), None)].into());
     host(&mut config).routes.insert(0, open);
     let bed = Bed::start(config);
     assert_eq!(get(bed.address, "h", "/fine").await.status, 200);
@@ -147,4 +147,35 @@ async fn rbac_denies_and_a_route_may_switch_it_off() {
     assert_eq!((denied.status, denied.text().as_str()), (403, "RBAC: access denied"));
     assert_eq!(get(bed.address, "h", "/secret/open").await.status, 200);
     assert_eq!(bed.http_stat(|stats| stats.rbac_denied.value()), 1);
+}
+
+#[tokio::test]
+async fn route_overrides_the_rbac_filter_it_names_and_no_other() {
+    let origin = Origin::h1("one").await;
+    let mut config = to(&[&origin]);
+    for name in ["guard", "audit"] {
+        let rbac = deny_path(&format!("/secret/{name}"));
+        manager(&mut config).http_filters.push(HttpFilter::Rbac { name: name.into(), rbac });
+    }
+    let mut open = forward("/secret", "a");
+    open.rbac = Some([("audit".into(), None)].into());
+    host(&mut config).routes.insert(0, open);
+    let mut other = forward("/other", "a");
+    other.rbac = Some([("guard".into(), Some(deny_path("/other/x")))].into());
+    host(&mut config).routes.insert(1, other);
+    host(&mut config).rbac = Some([("audit".into(), Some(deny_path("/other/y")))].into());
+    let mut bed = Bed::start(config);
+    for (path, status) in [
+        ("/secret/guard", 403),
+        ("/secret/audit", 200),
+        ("/other/x", 403),
+        ("/other/y", 403),
+        ("/other/z", 200),
+    ] {
+        assert_eq!(get(bed.address, "h", path).await.status, status, "{path}");
+    }
+    host(&mut bed.config).rbac = Some([("gone".into(), None)].into());
+    let errors = bed.handle.apply(bed.config.clone()).expect_err("an override of nothing");
+    let path = "virtual_hosts[0].typed_per_filter_config[gone]";
+    assert!(format!("{errors:?}").contains(path), "{errors:?}");
 }

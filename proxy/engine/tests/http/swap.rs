@@ -36,7 +36,7 @@ async fn new_rule_holds_for_the_next_request_and_not_for_the_one_under_way() {
     };
     bed.change(|config| {
         let rbac = Rbac { rules: Some(nobody), shadow_rules: None, stat_prefix: String::new() };
-        manager(config).http_filters.push(HttpFilter::Rbac(rbac));
+        manager(config).http_filters.push(HttpFilter::rbac(rbac));
     });
     assert_eq!(client.response("GET").await.unwrap().status, 200);
     assert_eq!(client.request("GET", "/", &[("host", "h")], b"").await.unwrap().status, 403);

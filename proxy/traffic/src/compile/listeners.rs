@@ -3,6 +3,7 @@
 use super::{Compilation, actions, routes};
 use crate::authz::CompiledRbac;
 use crate::config::{self, AccessLog, AccessLogFormat, Config, HttpFilter, NetworkFilter, RouteSource};
+use crate::listener::HttpRbac;
 use crate::listener::{ChainMatcher, FilterChain, HttpChain, Listener, TcpChain, Terminal};
 use crate::snapshot::TableId;
 use crate::template::Template;
@@ -72,7 +73,7 @@ fn reuse(compilation: &mut Compilation<'_>, listener: &config::Listener) -> bool
     true
 }
 
-fn chain_path(listener: &config::Listener, index: usize) -> String {
+pub(super) fn chain_path(listener: &config::Listener, index: usize) -> String {
     if index < listener.filter_chains.len() {
         format!("filter_chains[{index}]")
     } else {
@@ -80,7 +81,7 @@ fn chain_path(listener: &config::Listener, index: usize) -> String {
     }
 }
 
-fn terminal_path(chain_path: &str, chain: &config::FilterChain) -> String {
+pub(super) fn terminal_path(chain_path: &str, chain: &config::FilterChain) -> String {
     format!("{chain_path}.filters[{}].typed_config", chain.network_filters.len())
 }
 
@@ -168,8 +169,9 @@ fn http_chain(
     http: &config::HttpConnectionManager,
 ) -> Option<HttpChain> {
     check_http(compilation, resource, path, http);
-    let rbac = http.http_filters.iter().enumerate().map(|(i, HttpFilter::Rbac(r))| {
-        rules(compilation, resource, &format!("{path}.http_filters[{i}].typed_config"), r)
+    let rbac = http.http_filters.iter().enumerate().map(|(i, HttpFilter::Rbac { name, rbac })| {
+        let path = format!("{path}.http_filters[{i}].typed_config");
+        HttpRbac { name: name.as_str().into(), rules: rules(compilation, resource, &path, rbac) }
     });
     let rbac: Vec<_> = rbac.collect();
     let number = match &http.routes {

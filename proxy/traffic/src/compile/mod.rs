@@ -10,6 +10,7 @@
 mod actions;
 mod clusters;
 mod listeners;
+mod overrides;
 mod routes;
 
 use crate::cluster::{Cluster, Ids};
@@ -34,6 +35,7 @@ pub fn compile(config: &Config, previous: Option<&Snapshot>) -> Result<Snapshot,
     clusters::compile(&mut compilation, config);
     routes::compile_named(&mut compilation, config);
     listeners::compile(&mut compilation, config);
+    overrides::check(&mut compilation, config);
     compilation.finish()
 }
 

@@ -7,7 +7,7 @@ use crate::config::{self, Config, ConfigError};
 use crate::retry::RetryPolicy;
 use crate::route::edits::Level;
 use crate::route::{
-    Action, Criteria, Edits, HeaderMatcher, HostIndex, PathIndex, PathMatcher, QueryMatcher, RbacOverride,
+    Action, Criteria, Edits, HeaderMatcher, HostIndex, PathIndex, PathMatcher, QueryMatcher, RbacOverrides,
     Redirect, Route, RouteTable, VirtualHost,
 };
 use std::collections::HashMap;
@@ -209,7 +209,7 @@ fn virtual_host(
             .retry_policy
             .as_ref()
             .and_then(|r| retry(compilation, resource, &format!("{path}.retry_policy"), r)),
-        rbac: rbac_override(compilation, resource, path, host.rbac.as_ref(), &RbacOverride::Inherit),
+        rbac: rbac_override(compilation, resource, path, host.rbac.as_ref(), &RbacOverrides::default()),
         buffer: host.per_request_buffer_limit_bytes,
         above,
     };
@@ -242,7 +242,7 @@ fn virtual_host(
 /// What routes take from their virtual host.
 pub(super) struct HostDefaults {
     pub(super) retry: Option<Arc<RetryPolicy>>,
-    rbac: RbacOverride,
+    rbac: RbacOverrides,
     buffer: Option<u32>,
     above: Above,
 }
@@ -329,17 +329,18 @@ fn rbac_override(
     compilation: &mut Compilation<'_>,
     resource: &str,
     path: &str,
-    from: Option<&Option<config::Rbac>>,
-    inherited: &RbacOverride,
-) -> RbacOverride {
-    match from {
-        None => inherited.clone(),
-        Some(None) => RbacOverride::Off,
-        Some(Some(rbac)) => {
-            let path = format!("{path}.typed_per_filter_config.rbac");
-            RbacOverride::Replace(Arc::new(CompiledRbac::new(rbac, &mut |field, reason| {
+    from: Option<&config::RbacOverrides>,
+    inherited: &RbacOverrides,
+) -> RbacOverrides {
+    let Some(from) = from else { return inherited.clone() };
+    let own = from.iter().map(|(name, rbac)| {
+        let rules = rbac.as_ref().map(|rbac| {
+            let path = format!("{path}.typed_per_filter_config[{name}].rbac");
+            Arc::new(CompiledRbac::new(rbac, &mut |field, reason| {
                 compilation.refuse(resource, format!("{path}.{field}"), reason);
-            })))
-        }
-    }
+            }))
+        });
+        (name.as_str().into(), rules)
+    });
+    inherited.with(own.collect())
 }

@@ -151,8 +151,23 @@ pub enum CodecType {
 /// An HTTP filter before the router.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum HttpFilter {
-    /// `envoy.filters.http.rbac`.
-    Rbac(Rbac),
+    /// Authorization (type `envoy.extensions.filters.http.rbac.v3.RBAC`).
+    Rbac {
+        /// Name of the filter: routes override it by this name.
+        name: String,
+        /// Its rules.
+        rbac: Rbac,
+    },
+}
+
+impl HttpFilter {
+    /// Name of the authorization filter where nobody gave it another one.
+    pub const RBAC: &'static str = "envoy.filters.http.rbac";
+
+    /// An authorization filter with its usual name.
+    pub fn rbac(rbac: Rbac) -> Self {
+        Self::Rbac { name: Self::RBAC.into(), rbac }
+    }
 }
 
 /// `Http1ProtocolOptions`, downstream and upstream.

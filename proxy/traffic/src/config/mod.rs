@@ -33,6 +33,7 @@ pub use http::{
 pub use listener::{FilterChain, FilterChainMatch, Listener, NetworkFilter, Terminal, TrafficDirection};
 pub use rbac::{Permission, Policy, Principal, Rbac, RbacAction, Rules};
 pub use retry::{RateLimitedBackoff, ResetHeader, ResetHeaderFormat, RetryOn, RetryPolicy};
+pub use route::RbacOverrides;
 pub use route::{
     Action, ClusterChoice, DirectResponse, HeaderAppend, HeaderEdit, HeaderEdits, HeaderMatch,
     HeaderValueMatch, HostRewrite, PathMatch, PathRewrite, QueryMatch, QueryValueMatch, Redirect, Route,

@@ -2,7 +2,12 @@
 
 use super::{Fraction, Rbac, RetryPolicy, StringMatch, Upgrade};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::time::Duration;
+
+/// What holds in place of RBAC filters, by name of the filter; `None` switches it off. Filters that are not named here
+/// hold as they are. A name that is no RBAC filter's of the connection manager is refused.
+pub type RbacOverrides = BTreeMap<String, Option<Rbac>>;
 
 /// A named table: virtual hosts, each with ordered routes.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -42,8 +47,8 @@ pub struct VirtualHost {
     pub include_attempt_count_in_response: bool,
     /// Largest body kept for retries, bytes; `None`: the connection's buffer limit.
     pub per_request_buffer_limit_bytes: Option<u32>,
-    /// Replaces the connection manager's RBAC filter (`RBACPerRoute`); `Some(None)` switches it off.
-    pub rbac: Option<Option<Rbac>>,
+    /// Replaces RBAC filters of the connection manager (`typed_per_filter_config` of type `RBACPerRoute`).
+    pub rbac: Option<RbacOverrides>,
 }
 
 /// A match and what to do then.
@@ -57,8 +62,8 @@ pub struct Route {
     pub action: Action,
     /// Header edits.
     pub headers: HeaderEdits,
-    /// Replaces the RBAC filter, as in [`VirtualHost::rbac`].
-    pub rbac: Option<Option<Rbac>>,
+    /// As [`VirtualHost::rbac`]; for a filter that both name, the route's word counts.
+    pub rbac: Option<RbacOverrides>,
     /// Largest body kept for retries, bytes.
     pub per_request_buffer_limit_bytes: Option<u32>,
     /// Name of the operation in traces (`decorator.operation`).

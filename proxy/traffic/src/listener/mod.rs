@@ -57,7 +57,16 @@ pub struct HttpChain {
     /// The route table; nothing stands behind the number while an RDS table has not arrived.
     pub table: TableId,
     /// Rules for requests, in order; all must allow it.
-    pub rbac: Box<[CompiledRbac]>,
+    pub rbac: Box<[HttpRbac]>,
+}
+
+/// An RBAC filter of requests, compiled.
+#[derive(Debug)]
+pub struct HttpRbac {
+    /// The name by which routes override it.
+    pub name: Arc<str>,
+    /// What holds where no route says otherwise.
+    pub rules: CompiledRbac,
 }
 
 /// TCP, compiled.

@@ -67,8 +67,8 @@ pub struct Route {
     pub request_edits: Edits,
     /// To the response, merged likewise.
     pub response_edits: Edits,
-    /// Replaces the RBAC filters of the connection manager.
-    pub rbac: RbacOverride,
+    /// Replaces RBAC filters of the connection manager.
+    pub rbac: RbacOverrides,
     /// Largest body kept for retries, bytes; `None`: the connection's buffer limit.
     pub per_request_buffer_limit_bytes: Option<u32>,
     /// Name of the operation in traces.
@@ -77,15 +77,26 @@ pub struct Route {
     pub(crate) criteria: Criteria,
 }
 
-/// What a route or virtual host says about the RBAC filter.
-#[derive(Clone, Debug)]
-pub enum RbacOverride {
-    /// The connection manager's filters hold.
-    Inherit,
-    /// No rule holds.
-    Off,
-    /// This one instead.
-    Replace(Arc<CompiledRbac>),
+/// What a route and its virtual host say about RBAC filters, by name of the filter.
+#[derive(Clone, Debug, Default)]
+pub struct RbacOverrides(Arc<[(Arc<str>, Option<Arc<CompiledRbac>>)]>);
+
+impl RbacOverrides {
+    /// What holds for the filter of this name: its own rules (`None`), none (`Some(None)`), or these.
+    #[must_use]
+    pub fn of(&self, filter: &str) -> Option<Option<&CompiledRbac>> {
+        self.0.iter().find(|(name, _)| **name == *filter).map(|(_, rules)| rules.as_deref())
+    }
+
+    /// These, where they are named, and those of the level above otherwise.
+    pub(crate) fn with(&self, mut own: Vec<(Arc<str>, Option<Arc<CompiledRbac>>)>) -> Self {
+        for above in &*self.0 {
+            if !own.iter().any(|(name, _)| *name == above.0) {
+                own.push(above.clone());
+            }
+        }
+        Self(own.into())
+    }
 }
 
 /// What a route asks beside the path.

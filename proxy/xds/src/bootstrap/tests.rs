@@ -118,7 +118,7 @@ fn a_mesh_configuration_in_json_is_translated_whole() {
     let retry = forward.retry_policy.as_ref().expect("retry");
     assert!(retry.retry_on.server_error && retry.retry_on.refused_stream && !retry.retry_on.reset);
     assert_eq!(retry.num_retries, 2);
-    let HttpFilter::Rbac(rbac) = &http.http_filters[0];
+    let HttpFilter::Rbac { rbac, .. } = &http.http_filters[0];
     let principals = &rbac.rules.as_ref().expect("rules").policies[0].1.principals;
     assert!(matches!(&principals[0], Principal::Authenticated(Some(_))));
 }

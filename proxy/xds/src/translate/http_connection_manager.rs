@@ -209,7 +209,10 @@ fn http_filters(filters: &[proto::HttpFilter], at: &At<'_>) -> Vec<HttpFilter> {
             }
             router_last = last;
         } else if let Some(message) = at.unpack::<Rbac>(any) {
-            out.extend(message.message().map(|m| HttpFilter::Rbac(rbac::http_filter(&m, &at))));
+            out.extend(message.message().map(|m| {
+                let rbac = rbac::http_filter(&m, &at);
+                HttpFilter::Rbac { name: filter.name.clone(), rbac }
+            }));
         } else {
             at.refuse_type(any);
         }

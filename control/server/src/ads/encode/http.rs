@@ -93,7 +93,7 @@ fn http_filters(filters: &[HttpFilter]) -> Vec<proto::HttpFilter> {
     };
     let mut list: Vec<proto::HttpFilter> = filters
         .iter()
-        .map(|HttpFilter::Rbac(rules)| filter("envoy.filters.http.rbac", any(&rbac::http_filter(rules))))
+        .map(|HttpFilter::Rbac { name, rbac }| filter(name, any(&rbac::http_filter(rbac))))
         .collect();
     list.push(filter("envoy.filters.http.router", any(&Router {})));
     list

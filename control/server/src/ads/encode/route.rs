@@ -13,8 +13,8 @@ use outrigger_api::envoy::r#type::v3::{FractionalPercent, Int64Range, fractional
 use outrigger_api::{any, metadata};
 use outrigger_traffic::config::{
     Action, ClusterChoice, HeaderAppend, HeaderEdit, HeaderEdits, HeaderMatch, HeaderValueMatch, HostRewrite,
-    PathMatch, PathRewrite, QueryMatch, QueryValueMatch, Rbac, Redirect, ResetHeaderFormat, RetryOn,
-    RetryPolicy, Route, RouteAction, RouteConfig, RouteMatch, VirtualHost, WeightedCluster,
+    PathMatch, PathRewrite, QueryMatch, QueryValueMatch, Rbac, RbacOverrides, Redirect, ResetHeaderFormat,
+    RetryOn, RetryPolicy, Route, RouteAction, RouteConfig, RouteMatch, VirtualHost, WeightedCluster,
 };
 use prost_types::Any;
 use proto::route_action as ra;
@@ -101,9 +101,9 @@ fn retry_metadata(policy: Option<&RetryPolicy>) -> Option<outrigger_api::envoy::
     metadata::of(&[], &[(metadata::RETRY_NON_IDEMPOTENT, policy.is_some_and(|p| p.retry_non_idempotent))])
 }
 
-fn per_filter(value: Option<&Option<Rbac>>) -> BTreeMap<String, Any> {
+fn per_filter(value: Option<&RbacOverrides>) -> BTreeMap<String, Any> {
     let per_route = |rbac: &Option<Rbac>| any(&RbacPerRoute { rbac: rbac.as_ref().map(rbac::http_filter) });
-    value.map(|rbac| ("envoy.filters.http.rbac".to_owned(), per_route(rbac))).into_iter().collect()
+    value.into_iter().flatten().map(|(name, rbac)| (name.clone(), per_route(rbac))).collect()
 }
 
 fn route(value: &Route) -> proto::Route {

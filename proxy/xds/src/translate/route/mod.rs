@@ -13,7 +13,7 @@ use headers::header_edits;
 use outrigger_api::envoy::config::route::v3 as proto;
 use outrigger_api::envoy::extensions::filters::http::rbac::v3::RbacPerRoute;
 use outrigger_api::metadata::RETRY_NON_IDEMPOTENT;
-use outrigger_traffic::config::{Rbac, Route, RouteConfig, VirtualHost};
+use outrigger_traffic::config::{RbacOverrides, Route, RouteConfig, VirtualHost};
 use prost_types::Any;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -138,20 +138,20 @@ fn route(message: &proto::Route, body_bytes_max: u32, at: &At<'_>) -> Option<Rou
 }
 
 /// Settings that routes override, by filter; only authorization has any.
-fn per_filter(configs: &BTreeMap<String, Any>, at: &At<'_>) -> Option<Option<Rbac>> {
-    let mut found = None;
+fn per_filter(configs: &BTreeMap<String, Any>, at: &At<'_>) -> Option<RbacOverrides> {
+    let mut found = RbacOverrides::new();
     for (name, any) in configs {
         let at = at.key("typed_per_filter_config", name);
         let Some(message) = at.unpack::<RbacPerRoute>(any) else {
             at.refuse_type(any);
             continue;
         };
-        if found.is_some() {
-            at.refuse("authorization is given twice");
+        if let Some(message) = message.message() {
+            let rules = message.rbac.as_ref().map(|r| rbac::http_filter(r, &at.field("rbac")));
+            found.insert(name.clone(), rules);
         }
-        found = message.message().map(|m| m.rbac.as_ref().map(|r| rbac::http_filter(r, &at.field("rbac"))));
     }
-    found
+    (!found.is_empty()).then_some(found)
 }
 
 /// What the metadata says of the retry policy beside it.

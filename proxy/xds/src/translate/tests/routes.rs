@@ -52,7 +52,8 @@ fn virtual_hosts_are_translated() {
     let host = &found.virtual_hosts[0];
     assert_eq!(host.domains, ["a.b", "*.c"]);
     assert!(host.require_tls && host.include_request_attempt_count && host.include_attempt_count_in_response);
-    assert_eq!((host.per_request_buffer_limit_bytes, &host.rbac), (Some(9), &Some(None)));
+    let off = Some([("envoy.filters.http.rbac".to_owned(), None)].into());
+    assert_eq!((host.per_request_buffer_limit_bytes, &host.rbac), (Some(9), &off));
     let retry = host.retry_policy.as_ref().expect("retry");
     assert!(retry.retry_non_idempotent && retry.retry_on.reset);
 }
