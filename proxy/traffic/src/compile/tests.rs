@@ -223,6 +223,24 @@ fn clusters_are_validated_where_the_table_asks_for_it_even_when_it_is_shared() {
 }
 
 #[test]
+fn override_of_a_filter_that_is_not_there_is_refused_also_in_a_shared_table() {
+    let mut config = mesh();
+    config.route_configs[0].virtual_hosts[1].routes[0].rbac = Some([("guard".into(), None)].into());
+    let expected = "route_config/t: virtual_hosts[1].routes[0].typed_per_filter_config[guard]: no RBAC filter of `in` has this name";
+    assert_eq!(reasons(&config), [expected]);
+    let guarded = |name: &str| {
+        let mut http = HttpConnectionManager::new("in", RouteSource::Named("t".into()));
+        http.http_filters.push(HttpFilter::Rbac { name: name.into(), rbac: Rbac::default() });
+        listener("l", http)
+    };
+    config.listeners = vec![guarded("guard")];
+    let first = compile(&config, None).unwrap();
+    config.listeners = vec![guarded("other")];
+    let errors = compile(&config, Some(&first)).unwrap_err();
+    assert_eq!(errors.iter().map(ToString::to_string).collect::<Vec<_>>(), [expected]);
+}
+
+#[test]
 fn cluster_mistakes_are_refused() {
     let outlier = |change: fn(&mut OutlierDetection)| {
         let mut o = OutlierDetection::default();

@@ -79,7 +79,10 @@ pub struct Route {
 
 /// What a route and its virtual host say about RBAC filters, by name of the filter.
 #[derive(Clone, Debug, Default)]
-pub struct RbacOverrides(Arc<[(Arc<str>, Option<Arc<CompiledRbac>>)]>);
+pub struct RbacOverrides(Arc<[RbacOverride]>);
+
+/// A filter's name and what holds in its place; `None`: nothing.
+type RbacOverride = (Arc<str>, Option<Arc<CompiledRbac>>);
 
 impl RbacOverrides {
     /// What holds for the filter of this name: its own rules (`None`), none (`Some(None)`), or these.
@@ -89,7 +92,7 @@ impl RbacOverrides {
     }
 
     /// These, where they are named, and those of the level above otherwise.
-    pub(crate) fn with(&self, mut own: Vec<(Arc<str>, Option<Arc<CompiledRbac>>)>) -> Self {
+    pub(crate) fn with(&self, mut own: Vec<RbacOverride>) -> Self {
         for above in &*self.0 {
             if !own.iter().any(|(name, _)| *name == above.0) {
                 own.push(above.clone());
