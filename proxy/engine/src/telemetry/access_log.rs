@@ -1,7 +1,7 @@
 //! Access logs: one line per request or TCP connection.
 //!
 //! A worker formats a line into a buffer of its own ([`WorkerLogs`]). Buffers are handed, when they are full or a moment
-//! later, over a bounded channel to one writer thread ([`start_writer`]), so that a slow disk or a blocked pipe never
+//! later, over a bounded channel to one writer thread ([`log_writer`]), so that a slow disk or a blocked pipe never
 //! stops a worker. When the channel stays full and the buffer has reached its limit, lines are dropped and counted.
 
 mod format;
