@@ -8,7 +8,6 @@ from common import *
 SUITES = os.path.join(os.environ["OUTRIGGER_SHARED"], "suites")
 CORPORA = os.path.join(os.environ["OUTRIGGER_SHARED"], "corpora")
 # Name → (least score, of how many, seconds allowed). The score is what was reached last; raise it with every gain.
-# H2_FLOODS asks a good client to be answered within a second beside an attack: 16, 17 and 18 were seen on a busy machine.
 LEAST = {
     "H1_SMUGGLING": (334, 334, 240),
     "H2_DOWNGRADE": (184, 184, 240),
@@ -16,7 +15,7 @@ LEAST = {
     "H2_FRAMES": (77, 78, 240),
     "SPIFFE_MTLS": (58, 58, 60),
     "NODE_CLIENTS": (16, 16, 60),
-    "H2_FLOODS": (16, 18, 240),
+    "H2_FLOODS": (18, 18, 240),
     "SLOW": (3, 3, 150),
 }
 HTTP = {"upgrade_configs": [{"upgrade_type": "websocket"}], "http2_protocol_options": {"allow_connect": True}}

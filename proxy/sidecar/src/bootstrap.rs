@@ -294,7 +294,8 @@ fn connection_managers(config: &Config) -> impl Iterator<Item = &HttpConnectionM
     })
 }
 
-fn refused(errors: &[ConfigError]) -> anyhow::Error {
+/// Every reason for a refusal, one a line.
+pub fn refused(errors: &[ConfigError]) -> anyhow::Error {
     let lines: Vec<String> = errors.iter().map(|e| format!("  {e}")).collect();
     anyhow::anyhow!("configuration refused:\n{}", lines.join("\n"))
 }

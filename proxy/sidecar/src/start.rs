@@ -1,6 +1,6 @@
 //! From flags to a running proxy, and to its end.
 
-use crate::bootstrap::{self, Plan};
+use crate::bootstrap::{self, Plan, refused};
 use crate::cli::Run;
 use crate::concurrency::default_concurrency;
 use crate::feed::{EngineSink, FeedView};
@@ -13,7 +13,6 @@ use anyhow::Context;
 use outrigger_engine::admin::{LogLevel, Sources};
 use outrigger_engine::proxy::{Proxy, ProxyHandle, ProxyOptions};
 use outrigger_engine::telemetry::trace::span_queue;
-use outrigger_traffic::config::ConfigError;
 use outrigger_xds::ads::session::Variant;
 use outrigger_xds::ads::stream::{self, StreamOptions};
 use outrigger_xds::feed::Feed;
@@ -180,11 +179,6 @@ async fn wait_for_the_end(proxy: &ProxyHandle) -> anyhow::Result<()> {
             _ = reopen.recv() => { proxy.reopen_logs(); }
         }
     }
-}
-
-fn refused(errors: &[ConfigError]) -> anyhow::Error {
-    let lines: Vec<String> = errors.iter().map(|e| format!("  {e}")).collect();
-    anyhow::anyhow!("configuration refused:\n{}", lines.join("\n"))
 }
 
 fn command_line(flags: &Run) -> serde_json::Map<String, serde_json::Value> {
