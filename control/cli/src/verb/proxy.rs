@@ -13,12 +13,12 @@ use crate::session;
 pub enum Proxy {
     /// Every proxy: the version it holds, whether it acknowledged or rejected it, how far it is behind.
     Status {
-        /// Only this one, with what it rejected.
+        /// Only this one, with what it rejected: its node id, or NAMESPACE/SERVICE-ACCOUNT/NODE-ID.
         id: Option<String>,
     },
     /// What a proxy is to hold. Private keys are left out.
     Config {
-        /// Its node id.
+        /// Its node id, or NAMESPACE/SERVICE-ACCOUNT/NODE-ID where several identities use the same.
         id: String,
         /// Only this part.
         #[arg(long = "type", value_enum)]
@@ -55,8 +55,7 @@ impl Proxy {
             Self::Status { id } => {
                 let mut answer = client.get("/api/v1/proxies").await?;
                 if let Some(id) = &id {
-                    let found = output::items(&answer).iter().find(|item| item["id"] == **id).cloned();
-                    answer = found.ok_or_else(|| Failure::NotFound(format!("proxy {id} is not known")))?;
+                    answer = one(output::items(&answer), id)?;
                     let format = if global.output == Format::Table { Format::Yaml } else { global.output };
                     return output::print(format, &answer, table);
                 }
@@ -73,6 +72,23 @@ impl Proxy {
                 let format = if global.output == Format::Table { Format::Yaml } else { global.output };
                 output::print(format, &answer, table)
             }
+        }
+    }
+}
+
+/// The proxy meant by a whole name, or by a node id that only one identity uses.
+fn one(items: &[Value], text: &str) -> Result<Value, Failure> {
+    if let Some(item) = items.iter().find(|item| item["name"] == *text) {
+        return Ok(item.clone());
+    }
+    let found: Vec<&Value> = items.iter().filter(|item| item["id"] == *text).collect();
+    match found.as_slice() {
+        [] => Err(Failure::NotFound(format!("proxy {text} is not known"))),
+        [item] => Ok((*item).clone()),
+        several => {
+            let names: Vec<String> = several.iter().map(|item| cell(&item["name"])).collect();
+            let text = format!("several identities use node id {text}; name one of {}", names.join(", "));
+            Err(Failure::Usage(text))
         }
     }
 }
@@ -100,4 +116,21 @@ fn table(answer: &Value) -> Table {
         ]);
     }
     table
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn node_id_is_enough_unless_several_identities_use_it() {
+        let item = |name: &str, id: &str| json!({"name": name, "id": id});
+        let items = [item("shop/a/x", "x"), item("zoo/a/x", "x"), item("zoo/a/y", "y")];
+        assert_eq!(one(&items, "y").unwrap()["name"], "zoo/a/y");
+        assert_eq!(one(&items, "shop/a/x").unwrap()["name"], "shop/a/x");
+        let several = one(&items, "x").unwrap_err();
+        assert!(several.to_string().ends_with("shop/a/x, zoo/a/x"), "{several}");
+        assert_eq!((several.exit_code(), one(&items, "z").unwrap_err().exit_code()), (2, 5));
+    }
 }

@@ -339,8 +339,7 @@ fn report(session: &mut Session, subscription: &Subscription) {
 impl From<&ConnectError> for Status {
     fn from(error: &ConnectError) -> Self {
         match error {
-            ConnectError::Full => Self::resource_exhausted(error.to_string()),
-            ConnectError::NodeIdTaken(_) => Self::permission_denied(error.to_string()),
+            ConnectError::Full | ConnectError::IdentityFull => Self::resource_exhausted(error.to_string()),
         }
     }
 }

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use super::Api;
 use super::error::ApiError;
+use crate::publish::Found;
 use crate::publish::wait::Waited;
 use crate::publish::world::WorkloadLine;
 
@@ -45,7 +46,16 @@ pub async fn list(State(api): State<Arc<Api>>) -> Json<Value> {
 /// `GET /api/v1/proxies/{id}/config`
 pub async fn config(State(api): State<Arc<Api>>, Path(id): Path<String>) -> Result<Json<Value>, ApiError> {
     let missing = || ApiError::NotFound(format!("a configuration for proxy {id}"));
-    let planned = api.publisher.config_of(&id).ok_or_else(missing)?;
+    let key = match api.publisher.resolve(&id) {
+        Found::One(key) => key,
+        Found::None => return Err(missing()),
+        Found::Several(keys) => {
+            let names: Vec<String> = keys.iter().map(ToString::to_string).collect();
+            let text = format!("several identities use this node id; name one of {}", names.join(", "));
+            return Err(ApiError::Invalid(text));
+        }
+    };
+    let planned = api.publisher.config_of(&key).ok_or_else(missing)?;
     let mut config = serde_json::to_value(&planned.config).map_err(|error| {
         tracing::error!(%error, "configuration not shown");
         ApiError::Internal
@@ -56,7 +66,10 @@ pub async fn config(State(api): State<Arc<Api>>, Path(id): Path<String>) -> Resu
         .iter()
         .map(|notice| json!({"resource": notice.resource, "text": notice.text}))
         .collect();
-    Ok(Json(json!({"id": id, "version": planned.version, "config": config, "notices": notices})))
+    Ok(Json(json!({
+        "name": key.to_string(), "id": key.id, "namespace": key.namespace, "serviceAccount": key.service_account,
+        "version": planned.version, "config": config, "notices": notices,
+    })))
 }
 
 /// `GET /api/v1/workloads`
@@ -66,14 +79,22 @@ pub async fn workloads(
 ) -> Result<Json<Value>, ApiError> {
     let Query(query) = query.map_err(|rejection| ApiError::Invalid(rejection.body_text()))?;
     let proxies = api.publisher.proxies();
-    let connected: HashSet<&str> = proxies.iter().filter(|p| p.connected).map(|p| p.id.as_str()).collect();
+    let connected: HashSet<(&str, &str, &str)> = proxies
+        .iter()
+        .filter(|proxy| proxy.connected)
+        .map(|proxy| (proxy.namespace.as_str(), proxy.service_account.as_str(), proxy.id.as_str()))
+        .collect();
     let workloads = api.registry.workloads().borrow().clone();
     let lines: Vec<WorkloadLine<'_>> = workloads
         .iter()
         .filter(|workload| query.namespace.as_ref().is_none_or(|namespace| workload.namespace == *namespace))
         .map(|workload| WorkloadLine {
             workload,
-            proxy_connected: connected.contains(workload.node_id.as_str()),
+            proxy_connected: connected.contains(&(
+                workload.namespace.as_str(),
+                workload.service_account.as_str(),
+                workload.node_id.as_str(),
+            )),
         })
         .collect();
     Ok(Json(json!({"items": lines})))

@@ -170,7 +170,7 @@ pub fn table() -> Vec<Route> {
             get(proxy::list),
         ),
         Route {
-            parameters: &const { [path("id", "Node id.")] },
+            parameters: &const { [path("id", "Node id, or NAMESPACE/SERVICE-ACCOUNT/NODE-ID where several identities use the same.")] },
             ..route(
                 "get",
                 "/api/v1/proxies/{id}/config",

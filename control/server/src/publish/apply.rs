@@ -52,7 +52,7 @@ pub struct Applied {
     pub dry_run: bool,
     /// Each resource, in the order given.
     pub resources: Vec<ResourceChange>,
-    /// Connected proxies whose configuration it changes.
+    /// Connected proxies whose configuration it changes, by their whole names.
     pub affected_proxies: Vec<String>,
     /// Things to look at.
     pub warnings: Vec<Problem>,
@@ -163,19 +163,20 @@ impl Publisher {
         let plan = self.planner.prepare(&world).map_err(invalid)?;
         let (mut affected, mut problems) = (Vec::new(), Vec::new());
         let mut warnings = BTreeSet::new();
-        for (id, node) in self.nodes(&world) {
+        for (key, node) in self.nodes(&world) {
             let before = current.plan.assemble(&node);
             let config = plan.assemble(&node);
             if before.version == config.version {
                 continue;
             }
             match plan.check(&config) {
-                Ok(()) => affected.push(id),
+                Ok(()) => affected.push(key),
                 // What the proxy would have rejected before is not this change's fault.
                 Err(_) if current.plan.check(&before).is_err() => {}
                 Err(found) => {
+                    let proxy = key.to_string();
                     problems
-                        .extend(found.into_iter().map(|problem| Problem { proxy: id.clone(), ..problem }));
+                        .extend(found.into_iter().map(|problem| Problem { proxy: proxy.clone(), ..problem }));
                 }
             }
             warnings.extend(config.notices);
@@ -187,8 +188,9 @@ impl Publisher {
             return Err(invalid(problems));
         }
         let proxies = self.lock();
-        affected.retain(|id| proxies.contains_key(id));
+        affected.retain(|key| proxies.find(key).is_some());
         drop(proxies);
+        let affected = affected.iter().map(ToString::to_string).collect();
         let warnings = warnings.into_iter().take(PROBLEMS_MAX).map(|notice| Problem {
             resource: notice.resource,
             path: String::new(),

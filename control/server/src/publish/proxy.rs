@@ -9,6 +9,7 @@ use tokio::sync::watch;
 use outrigger_plan::{NodeConfig, ProxyNode};
 
 use super::planner::Problem;
+use super::table::ProxyKey;
 use crate::clock::{self, UnixMs};
 
 /// How many versions back an acknowledgement is still understood.
@@ -56,7 +57,9 @@ pub struct Rejection {
 #[derive(Clone, Serialize, Debug)]
 #[serde(rename_all = "camelCase")]
 pub struct ProxyStatus {
-    /// `node.id`.
+    /// `NAMESPACE/SERVICE-ACCOUNT/NODE-ID`: nobody else's.
+    pub name: String,
+    /// `node.id`: what it calls itself. Another identity may use the same.
     pub id: String,
     /// From its certificate.
     pub namespace: String,
@@ -187,6 +190,7 @@ impl Proxy {
             "PENDING"
         };
         ProxyStatus {
+            name: ProxyKey::of(&self.node).to_string(),
             id: self.node.id.clone(),
             namespace: self.node.namespace.clone(),
             service_account: self.node.service_account.clone(),

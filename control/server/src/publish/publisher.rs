@@ -4,7 +4,7 @@
 //! longer than needed. A change of resources waits [`DEBOUNCE`], so that ten resources applied one by one
 //! are one plan. A proxy that connects is planned for at once. Whatever fails, a proxy keeps what it has.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -16,6 +16,7 @@ use tokio::time::Instant;
 
 use super::planner::{Plan, Planner, Problem};
 use super::proxy::{Proxy, ProxyStatus};
+use super::table::{ConnectError, Found, ProxyKey, ProxyTable};
 use super::world::World;
 use crate::clock;
 use crate::source::Registry;
@@ -25,25 +26,11 @@ use crate::telemetry::Metrics;
 /// How long a change of resources waits for others, counted from the first one.
 pub const DEBOUNCE: Duration = Duration::from_millis(50);
 
-/// Most proxies, those included that left lately.
-pub const PROXIES_MAX: usize = 20_000;
-
 /// How long a proxy that left is still shown.
 const FORGET_AFTER_MS: i64 = 15 * 60 * 1_000;
 
 /// How long to wait after the store could not be read.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
-
-/// Why a proxy was turned away.
-#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-pub enum ConnectError {
-    /// [`PROXIES_MAX`] reached.
-    #[error("{PROXIES_MAX} proxies are connected, which is the limit")]
-    Full,
-    /// Another identity uses this node id.
-    #[error("node id {0:?} is in use by another identity")]
-    NodeIdTaken(String),
-}
 
 /// See the module.
 pub struct Publisher {
@@ -52,7 +39,7 @@ pub struct Publisher {
     registry: Arc<Registry>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) prepared: ArcSwap<Prepared>,
-    proxies: Mutex<HashMap<String, Proxy>>,
+    proxies: Mutex<ProxyTable>,
     /// Applies one after another, so that each is checked against what the one before left.
     pub(super) applying: tokio::sync::Mutex<()>,
     /// Grows with every acknowledgement, rejection, plan and departure: what `wait` waits for.
@@ -101,8 +88,8 @@ impl Publisher {
     }
 
     /// Announces a proxy: `node` as it introduced itself, its namespace and service account those of its
-    /// certificate; its workload is found here, and again whenever workloads change. Its first configuration follows as soon as it is planned; the channel holds
-    /// `None` until then.
+    /// certificate; its workload is found here, and again whenever workloads change. Its first configuration
+    /// follows as soon as it is planned; the channel holds `None` until then.
     ///
     /// *Errors*: [`ConnectError`].
     pub fn connect(
@@ -111,23 +98,12 @@ impl Publisher {
         user_agent: &str,
     ) -> Result<Subscription, ConnectError> {
         let now = clock::unix_ms();
-        let id = node.id.clone();
+        let key = ProxyKey::of(&node);
         let configs = {
             let mut proxies = self.lock();
-            let foreign = proxies.get(&id).filter(|held| !is_same_identity(&held.node, &node));
-            if foreign.is_some_and(|held| held.streams > 0) {
-                return Err(ConnectError::NodeIdTaken(id));
-            }
-            if proxies.len() >= PROXIES_MAX && !proxies.contains_key(&id) && !forget_one(&mut proxies) {
+            let proxy = proxies.admit(&node, now).inspect_err(|_| {
                 self.metrics.proxies_refused.fetch_add(1, Ordering::Relaxed);
-                return Err(ConnectError::Full);
-            }
-            // Somebody else's record under this id is not this proxy's history.
-            if proxies.get(&id).is_some_and(|held| !is_same_identity(&held.node, &node)) {
-                proxies.remove(&id);
-            }
-            let proxy =
-                proxies.entry(id.clone()).or_insert_with(|| Proxy::new(node.clone(), String::new(), now));
+            })?;
             proxy.node = node;
             user_agent.clone_into(&mut proxy.user_agent);
             proxy.streams += 1;
@@ -136,25 +112,30 @@ impl Publisher {
             proxy.config.subscribe()
         };
         self.connected.notify_one();
-        Ok(Subscription { id, configs, publisher: Arc::clone(self) })
+        Ok(Subscription { key, configs, publisher: Arc::clone(self) })
     }
 
-    /// Every proxy that is or was connected lately, by id.
+    /// Every proxy that is or was connected lately, by node id and identity.
     pub fn proxies(&self) -> Vec<ProxyStatus> {
         let now = clock::unix_ms();
         let mut lines: Vec<ProxyStatus> = self.lock().values().map(|proxy| proxy.status(now)).collect();
-        lines.sort_by(|a, b| a.id.cmp(&b.id));
+        lines.sort_by(|a, b| (&a.id, &a.name).cmp(&(&b.id, &b.name)));
         lines
     }
 
+    /// Which proxy an operator means: by its node id while one identity uses it, or by the whole name.
+    pub fn resolve(&self, text: &str) -> Found {
+        self.lock().resolve(text)
+    }
+
     /// What a proxy is to hold.
-    pub fn config_of(&self, id: &str) -> Option<Arc<NodeConfig>> {
-        self.lock().get(id).and_then(|proxy| proxy.config.borrow().clone())
+    pub fn config_of(&self, key: &ProxyKey) -> Option<Arc<NodeConfig>> {
+        self.lock().find(key).and_then(|proxy| proxy.config.borrow().clone())
     }
 
     /// How many are connected.
     pub fn connected_count(&self) -> usize {
-        self.lock().values().filter(|proxy| proxy.streams > 0).count()
+        self.lock().connected().count()
     }
 
     /// Follows resources, workloads and proxies, for ever.
@@ -242,8 +223,8 @@ impl Publisher {
             let keep = |proxy: &Proxy| {
                 proxy.disconnected_at.is_none_or(|at| now.saturating_sub(at) < FORGET_AFTER_MS)
             };
-            proxies.retain(|_, proxy| keep(proxy));
-            proxies.values().filter(|proxy| proxy.streams > 0).map(|proxy| proxy.node.clone()).collect()
+            proxies.retain(keep);
+            proxies.connected().map(|proxy| proxy.node.clone()).collect()
         };
         let publisher = Arc::clone(self);
         let planned = tokio::task::spawn_blocking(move || {
@@ -251,7 +232,8 @@ impl Publisher {
             for node in nodes {
                 let config = prepared.plan.assemble(&node);
                 // What it holds already was compiled when it was new.
-                let held = publisher.config_of(&node.id).is_some_and(|held| held.version == config.version);
+                let held = publisher.config_of(&ProxyKey::of(&node));
+                let held = held.is_some_and(|held| held.version == config.version);
                 let outcome = if held { Ok(config) } else { prepared.plan.check(&config).map(|()| config) };
                 publisher.publish(&node, outcome, prepared.world.revision);
             }
@@ -264,7 +246,7 @@ impl Publisher {
 
     fn publish(&self, node: &ProxyNode, outcome: Result<NodeConfig, Vec<Problem>>, revision: u64) {
         let mut proxies = self.lock();
-        let Some(proxy) = proxies.get_mut(&node.id) else { return };
+        let Some(proxy) = proxies.find_mut(&ProxyKey::of(node)) else { return };
         self.metrics.plans.fetch_add(1, Ordering::Relaxed);
         match outcome {
             Ok(config) => {
@@ -288,35 +270,25 @@ impl Publisher {
     }
 
     /// The nodes a change must be checked for: those connected, and stand-ins.
-    pub(super) fn nodes(&self, world: &World) -> BTreeMap<String, ProxyNode> {
-        let stand_ins = self.planner.stand_ins(world).into_iter().map(|node| (node.id.clone(), node));
-        let mut nodes: BTreeMap<String, ProxyNode> = stand_ins.collect();
+    pub(super) fn nodes(&self, world: &World) -> BTreeMap<ProxyKey, ProxyNode> {
+        let stand_ins = self.planner.stand_ins(world).into_iter();
+        let mut nodes: BTreeMap<ProxyKey, ProxyNode> =
+            stand_ins.map(|node| (ProxyKey::of(&node), node)).collect();
         let proxies = self.lock();
-        nodes.extend(proxies.values().filter(|p| p.streams > 0).map(|p| (p.node.id.clone(), p.node.clone())));
+        nodes.extend(proxies.connected().map(|proxy| (ProxyKey::of(&proxy.node), proxy.node.clone())));
         nodes
     }
 
-    pub(super) fn lock(&self) -> MutexGuard<'_, HashMap<String, Proxy>> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, ProxyTable> {
         self.proxies.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn with_proxy(&self, id: &str, act: impl FnOnce(&mut Proxy)) {
-        if let Some(proxy) = self.lock().get_mut(id) {
+    fn with_proxy(&self, key: &ProxyKey, act: impl FnOnce(&mut Proxy)) {
+        if let Some(proxy) = self.lock().find_mut(key) {
             act(proxy);
         }
         self.progress.send_modify(|count| *count += 1);
     }
-}
-
-/// Makes room: forgets the proxy that left first. Returns whether there was one.
-fn forget_one(proxies: &mut HashMap<String, Proxy>) -> bool {
-    let left = proxies.values().filter(|proxy| proxy.streams == 0);
-    let first = left.min_by_key(|proxy| proxy.disconnected_at).map(|proxy| proxy.node.id.clone());
-    first.is_some_and(|id| proxies.remove(&id).is_some())
-}
-
-fn is_same_identity(one: &ProxyNode, two: &ProxyNode) -> bool {
-    one.namespace == two.namespace && one.service_account == two.service_account
 }
 
 /// Why the publisher could not start.
@@ -344,7 +316,7 @@ async fn read_resources(store: &SharedStore) -> Result<World, StoreError> {
 
 /// A connected proxy, from the xDS server's side. Dropping it says that the stream has ended.
 pub struct Subscription {
-    id: String,
+    key: ProxyKey,
     configs: watch::Receiver<Option<Arc<NodeConfig>>>,
     publisher: Arc<Publisher>,
 }
@@ -358,21 +330,21 @@ impl Subscription {
     /// The proxy holds everything it subscribed to of this [`NodeConfig::version`].
     pub fn acknowledged(&self, version: &str) {
         self.publisher.metrics.acks.fetch_add(1, Ordering::Relaxed);
-        self.publisher.with_proxy(&self.id, |proxy| proxy.acknowledged(version, clock::unix_ms()));
+        self.publisher.with_proxy(&self.key, |proxy| proxy.acknowledged(version, clock::unix_ms()));
     }
 
     /// The proxy rejected resources of this [`NodeConfig::version`].
     pub fn rejected(&self, version: &str, type_url: &str, error: &str) {
         self.publisher.metrics.nacks.fetch_add(1, Ordering::Relaxed);
-        tracing::warn!(node = self.id, config_version = version, type_url, error, "configuration rejected");
+        tracing::warn!(node = %self.key, config_version = version, type_url, error, "configuration rejected");
         self.publisher
-            .with_proxy(&self.id, |proxy| proxy.rejected(version, type_url, error, clock::unix_ms()));
+            .with_proxy(&self.key, |proxy| proxy.rejected(version, type_url, error, clock::unix_ms()));
     }
 }
 
 impl Drop for Subscription {
     fn drop(&mut self) {
-        self.publisher.with_proxy(&self.id, |proxy| {
+        self.publisher.with_proxy(&self.key, |proxy| {
             proxy.streams = proxy.streams.saturating_sub(1);
             if proxy.streams == 0 {
                 proxy.disconnected_at = Some(clock::unix_ms());

@@ -148,7 +148,7 @@ async fn proxy_is_sent_its_plan_and_only_when_it_changes() {
     let applied = fixture.apply("other/x/2").await.unwrap();
     assert!(applied.affected_proxies.is_empty());
     let applied = fixture.apply("shop/a/2").await.unwrap();
-    assert_eq!(applied.affected_proxies, ["shop-1"]);
+    assert_eq!(applied.affected_proxies, ["shop/app/shop-1"]);
     assert_eq!(next(&mut shop).await, "a=\"2\"", "the other namespace's change was not sent");
 }
 
@@ -171,7 +171,7 @@ async fn what_a_proxy_would_reject_is_refused_and_changes_nothing() {
     fixture.apply("shop/a/1").await.unwrap();
     let refused = fixture.apply("shop/b/1 shop/a/poison").await.unwrap_err();
     let ApplyError::Invalid(problems) = refused else { panic!("{refused}") };
-    assert_eq!((problems[0].proxy.as_str(), problems[0].reason.as_str()), ("shop-1", "would be rejected"));
+    assert_eq!((problems[0].proxy.as_str(), problems[0].reason.as_str()), ("shop/app/shop-1", "would be rejected"));
     assert!(matches!(fixture.apply("shop/a/senseless").await, Err(ApplyError::Invalid(_))));
     assert!(matches!(fixture.apply("nonsense").await, Err(ApplyError::Invalid(_))));
     assert!(
@@ -219,7 +219,7 @@ async fn wait_ends_when_every_connected_proxy_has_acknowledged() {
     let version = next(&mut one).await;
     one.acknowledged(&version);
     let waited = publisher.wait(revision, Duration::from_secs(5)).await;
-    assert_eq!((waited.done, waited.pending), (false, vec!["two".to_owned()]));
+    assert_eq!((waited.done, waited.pending), (false, vec!["shop/app/two".to_owned()]));
 
     let waiting = tokio::spawn({
         let publisher = Arc::clone(publisher);
@@ -233,7 +233,7 @@ async fn wait_ends_when_every_connected_proxy_has_acknowledged() {
     let version = next(&mut two).await;
     two.rejected(&version, "type", "no");
     let waited = publisher.wait(revision, Duration::from_secs(60)).await;
-    assert_eq!((waited.done, waited.rejected), (false, vec!["two".to_owned()]));
+    assert_eq!((waited.done, waited.rejected), (false, vec!["shop/app/two".to_owned()]));
     drop(two);
     // Plans are published one proxy after another: what one holds, the other may not have been sent yet.
     assert_eq!(next(&mut one).await, version);
@@ -242,25 +242,34 @@ async fn wait_ends_when_every_connected_proxy_has_acknowledged() {
 }
 
 #[tokio::test]
-async fn node_id_of_another_identity_is_refused_while_it_is_in_use() {
+async fn node_id_in_use_by_one_identity_keeps_no_other_out() {
     let fixture = fixture().await;
-    let held = fixture.publisher.connect(node("x", "shop"), "outrigger").unwrap();
+    fixture.apply("shop/a/1 zoo/a/2").await.unwrap();
+    let mut held = fixture.publisher.connect(node("x", "shop"), "outrigger").unwrap();
     let again = fixture.publisher.connect(node("x", "shop"), "outrigger").unwrap();
-    let foreign = fixture.publisher.connect(node("x", "evil"), "outrigger").err();
-    assert_eq!(foreign, Some(ConnectError::NodeIdTaken("x".to_owned())));
+    let mut foreign = fixture.publisher.connect(node("x", "zoo"), "outrigger").unwrap();
+    while next(&mut held).await != "a=\"1\"" {}
+    while next(&mut foreign).await != "a=\"2\"" {}
+    foreign.acknowledged("a=\"2\"");
+    let state = |name: &str| {
+        let found = fixture.publisher.proxies().into_iter().find(|proxy| proxy.name == name).unwrap();
+        (found.id, found.state)
+    };
+    assert_eq!(state("shop/app/x"), ("x".to_owned(), "PENDING"), "the other's answer is not its own");
+    assert_eq!(state("zoo/app/x"), ("x".to_owned(), "SYNCED"));
     drop(held);
-    assert_eq!(fixture.publisher.connected_count(), 1, "a reconnect overlaps with the old stream");
+    assert_eq!(fixture.publisher.connected_count(), 2, "a reconnect overlaps with the old stream");
     drop(again);
-    assert_eq!(fixture.publisher.proxies()[0].state, "DISCONNECTED");
-    fixture.publisher.connect(node("x", "evil"), "outrigger").unwrap();
+    assert_eq!(state("shop/app/x").1, "DISCONNECTED");
+    assert_eq!(state("zoo/app/x").1, "SYNCED");
 }
 
 #[tokio::test]
 async fn proxies_that_left_are_forgotten_when_room_is_needed() {
-    use crate::publish::publisher::PROXIES_MAX;
+    use crate::publish::table::PROXIES_MAX;
     let fixture = fixture().await;
     for i in 0..PROXIES_MAX {
-        drop(fixture.publisher.connect(node(&i.to_string(), "shop"), "outrigger").unwrap());
+        drop(fixture.publisher.connect(node(&i.to_string(), &format!("n{}", i / 1_000)), "outrigger").unwrap());
     }
     assert_eq!(fixture.publisher.proxies().len(), PROXIES_MAX);
     let _held = fixture.publisher.connect(node("one more", "shop"), "outrigger").unwrap();

@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::publisher::Publisher;
+use super::table::ProxyKey;
 
 /// How the waiting ended.
 #[derive(Clone, PartialEq, Eq, Serialize, Debug)]
@@ -14,7 +15,7 @@ pub struct Waited {
     pub revision: u64,
     /// Whether every connected proxy holds it.
     pub done: bool,
-    /// Connected proxies that do not hold it yet.
+    /// Connected proxies that do not hold it yet, by their whole names.
     pub pending: Vec<String>,
     /// Those of them that rejected what they were sent.
     pub rejected: Vec<String>,
@@ -44,13 +45,14 @@ impl Publisher {
         // The world must have caught up first: without proxies there is nothing else to see it by.
         let planned = self.world().revision >= revision;
         let proxies = self.lock();
-        let behind = proxies.values().filter(|p| p.streams > 0 && p.acked_revision() < revision);
+        let behind = proxies.connected().filter(|proxy| proxy.acked_revision() < revision);
         let (mut pending, mut rejected) = (Vec::new(), Vec::new());
         for proxy in behind {
-            pending.push(proxy.node.id.clone());
+            let name = ProxyKey::of(&proxy.node).to_string();
             if planned && proxy.has_rejected_current() {
-                rejected.push(proxy.node.id.clone());
+                rejected.push(name.clone());
             }
+            pending.push(name);
         }
         pending.sort();
         rejected.sort();
