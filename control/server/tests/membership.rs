@@ -72,10 +72,22 @@ async fn workload_registers_beats_and_leaves_only_as_itself() {
     let (_, listed) = operator.call("GET", "/api/v1/workloads", "").await;
     assert_eq!(listed["items"][0]["health"], "DRAINING");
 
-    let leave = v1::DeregisterRequest { lease_id: lease.lease_id.clone() };
+    let leave = v1::DeregisterRequest { lease_id: lease.lease_id.clone(), ..Default::default() };
     as_cart.deregister(leave).await.unwrap();
     let gone = as_cart.heartbeat(beat(v1::Health::Unspecified)).await.err().unwrap();
     assert_eq!(gone.code(), Code::NotFound);
+
+    // The host's agent ends it by the instance's name, with the same identity and without the lease's id.
+    let again = as_cart.register(ask("one")).await.unwrap().into_inner();
+    let withdraw = v1::DeregisterRequest { instance_id: "one".into(), ..Default::default() };
+    let refused = as_evil.deregister(withdraw.clone()).await.err().unwrap();
+    assert_eq!(refused.code(), Code::PermissionDenied);
+    let both = v1::DeregisterRequest { lease_id: again.lease_id.clone(), instance_id: "one".into() };
+    assert_eq!(as_cart.deregister(both).await.err().unwrap().code(), Code::InvalidArgument);
+    as_cart.deregister(withdraw.clone()).await.unwrap();
+    let (_, listed) = operator.call("GET", "/api/v1/workloads", "").await;
+    assert_eq!(listed["items"].as_array().map(Vec::len), Some(0));
+    as_cart.deregister(withdraw).await.expect("twice is no error");
     service.stop().await;
 }
 

@@ -68,8 +68,13 @@ impl RegistrationService for Registrations {
     ) -> Result<Response<v1::DeregisterResponse>, Status> {
         let peer = peer::of(&request)?;
         let identity = peer::member(&peer, clock::unix_ms())?;
-        let lease_id = request.get_ref().lease_id.clone();
-        self.registry.deregister(identity, &lease_id).await.map_err(|error| to_status(&error))?;
+        let asked = request.get_ref();
+        let ended = match (asked.lease_id.as_str(), asked.instance_id.as_str()) {
+            (lease_id, "") => self.registry.deregister(identity, lease_id).await,
+            ("", instance_id) => self.registry.withdraw(identity, instance_id).await,
+            _ => return Err(Status::invalid_argument("lease_id or instance_id, not both")),
+        };
+        ended.map_err(|error| to_status(&error))?;
         Ok(Response::new(v1::DeregisterResponse {}))
     }
 }

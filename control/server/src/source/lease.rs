@@ -119,6 +119,15 @@ impl LeaseTable {
         if lease.identity == *identity { Ok(lease) } else { Err(LeaseError::NotYours) }
     }
 
+    /// The lease of an instance in `identity`'s namespace.
+    ///
+    /// *Errors*: [`LeaseError::Unknown`], [`LeaseError::NotYours`].
+    pub fn of_instance(&self, identity: &Identity, instance_id: &str) -> Result<&Lease, LeaseError> {
+        let key = (identity.namespace().to_owned(), instance_id.to_owned());
+        let lease = self.by_instance.get(&key).ok_or(LeaseError::Unknown)?;
+        if lease.identity == *identity { Ok(lease) } else { Err(LeaseError::NotYours) }
+    }
+
     /// Takes a lease out, if it still has this id.
     pub fn remove(&mut self, id: &str) -> Option<Lease> {
         let key = self.by_id.remove(id)?;

@@ -202,6 +202,20 @@ impl Registry {
         Ok(())
     }
 
+    /// Ends the lease of an instance of `identity`'s own namespace, whoever holds its id. An instance that is not
+    /// there is no error.
+    ///
+    /// *Errors*: [`LeaseError::NotYours`] when the instance is another identity's; the store's.
+    pub async fn withdraw(&self, identity: &Identity, instance_id: &str) -> Result<(), RegistryError> {
+        let id = match self.lock().of_instance(identity, instance_id) {
+            Err(LeaseError::Unknown) => return Ok(()),
+            Err(error) => return Err(error.into()),
+            Ok(lease) => lease.id.clone(),
+        };
+        self.drop_leases(&[id], None, "workload withdrawn by its host").await?;
+        Ok(())
+    }
+
     /// Ends leases as their time comes, for ever.
     pub async fn expire(&self) {
         loop {

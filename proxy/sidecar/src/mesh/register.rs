@@ -109,7 +109,7 @@ impl Registration {
     }
 
     async fn deregister(&self, lease_id: String) -> anyhow::Result<()> {
-        let mut request = Request::new(DeregisterRequest { lease_id });
+        let mut request = Request::new(DeregisterRequest { lease_id, ..DeregisterRequest::default() });
         request.set_timeout(CALL_TIMEOUT);
         self.service().await?.deregister(request).await?;
         Ok(())
