@@ -120,9 +120,9 @@ impl DrainNode {
         Self(child)
     }
 
-    /// What a connection holds.
+    /// What a connection holds: one for each, and clones of it for its parts.
     pub fn watch(&self) -> DrainWatch {
-        DrainWatch(self.0.clone())
+        DrainWatch { node: self.0.clone(), alone: Rc::default() }
     }
 
     /// Whether it has started.
@@ -133,23 +133,38 @@ impl DrainNode {
 
 /// A connection's view of a [`DrainNode`]; clones see the same.
 #[derive(Clone, Debug)]
-pub struct DrainWatch(Rc<Node>);
+pub struct DrainWatch {
+    node: Rc<Node>,
+    /// Whether this connection was asked on its own.
+    alone: Rc<Cell<bool>>,
+}
 
 impl DrainWatch {
-    /// Whether the connection should finish. Costs a load.
+    /// Whether the connection should finish. Costs two loads.
     pub fn is_draining(&self) -> bool {
-        self.0.draining.get()
+        self.node.draining.get() || self.alone.get()
+    }
+
+    /// Asks this connection alone to finish.
+    pub fn start(&self) {
+        if !self.alone.replace(true) {
+            // The others of the node are woken too and go on waiting: rare, and cheaper than a bell for each.
+            self.node.started.notify_waiters();
+        }
     }
 
     /// Waits until the connection should finish.
     ///
     /// *Cancel safety*: safe.
     pub async fn draining(&self) {
-        let started = self.0.started.notified();
-        tokio::pin!(started);
-        // Registered before the flag is read, so that a start in between is not missed.
-        started.as_mut().enable();
-        if !self.0.draining.get() {
+        loop {
+            let started = self.node.started.notified();
+            tokio::pin!(started);
+            // Registered before the flags are read, so that a start in between is not missed.
+            started.as_mut().enable();
+            if self.is_draining() {
+                return;
+            }
             started.await;
         }
     }
@@ -183,6 +198,22 @@ mod tests {
         root.start();
         // The child node lives on in the watch.
         assert_eq!(waiting.as_mut().poll(&mut cx), Poll::Ready(()));
+    }
+
+    #[test]
+    fn watch_started_alone_leaves_the_others() {
+        let node = DrainNode::default();
+        let (leaving, staying) = (node.watch(), node.watch());
+        let part = leaving.clone();
+        let mut stays = std::pin::pin!(staying.draining());
+        let mut leaves = std::pin::pin!(part.draining());
+        let mut cx = Context::from_waker(Waker::noop());
+        assert!(stays.as_mut().poll(&mut cx).is_pending() && leaves.as_mut().poll(&mut cx).is_pending());
+        leaving.start();
+        assert!(leaves.as_mut().poll(&mut cx).is_ready() && part.is_draining());
+        assert!(stays.as_mut().poll(&mut cx).is_pending() && !staying.is_draining() && !node.is_draining());
+        node.start();
+        assert!(stays.as_mut().poll(&mut cx).is_ready());
     }
 
     #[tokio::test]

@@ -81,7 +81,8 @@ pub struct ProxyOptions {
     pub node: NodeIdentity,
     /// Address of the administration interface; `None`: none. It has no authentication: keep it on loopback.
     pub admin: Option<SocketAddr>,
-    /// How long [`ProxyHandle::drain`] waits for requests. Default 600 s, as in Envoy.
+    /// How long [`ProxyHandle::drain`] waits for requests, and how long the connections of a listener or filter chain that
+    /// has gone or changed may stay. Default 600 s, as in Envoy.
     pub drain_time: Duration,
     /// Downstream connections that may be open at a time. Default [`CONNECTIONS_MAX`].
     pub connections_max: usize,
@@ -134,6 +135,8 @@ impl Proxy {
         };
         let shared = Arc::new(Shared {
             live: Arc::new(ArcSwap::from_pointee(empty)),
+            news: watch::Sender::new(0),
+            drain_time: options.drain_time,
             drain: DrainState::default(),
             server,
             telemetry: Telemetry::new(options.node, options.spans, log_channel, workers),
@@ -156,7 +159,6 @@ impl Proxy {
             applier: Mutex::new(applier),
             admin_addr,
             alive,
-            drain_time: options.drain_time,
             quit: watch::Sender::new(false),
             ready_after_config: options.ready_after_config,
         }));
@@ -250,7 +252,6 @@ pub(crate) struct Steering {
     applier: Mutex<Applier>,
     pub(crate) admin_addr: Option<SocketAddr>,
     alive: watch::Receiver<usize>,
-    drain_time: Duration,
     pub(crate) quit: watch::Sender<bool>,
     ready_after_config: bool,
 }
@@ -349,7 +350,7 @@ impl ProxyHandle {
     /// Ends the proxy: readiness fails, listeners close, connections are asked to finish, and when all are gone or the
     /// drain time is over, everything ends. Returns how many connections were cut off.
     pub async fn drain(&self) -> usize {
-        self.drain_within(self.0.drain_time).await
+        self.drain_within(self.0.shared.drain_time).await
     }
 
     /// As [`Self::drain`], with another drain time.

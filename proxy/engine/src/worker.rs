@@ -6,6 +6,7 @@ use crate::drain::{DrainNode, DrainState};
 use crate::http::date::DateCache;
 use crate::io::{BufferPool, Wheel};
 use crate::jobs::Jobs;
+use crate::listener::Tenures;
 use crate::live::{Live, LiveRef};
 use crate::telemetry::access_log::WorkerLogs;
 use crate::telemetry::{ServerStats, Sharded, Telemetry, WorkerMetrics};
@@ -15,14 +16,18 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::time::{Instant, SystemTime};
-use tokio::sync::Notify;
+use std::time::{Duration, Instant, SystemTime};
+use tokio::sync::{Notify, watch};
 
 /// What all threads of a proxy share.
 #[derive(Debug)]
 pub struct Shared {
     /// The running configuration.
     pub live: Arc<ArcSwap<Live>>,
+    /// Number of the running configuration, for those who wait for another one; sent after it is in `live`.
+    pub news: watch::Sender<u64>,
+    /// How long connections have to finish when the proxy, their listener or their filter chain goes.
+    pub drain_time: Duration,
     /// How far the proxy is on its way out.
     pub drain: DrainState,
     /// Counters of the process.
@@ -78,6 +83,10 @@ pub struct Worker {
     pub jobs: Jobs,
     /// Wakes those that hold on to an old configuration although nothing happens to them.
     pub(crate) news: Notify,
+    /// The right of open connections to stay.
+    pub(crate) tenures: Tenures,
+    /// Says that a tenure was given an end outside of the walk.
+    pub(crate) tenures_expire: Notify,
     /// Downstream connections of this worker.
     pub connections: Cell<usize>,
 }
@@ -101,6 +110,8 @@ impl Worker {
             drain: DrainNode::default(),
             jobs: Jobs::default(),
             news: Notify::new(),
+            tenures: Tenures::default(),
+            tenures_expire: Notify::new(),
             connections: Cell::new(0),
             shared,
         })

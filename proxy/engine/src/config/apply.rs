@@ -87,6 +87,7 @@ impl Applier {
         self.shared.live.store(live.clone());
         self.listeners
             .commit(prepared, &config.listeners, |name| live.listeners.get(name).map(|l| l.stats.clone()));
+        self.shared.news.send_replace(version);
         self.jobs.reconcile(&live);
         (self.config, self.secrets) = (config, secrets);
         self.retire(old);

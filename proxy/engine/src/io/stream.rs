@@ -35,6 +35,8 @@ pub struct Io {
     bytes_written: Cell<u64>,
     /// Whether big buffers are within the connection's limit.
     big: Cell<bool>,
+    /// Whether this side has given it up.
+    aborted: Cell<bool>,
 }
 
 impl fmt::Debug for Io {
@@ -84,6 +86,7 @@ impl Io {
             bytes_read: Cell::new(0),
             bytes_written: Cell::new(0),
             big: Cell::new(true),
+            aborted: Cell::new(false),
         })
     }
 
@@ -170,6 +173,7 @@ impl Io {
     /// *Errors*: those of the socket; on TLS also `UnexpectedEof` when the peer closed without saying so (the data may
     /// be cut) and `InvalidData` for a broken record.
     pub fn poll_read(&self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
+        self.check()?;
         let read = match &self.tls {
             None => self.poll_read_plain(cx, buf),
             Some(tls) => {
@@ -207,7 +211,7 @@ impl Io {
     /// application yet (a TLS control message).
     pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         // The end that TLS announced may come without one of TCP: nothing more would arrive to wake us.
-        if self.pending.borrow().is_some() || self.has_tls_news() {
+        if self.aborted.get() || self.pending.borrow().is_some() || self.has_tls_news() {
             return Poll::Ready(Ok(()));
         }
         self.tcp.borrow().poll_read_ready(cx)
@@ -217,7 +221,7 @@ impl Io {
     /// call. To be polled by the task that reads. Bytes that arrived and were not read hide an end that comes later.
     pub fn poll_peer_closed(&self, cx: &mut Context<'_>) -> Poll<()> {
         let tcp = self.tcp.borrow();
-        if ready!(tcp.poll_read_ready(cx)).is_err() {
+        if self.aborted.get() || ready!(tcp.poll_read_ready(cx)).is_err() {
             return Poll::Ready(());
         }
         let known = std::pin::pin!(tcp.ready(Interest::READABLE));
@@ -245,6 +249,7 @@ impl Io {
 
     /// As [`Io::poll_write`], from several places in one call.
     pub fn poll_write_vectored(&self, cx: &mut Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        self.check()?;
         let mut tcp = self.tcp.borrow_mut();
         let written = match (&self.tls, bufs) {
             (None, [one]) => Pin::new(&mut *tcp).poll_write(cx, one),
@@ -259,6 +264,7 @@ impl Io {
 
     /// Waits until everything accepted has been given to the socket.
     pub fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.check()?;
         match &self.tls {
             None => Poll::Ready(Ok(())),
             Some(tls) => tls.borrow_mut().poll_send(&mut self.tcp.borrow_mut(), cx),
@@ -267,6 +273,7 @@ impl Io {
 
     /// Ends the sending direction: close_notify on TLS, then FIN. Reading goes on.
     pub fn poll_shutdown(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.check()?;
         let mut tcp = self.tcp.borrow_mut();
         if let Some(tls) = &self.tls {
             let mut tls = tls.borrow_mut();
@@ -361,6 +368,17 @@ impl Io {
                 return false;
             }
         }
+    }
+
+    /// Gives the connection up: whoever reads or writes gets `ConnectionAborted` from the next poll on, and when it is
+    /// dropped the peer gets RST. Wakes nobody.
+    pub fn abort(&self) {
+        self.reset_on_drop();
+        self.aborted.set(true);
+    }
+
+    fn check(&self) -> io::Result<()> {
+        if self.aborted.get() { Err(io::ErrorKind::ConnectionAborted.into()) } else { Ok(()) }
     }
 
     /// Makes the kernel send RST instead of FIN when the connection is dropped.

@@ -1,6 +1,7 @@
 //! One accepted connection, from the kernel to whatever its chain does with it.
 
 use super::admit::admit;
+use super::tenure::{Admission, Tenure};
 use crate::drain::DrainWatch;
 use crate::http;
 use crate::live::{LiveListener, LiveRef};
@@ -67,9 +68,14 @@ pub(super) async fn serve(worker: Rc<Worker>, accepted: Accepted) {
     // Boxed: this state is large and gone before the connection is served.
     let Some(admitted) = Box::pin(admit(&worker, accepted)).await else { return };
     let super::admit::Admitted { io, facts, live, chain, books } = admitted;
+    let stats = books.stats.clone();
+    let admission = Admission { facts: &facts, io: &io, live: &live, chain: &chain, drain: &drain, stats };
+    let tenure = Tenure::begin(&worker, admission);
     match &chain.chain.terminal {
-        Terminal::Http(_) => http::serve_connection(worker, io, facts, live, chain, drain).await,
-        Terminal::Tcp(_) => tcp::forward(worker, io, facts, chain).await,
+        Terminal::Http(_) => {
+            tenure.serve(http::serve_connection(worker, io, facts, live, chain, drain)).await;
+        }
+        Terminal::Tcp(_) => tcp::forward(worker, io, facts, chain, &tenure).await,
     }
     drop(books);
 }

@@ -35,6 +35,15 @@ pub(super) fn allows(chain: &LiveChain, facts: &ConnFacts, stats: &ListenerStats
     })
 }
 
+/// Whether they would let an open connection through. Counts nothing.
+pub(super) fn would_allow(chain: &LiveChain, facts: &ConnFacts) -> bool {
+    let filters = &chain.chain.network_rbac;
+    filters.is_empty() || {
+        let view = view(facts);
+        filters.iter().all(|filter| filter.check(&view).allowed)
+    }
+}
+
 /// A connection as authorization sees it.
 fn view(facts: &ConnFacts) -> AuthzView<'_> {
     let peer = facts.tls.as_ref().and_then(|tls| tls.peer.as_ref()).filter(|peer| peer.verified);

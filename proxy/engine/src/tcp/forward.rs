@@ -2,7 +2,7 @@
 
 use super::{CopyEnd, Progress, Side, copy_both};
 use crate::io::Io;
-use crate::listener::ConnFacts;
+use crate::listener::{ConnFacts, Tenure};
 use crate::live::{LiveChainRef, LiveCluster, LiveRef};
 use crate::telemetry::{self, ConnectionRecord, Raised, ResponseFlags, TcpStats, Timeline, UpstreamFacts};
 use crate::upstream::{ConnectError, ConnectOptions, connect, removed};
@@ -35,6 +35,22 @@ struct Upstream {
     _active: Raised<telemetry::ClusterStats>,
 }
 
+/// The two connections, and how long the first one may stay.
+struct Ends<'a> {
+    io: &'a Io,
+    upstream: &'a Upstream,
+    tenure: &'a Tenure,
+}
+
+/// Why passing bytes on is over.
+enum Ending {
+    Copied(CopyEnd),
+    /// The host is not one of the cluster any more, and the cluster wants its connections closed then.
+    HostLeft,
+    /// The connection may not stay.
+    Evicted,
+}
+
 /// What is known at the end, for the books.
 #[derive(Default)]
 struct Outline {
@@ -47,7 +63,13 @@ struct Outline {
 /// Serves a connection whose chain ends in a TCP proxy, to its end.
 ///
 /// *Cancel safety*: dropping it drops both connections; the connection is then not logged.
-pub async fn forward(worker: Rc<Worker>, io: Rc<Io>, facts: Rc<ConnFacts>, chain: LiveChainRef) {
+pub async fn forward(
+    worker: Rc<Worker>,
+    io: Rc<Io>,
+    facts: Rc<ConnFacts>,
+    chain: LiveChainRef,
+    tenure: &Tenure,
+) {
     let Terminal::Tcp(tcp) = &chain.chain.terminal else { return };
     let stats = chain.tcp_stats.at(worker.id);
     stats.downstream_cx_total.inc();
@@ -60,7 +82,8 @@ pub async fn forward(worker: Rc<Worker>, io: Rc<Io>, facts: Rc<ConnFacts>, chain
     if let Some(upstream) = &upstream {
         timeline.upstream_start = Some(Instant::now());
         telemetry::begin_connection(&worker, &record(&facts, &chain, &outline, &timeline, &progress));
-        run(&worker, &tcp.config, &io, upstream, &progress, &mut outline, stats).await;
+        let ends = Ends { io: &io, upstream, tenure };
+        run(&worker, &tcp.config, &ends, &progress, &mut outline, stats).await;
         if let Some(cluster) = &outline.cluster {
             let stats = cluster.stats.at(worker.id);
             stats.upstream_cx_rx_bytes_total.add(progress.b_to_a.get());
@@ -215,12 +238,12 @@ fn upstream_facts(host: &Arc<Host>, io: Option<&Rc<Io>>, failure: String) -> Ups
 async fn run(
     worker: &Rc<Worker>,
     config: &TcpProxy,
-    io: &Io,
-    upstream: &Upstream,
+    ends: &Ends<'_>,
     progress: &Progress,
     outline: &mut Outline,
     stats: &TcpStats,
 ) {
+    let (io, upstream) = (ends.io, ends.upstream);
     let mut copying = pin!(copy_both(worker, io, &upstream.io, config.idle_timeout, progress));
     let cluster = outline.cluster.clone();
     let mut leaving = pin!(async {
@@ -229,41 +252,45 @@ async fn run(
             None => std::future::pending().await,
         }
     });
-    let either = std::future::poll_fn(|cx| {
+    let ending = std::future::poll_fn(|cx| {
+        if ends.tenure.poll_evicted(cx).is_ready() {
+            return Poll::Ready(Ending::Evicted);
+        }
         if let Poll::Ready(end) = copying.as_mut().poll(cx) {
-            return Poll::Ready(Some(end));
+            return Poll::Ready(Ending::Copied(end));
         }
-        leaving.as_mut().poll(cx).map(|()| None)
+        leaving.as_mut().poll(cx).map(|()| Ending::HostLeft)
     });
-    let end = worker.wheel.timeout(config.max_downstream_connection_duration, either).await;
-    let end = match end {
-        None => None,
-        Some(Some(end)) => Some(end),
-        Some(None) => {
-            // The host is gone: what was cut must not be taken for whole.
-            io.reset_on_drop();
-            upstream.io.reset_on_drop();
-            outline.flags = ResponseFlags::UPSTREAM_TERMINATION;
-            return;
-        }
-    };
-    match end {
+    match worker.wheel.timeout(config.max_downstream_connection_duration, ending).await {
         None => {
             stats.max_downstream_connection_duration.inc();
             outline.flags = ResponseFlags::DURATION_TIMEOUT;
         }
+        Some(Ending::HostLeft) => {
+            // What was cut must not be taken for whole.
+            io.reset_on_drop();
+            upstream.io.reset_on_drop();
+            outline.flags = ResponseFlags::UPSTREAM_TERMINATION;
+        }
+        Some(Ending::Evicted) => {
+            // The tenure has counted it and set our side to be reset.
+            upstream.io.reset_on_drop();
+            outline.flags = ResponseFlags::LOCAL_RESET;
+        }
         // Ended in order, or as good as: a side may have closed without TLS's close_notify.
-        Some(CopyEnd::Finished) => match progress.cut.get() {
+        Some(Ending::Copied(CopyEnd::Finished)) => match progress.cut.get() {
             None => {}
             Some(Side::A) => outline.flags = ResponseFlags::DOWNSTREAM_TERMINATION,
             Some(Side::B) => outline.flags = ResponseFlags::UPSTREAM_TERMINATION,
         },
-        Some(CopyEnd::Idle) => {
+        Some(Ending::Copied(CopyEnd::Idle)) => {
             stats.idle_timeout.inc();
             outline.flags = ResponseFlags::STREAM_IDLE_TIMEOUT;
         }
-        Some(CopyEnd::Failed(Side::A, _)) => outline.flags = ResponseFlags::DOWNSTREAM_TERMINATION,
-        Some(CopyEnd::Failed(Side::B, _)) => {
+        Some(Ending::Copied(CopyEnd::Failed(Side::A, _))) => {
+            outline.flags = ResponseFlags::DOWNSTREAM_TERMINATION;
+        }
+        Some(Ending::Copied(CopyEnd::Failed(Side::B, _))) => {
             outline.flags = ResponseFlags::UPSTREAM_TERMINATION;
             if let Some(cluster) = &outline.cluster {
                 report(worker, cluster, &upstream.host, Outcome::Reset);

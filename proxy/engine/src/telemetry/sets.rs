@@ -31,6 +31,8 @@ stat_set! {
         counter ssl_secret_missing = "server_ssl_socket_factory.downstream_context_secrets_not_ready", "Connections refused because a secret had not arrived";
         counter rbac_allowed = "rbac.allowed", "Connections that a network authorization filter allowed";
         counter rbac_denied = "rbac.denied", "Connections that a network authorization filter denied";
+        counter rbac_evicted = "rbac.evicted", "Open connections closed because changed network rules deny them";
+        counter downstream_cx_drain_time_over = "downstream_cx_drain_time_over", "Open connections closed because their listener or filter chain had gone and the drain time was over";
         counter rbac_shadow_allowed = "rbac.shadow_allowed", "Connections that shadow rules would allow";
         counter rbac_shadow_denied = "rbac.shadow_denied", "Connections that shadow rules would deny";
     }

@@ -19,7 +19,11 @@ pub(crate) struct Bed {
 
 impl Bed {
     pub(crate) fn start(config: Config) -> Self {
-        let handle = Proxy::start(ProxyOptions::default()).expect("a proxy");
+        Self::start_with(ProxyOptions::default(), config)
+    }
+
+    pub(crate) fn start_with(options: ProxyOptions, config: Config) -> Self {
+        let handle = Proxy::start(options).expect("a proxy");
         handle.apply(config.clone()).expect("a good configuration");
         let address = handle.listener_addrs("edge")[0];
         Self { handle, address, config }

@@ -6,5 +6,6 @@
 mod bed;
 mod listener;
 mod tcp_proxy;
+mod tenure;
 mod tls;
 mod upstream_tls;
