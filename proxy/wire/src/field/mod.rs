@@ -298,6 +298,21 @@ impl FieldBlock {
         self.record(start, name.len(), value.len())
     }
 
+    /// Adds a field whose lower-case name was recognised and whose value was found clean and trimmed before; `false` when
+    /// it is too long to be stored.
+    pub(crate) fn push_known(&mut self, known: Known, name: &[u8], value: &[u8]) -> bool {
+        let start = self.arena.len();
+        self.arena.extend_from_slice(name);
+        self.arena.extend_from_slice(b": ");
+        self.arena.extend_from_slice(value);
+        self.arena.extend_from_slice(b"\r\n");
+        let recorded = self.record_known(start, name.len(), value.len(), known).is_some();
+        if !recorded {
+            self.arena.truncate(start);
+        }
+        recorded
+    }
+
     /// Copies the lines of a field section into the arena and returns where they begin. They are no
     /// fields yet: [`record_imported`](Self::record_imported) makes them so, one by one.
     pub(crate) fn import(&mut self, section: &[u8]) -> usize {
