@@ -73,11 +73,6 @@ pub const SAFE_TO_IGNORE: &[Ignored] = &[
         "every update is applied at once, with the same result",
     ),
     ignored("envoy.extensions.filters.http.router.v3.Router", "dynamic_stats", "it only switches metrics"),
-    ignored(
-        "envoy.extensions.filters.http.router.v3.Router",
-        "suppress_envoy_headers",
-        "informative headers (service time, expected timeout, original path) are added regardless; nothing depends on them",
-    ),
     ignored("envoy.extensions.filters.http.rbac.v3.RBAC", "rules_stat_prefix", NAMES),
     ignored("envoy.extensions.filters.network.rbac.v3.RBAC", "shadow_rules_stat_prefix", NAMES),
     ignored(

@@ -54,7 +54,7 @@ impl Feed {
     /// The next response, taken in; acknowledged unless `error` says why not.
     async fn take(&mut self, error: Option<&str>) -> Result<xds::DeltaDiscoveryResponse, tonic::Status> {
         let response = self.responses.message().await?.expect("the stream goes on");
-        let kind = Kind::parse(&response.type_url).unwrap();
+        let kind = Kind::from_type_url(&response.type_url).unwrap();
         for found in &response.resources {
             let any = found.resource.as_ref().unwrap();
             let resource = translate_any(&any.type_url, &any.value).unwrap_or_else(|e| panic!("{e:#?}"));

@@ -109,7 +109,13 @@ impl LiveCluster {
     /// Takes back how an attempt ended, and counts an ejection that it led to.
     pub fn report(&self, worker: &Worker, host: &Host, outcome: Outcome, now: Instant) {
         let ejection = self.cluster.report(host, outcome, now, worker.draw_u32());
-        let stats = self.stats.at(worker.id);
+        if ejection != Ejection::None {
+            self.count(ejection, self.stats.at(worker.id));
+        }
+    }
+
+    /// Counts what outlier detection decided.
+    pub(crate) fn count(&self, ejection: Ejection, stats: &ClusterStats) {
         let (cause, enforced) = match ejection {
             Ejection::None => return,
             Ejection::Ejected(cause) => (cause, true),
@@ -130,6 +136,20 @@ impl LiveCluster {
             Cause::ConsecutiveLocalOriginFailure => (
                 &stats.ejections_detected_consecutive_local_origin_failure,
                 &stats.ejections_enforced_consecutive_local_origin_failure,
+            ),
+            Cause::SuccessRate => {
+                (&stats.ejections_detected_success_rate, &stats.ejections_enforced_success_rate)
+            }
+            Cause::LocalOriginSuccessRate => (
+                &stats.ejections_detected_local_origin_success_rate,
+                &stats.ejections_enforced_local_origin_success_rate,
+            ),
+            Cause::FailurePercentage => {
+                (&stats.ejections_detected_failure_percentage, &stats.ejections_enforced_failure_percentage)
+            }
+            Cause::LocalOriginFailurePercentage => (
+                &stats.ejections_detected_local_origin_failure_percentage,
+                &stats.ejections_enforced_local_origin_failure_percentage,
             ),
         };
         detected.inc();

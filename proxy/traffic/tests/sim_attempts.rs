@@ -161,7 +161,7 @@ impl Storm {
             92..95 => self.change_endpoints(),
             95..97 => self.swap(),
             _ => {
-                let sweep = self.cluster().sweep(self.now);
+                let sweep = self.cluster().sweep(self.now, &mut || 0);
                 if sweep.returned > 0 {
                     self.note("returned");
                 }

@@ -282,6 +282,9 @@ fn apply_outliers(cluster: &mut Cluster, told: &Outliers) {
         split_external_local_origin_errors: told.split_local,
         ..OutlierDetection::default()
     };
+    // Istio's resource has no word for ejection by statistics, and Istio switches it off.
+    detection.success_rate.enforcing = Fraction::ZERO;
+    detection.success_rate.enforcing_local_origin = Fraction::ZERO;
     let enforce = |count: u32| if count > 0 { Fraction::ONE } else { Fraction::ZERO };
     // Zero means "off" in Istio; Envoy wants a count above zero and a share of enforcement.
     if let Some(count) = told.consecutive_5xx {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::sync::Arc;
 
+pub use outrigger_api::Kind;
 use outrigger_api::{any, envoy};
 use outrigger_plan::NodeConfig;
 use outrigger_traffic::config::{ClusterDiscovery, Secret};
@@ -12,48 +13,6 @@ use prost_types::Any;
 use sha2::{Digest, Sha256};
 
 use super::encode;
-
-/// Types of resources, in the order in which additions are sent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Kind {
-    /// CDS.
-    Cluster,
-    /// EDS.
-    Endpoints,
-    /// SDS.
-    Secret,
-    /// LDS.
-    Listener,
-    /// RDS.
-    RouteConfig,
-}
-
-impl Kind {
-    /// In the order in which additions are sent: what is pointed to before what points to it.
-    pub const ALL: [Self; 5] =
-        [Self::Cluster, Self::Endpoints, Self::Secret, Self::Listener, Self::RouteConfig];
-
-    /// On the wire.
-    pub const fn type_url(self) -> &'static str {
-        match self {
-            Self::Cluster => "type.googleapis.com/envoy.config.cluster.v3.Cluster",
-            Self::Endpoints => "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment",
-            Self::Secret => "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret",
-            Self::Listener => "type.googleapis.com/envoy.config.listener.v3.Listener",
-            Self::RouteConfig => "type.googleapis.com/envoy.config.route.v3.RouteConfiguration",
-        }
-    }
-
-    /// From the wire.
-    pub fn parse(type_url: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|kind| kind.type_url() == type_url)
-    }
-
-    /// A request without names means all of the type (xDS: LDS and CDS only).
-    pub const fn has_wildcard(self) -> bool {
-        matches!(self, Self::Cluster | Self::Listener)
-    }
-}
 
 /// One resource.
 #[derive(Clone, Debug, PartialEq)]

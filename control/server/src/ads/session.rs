@@ -394,7 +394,7 @@ fn subscribe_delta(state: &mut KindState, request: Request) {
     let first = !std::mem::replace(&mut state.opened, true);
     if first {
         // Nothing named in the first request means everything (older clients say it so).
-        state.wildcard = request.kind.has_wildcard() && request.subscribe.is_empty();
+        state.wildcard = request.kind.is_wildcard() && request.subscribe.is_empty();
         state.owed = state.wildcard;
         state.sent = request.held.into_iter().map(|(name, version)| (name, Some(version))).collect();
     }
@@ -428,7 +428,7 @@ fn subscribe_world(state: &mut KindState, request: Request) {
     let first = !std::mem::replace(&mut state.opened, true);
     let mut names: BTreeSet<String> = request.names.into_iter().collect();
     let wildcard =
-        names.remove("*") || (names.is_empty() && request.kind.has_wildcard() && (first || state.wildcard));
+        names.remove("*") || (names.is_empty() && request.kind.is_wildcard() && (first || state.wildcard));
     if first || names != state.names || wildcard != state.wildcard {
         let grew = wildcard && !state.wildcard || !names.is_subset(&state.names);
         // No names of a type without wildcard: the client wants nothing of it for now.

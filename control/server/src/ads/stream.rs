@@ -288,7 +288,7 @@ impl Opened {
     }
 
     fn take<W: Wire>(&self, request: W::In, state: &mut State) -> Result<(), Box<Status>> {
-        let Some(kind) = Kind::parse(W::type_url(&request)) else {
+        let Some(kind) = Kind::from_type_url(W::type_url(&request)) else {
             // A type that is not served is answered with silence, as other servers do: the client goes on without.
             tracing::debug!(type_url = W::type_url(&request), "type not served");
             return Ok(());

@@ -56,6 +56,13 @@ fn write_cluster(cluster: &LiveCluster, out: &mut String) {
         let _ = writeln!(out, "{at}::sub_zone::{}", host.locality.sub_zone);
         let _ = writeln!(out, "{at}::canary::false");
         let _ = writeln!(out, "{at}::priority::{}", host.priority);
+        // Envoy's word for "not known".
+        let _ = writeln!(out, "{at}::success_rate::{}", host.success_rate().unwrap_or(-1.0));
+        let _ = writeln!(
+            out,
+            "{at}::local_origin_success_rate::{}",
+            host.local_origin_success_rate().unwrap_or(-1.0)
+        );
     }
 }
 
@@ -153,7 +160,7 @@ fn host_json(host: &Host) -> Value {
     }
     let address =
         json!({"socket_address": {"address": host.address.ip(), "port_value": host.address.port()}});
-    json!({
+    let mut status = json!({
         "address": address,
         "stats": stats,
         "health_status": health,
@@ -165,5 +172,15 @@ fn host_json(host: &Host) -> Value {
             "zone": host.locality.zone,
             "sub_zone": host.locality.sub_zone,
         },
-    })
+    });
+    let rates = [
+        ("success_rate", host.success_rate()),
+        ("local_origin_success_rate", host.local_origin_success_rate()),
+    ];
+    for (field, rate) in rates {
+        if let (Some(rate), Some(status)) = (rate, status.as_object_mut()) {
+            status.insert(field.into(), json!({"value": rate}));
+        }
+    }
+    status
 }

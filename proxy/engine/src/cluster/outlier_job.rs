@@ -1,4 +1,5 @@
-//! Sweeps that bring ejected hosts back, each cluster at its own interval.
+//! Sweeps that bring ejected hosts back and eject those that the statistics speak against, each cluster at its own
+//! interval.
 
 use crate::live::Live;
 use std::collections::HashMap;
@@ -19,7 +20,13 @@ impl Sweeper {
             let uid = cluster.cluster.uid;
             let mut at = self.due.get(&uid).copied().unwrap_or(now + rules.interval);
             if at <= now {
-                let sweep = cluster.cluster.sweep(now);
+                let sweep = cluster.cluster.sweep(now, &mut || fastrand::u32(..));
+                for ejection in &sweep.judged {
+                    cluster.count(*ejection, cluster.stats.control());
+                }
+                if !sweep.judged.is_empty() {
+                    tracing::info!(cluster = &*cluster.name, found = ?sweep.judged, ejected = sweep.ejected, "outliers by statistics");
+                }
                 if sweep.returned > 0 {
                     tracing::info!(
                         cluster = &*cluster.name,

@@ -145,7 +145,9 @@ fn rewrite(
     new.clear();
     if matched.route.rewrite_path(x.request.path(), &mut new) && new != x.request.path() {
         let old = x.request.path().to_vec();
-        x.request.fields.set(b"x-envoy-original-path", &old);
+        if !x.serving.config().suppress_envoy_headers {
+            x.request.fields.set(b"x-envoy-original-path", &old);
+        }
         notes.original_path = Some(old);
         if !x.request.set_path(&new) {
             return Err(ProxyError::BadPath);
@@ -174,7 +176,9 @@ fn limits(x: &mut Front<'_>, notes: &Notes, forward: &Forward) -> Option<Duratio
         (Some(timeout), Some(per_try)) => Some(timeout.min(per_try)),
         (timeout, per_try) => timeout.or(per_try),
     };
-    if let Some(expected) = expected {
+    if let Some(expected) = expected
+        && !x.serving.config().suppress_envoy_headers
+    {
         let mut digits = Digits::default();
         let text = digits.write(u64::try_from(expected.as_millis()).unwrap_or(u64::MAX));
         x.request.fields.set(b"x-envoy-expected-rq-timeout-ms", text);

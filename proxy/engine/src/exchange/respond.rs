@@ -84,7 +84,7 @@ async fn local(
         body
     };
     match error {
-        ProxyError::Overflow => {
+        ProxyError::Overflow if !x.front.serving.config().suppress_envoy_headers => {
             x.front.response.fields.set(b"x-envoy-overloaded", b"true");
         }
         ProxyError::LowVersion => {

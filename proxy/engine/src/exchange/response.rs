@@ -28,11 +28,13 @@ pub(super) fn begin(
         notes.grpc_status = view::grpc_status(&x.response.fields);
     }
     hop_by_hop::strip_response(x.response, false).map_err(|_| ProxyError::BadResponse)?;
-    let took =
-        notes.timeline.upstream_start.map_or(Duration::ZERO, |sent| now.saturating_duration_since(sent));
-    let mut digits = Digits::default();
-    let text = digits.write(u64::try_from(took.as_millis()).unwrap_or(u64::MAX));
-    x.response.fields.set(b"x-envoy-upstream-service-time", text);
+    if !x.serving.config().suppress_envoy_headers {
+        let took =
+            notes.timeline.upstream_start.map_or(Duration::ZERO, |sent| now.saturating_duration_since(sent));
+        let mut digits = Digits::default();
+        let text = digits.write(u64::try_from(took.as_millis()).unwrap_or(u64::MAX));
+        x.response.fields.set(b"x-envoy-upstream-service-time", text);
+    }
     respond::edit_response(x, notes, plan.response_edits);
     respond::decorate(x, notes, now);
     x.responder.head(x.response, framing.body).map_err(|_| ProxyError::ClientGone)

@@ -178,6 +178,14 @@ stat_set! {
         counter ejections_enforced_consecutive_gateway_failure = "outlier_detection.ejections_enforced_consecutive_gateway_failure", "Hosts ejected for consecutive gateway failures";
         counter ejections_detected_consecutive_local_origin_failure = "outlier_detection.ejections_detected_consecutive_local_origin_failure", "Hosts found to deserve ejection for consecutive failures to reach them";
         counter ejections_enforced_consecutive_local_origin_failure = "outlier_detection.ejections_enforced_consecutive_local_origin_failure", "Hosts ejected for consecutive failures to reach them";
+        counter ejections_detected_success_rate = "outlier_detection.ejections_detected_success_rate", "Hosts found to deserve ejection for a success rate far below the mean";
+        counter ejections_enforced_success_rate = "outlier_detection.ejections_enforced_success_rate", "Hosts ejected for a success rate far below the mean";
+        counter ejections_detected_local_origin_success_rate = "outlier_detection.ejections_detected_local_origin_success_rate", "Hosts found to deserve ejection for a rate of failures to reach them far above the mean";
+        counter ejections_enforced_local_origin_success_rate = "outlier_detection.ejections_enforced_local_origin_success_rate", "Hosts ejected for a rate of failures to reach them far above the mean";
+        counter ejections_detected_failure_percentage = "outlier_detection.ejections_detected_failure_percentage", "Hosts found to deserve ejection for too large a share of failures";
+        counter ejections_enforced_failure_percentage = "outlier_detection.ejections_enforced_failure_percentage", "Hosts ejected for too large a share of failures";
+        counter ejections_detected_local_origin_failure_percentage = "outlier_detection.ejections_detected_local_origin_failure_percentage", "Hosts found to deserve ejection for too large a share of failures to reach them";
+        counter ejections_enforced_local_origin_failure_percentage = "outlier_detection.ejections_enforced_local_origin_failure_percentage", "Hosts ejected for too large a share of failures to reach them";
         counter membership_change = "membership_change", "Changes of the host set";
         counter update_attempt = "update_attempt", "Attempts to learn the hosts by DNS";
         counter update_success = "update_success", "Attempts to learn the hosts by DNS that succeeded";

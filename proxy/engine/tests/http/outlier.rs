@@ -5,10 +5,10 @@ use std::time::Duration;
 use outrigger_testkit::Origin;
 use outrigger_testkit::client::get;
 use outrigger_traffic::config::{
-    Fraction, OutlierDetection, RateLimitedBackoff, ResetHeader, ResetHeaderFormat,
+    FailurePercentage, Fraction, OutlierDetection, RateLimitedBackoff, ResetHeader, ResetHeaderFormat,
 };
 
-use crate::bed::{Bed, action, retry_on, to};
+use crate::bed::{Bed, action, cluster_at, eventually, retry_on, to};
 
 #[tokio::test]
 async fn ejections_are_counted_by_cause_and_panic_by_pick() {
@@ -73,4 +73,43 @@ async fn wait_that_the_host_asked_for_is_counted_apart() {
         bed.cluster_stat("a", |stats| stats.upstream_rq_retry_backoff_exponential.value()),
     );
     assert_eq!(counts, (1, 1));
+}
+
+#[tokio::test]
+async fn host_that_fails_more_often_than_allowed_goes_at_the_end_of_the_interval() {
+    let good = Origin::h1("one").await;
+    let dead = {
+        let gone = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        gone.local_addr().unwrap()
+    };
+    let mut config = to(&[&good]);
+    config.clusters = vec![cluster_at("a", &[good.address(), dead])];
+    config.clusters[0].healthy_panic_threshold = Fraction::ZERO;
+    config.clusters[0].outlier_detection = Some(OutlierDetection {
+        consecutive_5xx: u32::MAX,
+        interval: Duration::from_millis(1),
+        max_ejection_percent: 50,
+        failure_percentage: FailurePercentage {
+            enforcing: Fraction::ONE,
+            threshold: 100,
+            minimum_hosts: 1,
+            request_volume: 1,
+            ..FailurePercentage::default()
+        },
+        ..OutlierDetection::default()
+    });
+    let bed = Bed::start(config);
+    let mut answers = Vec::new();
+    for _ in 0..6 {
+        answers.push(get(bed.address, "h", "/").await.status);
+    }
+    assert!(answers.contains(&503), "{answers:?}");
+    eventually("the dead host to go", || {
+        bed.cluster_stat("a", |stats| stats.ejections_enforced_failure_percentage.value()) == 1
+    })
+    .await;
+    for _ in 0..6 {
+        assert_eq!(get(bed.address, "h", "/").await.status, 200);
+    }
+    assert_eq!(bed.cluster_stat("a", |stats| stats.ejections_detected_success_rate.value()), 0);
 }

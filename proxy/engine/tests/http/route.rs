@@ -86,6 +86,36 @@ async fn rewrites_and_edits_reach_the_origin_and_the_client() {
 }
 
 #[tokio::test]
+async fn router_adds_no_envoy_field_of_its_own_where_it_is_told_so() {
+    let origin = Origin::h1("one").await;
+    for suppress in [false, true] {
+        let mut config = to(&[&origin]);
+        config.clusters[0].circuit_breakers.high.max_requests = 0;
+        let mut full = forward("/full", "a");
+        if let Action::Forward(full) = &mut full.action {
+            full.high_priority = true;
+        }
+        action(&mut config, 0).path_rewrite = Some(PathRewrite::Prefix("/v2/".into()));
+        host(&mut config).routes.insert(0, full);
+        host(&mut config).include_request_attempt_count = true;
+        manager(&mut config).suppress_envoy_headers = suppress;
+        let bed = Bed::start(config);
+        let response = get(bed.address, "h", "/a").await;
+        let seen = origin.seen().pop().unwrap();
+        let refused = get(bed.address, "h", "/full").await;
+        assert_eq!((response.status, refused.status), (200, 503));
+        let own = [
+            seen.field("x-envoy-original-path"),
+            seen.field("x-envoy-expected-rq-timeout-ms"),
+            response.field("x-envoy-upstream-service-time"),
+            refused.field("x-envoy-overloaded"),
+        ];
+        assert!(own.iter().all(|field| field.is_none() == suppress), "{suppress}: {own:?}");
+        assert_eq!(seen.field("x-envoy-attempt-count"), Some("1"), "the virtual host's, not the router's");
+    }
+}
+
+#[tokio::test]
 async fn weights_share_and_header_chooses_the_cluster() {
     let (one, two) = (Origin::h1("one").await, Origin::h1("two").await);
     let mut config = to(&[&one]);

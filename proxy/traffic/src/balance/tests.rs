@@ -263,7 +263,7 @@ fn priorities_fail_over_when_hosts_are_ejected_and_back() {
         c.report(host, Outcome::Response(503), now, 0);
     }
     assert_eq!(shares(&c, 1_000), BTreeMap::from([(9, 1_000)]));
-    c.sweep(now + std::time::Duration::from_secs(31));
+    c.sweep(now + std::time::Duration::from_secs(31), &mut || 0);
     assert!(!shares(&c, 1_000).contains_key(&9));
 }
 

@@ -106,6 +106,17 @@ impl Host {
         self.live.ejected.load(Relaxed)
     }
 
+    /// Share of its requests that succeeded in the last interval of outlier detection, 0 to 100; `None` where there were
+    /// too few, or where nobody asks for it.
+    pub fn success_rate(&self) -> Option<f64> {
+        self.live.outlier.success_rate()
+    }
+
+    /// The same of the ways to it (connections, resets, timeouts), where these are counted apart.
+    pub fn local_origin_success_rate(&self) -> Option<f64> {
+        self.live.outlier.local_origin_success_rate()
+    }
+
     /// Whether it may be picked in ordinary times.
     pub fn is_healthy(&self) -> bool {
         matches!(self.health, HealthStatus::Unknown | HealthStatus::Healthy) && !self.is_ejected()

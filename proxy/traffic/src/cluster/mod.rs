@@ -165,14 +165,29 @@ impl Cluster {
         Ejection::Ejected(cause)
     }
 
-    /// Brings hosts back whose ejection time is over. Called by the control runtime every
-    /// [`interval`](config::OutlierDetection::interval).
-    pub fn sweep(&self, now: Instant) -> Sweep {
+    /// Brings hosts back whose ejection time is over, and ejects those that the statistics of the interval speak against.
+    /// Called by the control runtime every [`interval`](config::OutlierDetection::interval); `draw` gives random numbers
+    /// for where enforcing is partial and for jitter.
+    pub fn sweep(&self, now: Instant, draw: &mut dyn FnMut() -> u32) -> Sweep {
         let Some(detector) = &self.detector else { return Sweep::default() };
         let turn = self.turn();
         let hosts = self.hosts.load();
-        let sweep = detector.sweep(hosts.hosts(), now);
-        if sweep.returned > 0 {
+        let mut sweep = detector.sweep(hosts.hosts(), now);
+        let back = sweep.returned;
+        for (host, cause) in detector.compare(hosts.hosts()) {
+            if host.is_ejected() {
+                continue; // The other comparison was first.
+            }
+            sweep.judged.push(if !detector.is_enforced(cause, draw()) {
+                Ejection::NotEnforced(cause)
+            } else if detector.eject(&host, hosts.hosts(), now, draw()) {
+                sweep.ejected += 1;
+                Ejection::Ejected(cause)
+            } else {
+                Ejection::Overflow(cause)
+            });
+        }
+        if back > 0 || sweep.judged.iter().any(|one| matches!(one, Ejection::Ejected(_))) {
             self.hosts.store(Arc::new(hosts.refreshed(&self.config, &turn)));
         }
         sweep

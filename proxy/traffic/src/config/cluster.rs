@@ -203,7 +203,11 @@ pub struct OutlierDetection {
     pub consecutive_local_origin_failure: u32,
     /// Default 100 %.
     pub enforcing_consecutive_local_origin_failure: Fraction,
-    /// Between sweeps that bring hosts back. Default 10 s.
+    /// Ejection of hosts that fail more often than the others.
+    pub success_rate: SuccessRate,
+    /// Ejection of hosts that fail more often than a fixed share.
+    pub failure_percentage: FailurePercentage,
+    /// Between sweeps that bring hosts back and look at the statistics. Default 10 s.
     pub interval: Duration,
     /// Times the number of ejections. Default 30 s.
     pub base_ejection_time: Duration,
@@ -213,6 +217,62 @@ pub struct OutlierDetection {
     pub max_ejection_time_jitter: Duration,
     /// Largest share of hosts ejected; one may always be. Default 10 %.
     pub max_ejection_percent: u32,
+}
+
+/// Ejection of hosts whose success rate in an interval is far below the mean of all (`success_rate_*`). A share of
+/// enforcement of 0 switches its part off.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SuccessRate {
+    /// Hosts that must have had enough requests. Default 5.
+    pub minimum_hosts: u32,
+    /// Requests in an interval that a host must have had to be judged. Default 100.
+    pub request_volume: u32,
+    /// How many standard deviations below the mean, in thousandths. Default 1,900.
+    pub stdev_factor_thousandths: u32,
+    /// Chance of ejection then. Default 100 %.
+    pub enforcing: Fraction,
+    /// The same for local failures, where these are counted apart. Default 100 %.
+    pub enforcing_local_origin: Fraction,
+}
+
+impl Default for SuccessRate {
+    fn default() -> Self {
+        Self {
+            minimum_hosts: 5,
+            request_volume: 100,
+            stdev_factor_thousandths: 1900,
+            enforcing: Fraction::ONE,
+            enforcing_local_origin: Fraction::ONE,
+        }
+    }
+}
+
+/// Ejection of hosts whose share of failures in an interval reaches a threshold (`failure_percentage_*`). A share of
+/// enforcement of 0 switches its part off.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FailurePercentage {
+    /// Failures in 100 requests. Default 85.
+    pub threshold: u32,
+    /// Hosts that must have had enough requests. Default 5.
+    pub minimum_hosts: u32,
+    /// Requests in an interval that a host must have had to be judged. Default 50.
+    pub request_volume: u32,
+    /// Chance of ejection then. Default 0 %.
+    pub enforcing: Fraction,
+    /// The same for local failures, where these are counted apart. Default 0 %.
+    pub enforcing_local_origin: Fraction,
+}
+
+impl Default for FailurePercentage {
+    fn default() -> Self {
+        Self {
+            threshold: 85,
+            minimum_hosts: 5,
+            request_volume: 50,
+            enforcing: Fraction::ZERO,
+            enforcing_local_origin: Fraction::ZERO,
+        }
+    }
 }
 
 impl Default for OutlierDetection {
@@ -225,6 +285,8 @@ impl Default for OutlierDetection {
             split_external_local_origin_errors: false,
             consecutive_local_origin_failure: 5,
             enforcing_consecutive_local_origin_failure: Fraction::ONE,
+            success_rate: SuccessRate::default(),
+            failure_percentage: FailurePercentage::default(),
             interval: Duration::from_secs(10),
             base_ejection_time: Duration::from_secs(30),
             max_ejection_time: Duration::from_secs(300),

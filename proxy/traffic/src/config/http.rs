@@ -15,6 +15,9 @@ pub struct HttpConnectionManager {
     pub routes: RouteSource,
     /// Filters in order; the router is implied at the end.
     pub http_filters: Vec<HttpFilter>,
+    /// Setting of the router: add no `x-envoy-` field of its own (expected timeout, original path, service time, overloaded)
+    /// to requests and responses. Fields of other parts (attempt count, external address) stay. Default false.
+    pub suppress_envoy_headers: bool,
     /// HTTP/1.1 settings.
     pub http1: Http1Options,
     /// HTTP/2 settings.
@@ -91,6 +94,7 @@ impl HttpConnectionManager {
             codec_type: CodecType::Auto,
             routes,
             http_filters: Vec::new(),
+            suppress_envoy_headers: false,
             http1: Http1Options::default(),
             http2: Http2Options::default(),
             max_request_headers_kb: 60,

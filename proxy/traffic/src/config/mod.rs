@@ -21,8 +21,8 @@ mod units;
 
 pub use access_log::{AccessLog, AccessLogFormat, AccessLogSink};
 pub use cluster::{
-    CircuitBreakers, Cluster, ClusterDiscovery, DnsFamily, HttpUpstream, LbPolicy, LocalityLb,
-    OutlierDetection, RetryBudget, TcpKeepalive, Thresholds, UpstreamHttp,
+    CircuitBreakers, Cluster, ClusterDiscovery, DnsFamily, FailurePercentage, HttpUpstream, LbPolicy,
+    LocalityLb, OutlierDetection, RetryBudget, SuccessRate, TcpKeepalive, Thresholds, UpstreamHttp,
 };
 pub use endpoint::{Endpoint, EndpointAddress, Endpoints, HealthStatus, Locality, LocalityEndpoints};
 pub use error::ConfigError;

@@ -1,5 +1,6 @@
 //! Taking hosts out and bringing them back.
 
+use super::Ejection;
 use crate::cluster::Host;
 use crate::config::OutlierDetection;
 use std::sync::atomic::Ordering::Relaxed;
@@ -17,12 +18,14 @@ pub(super) struct Record {
 }
 
 /// What a sweep found.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Sweep {
     /// Hosts brought back.
     pub returned: u32,
-    /// Hosts still out (`outlier_detection.ejections_active`).
+    /// Hosts out now (`outlier_detection.ejections_active`).
     pub ejected: u32,
+    /// What the statistics of the interval led to.
+    pub judged: Vec<Ejection>,
 }
 
 /// Takes a host out, unless it is out or too many are. One host may always be taken out.

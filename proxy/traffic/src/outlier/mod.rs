@@ -1,13 +1,16 @@
 //! Passive removal of hosts that fail ("outlier ejection").
 //!
-//! [`consecutive`] counts failures in a row on the data path; [`ejection`] takes hosts out and brings them back.
-//! Source: Envoy: outlier detection (consecutive 5xx, gateway failures, local-origin failures).
+//! [`consecutive`] counts failures in a row on the data path; [`statistics`] compares hosts once per interval;
+//! [`ejection`] takes hosts out and brings them back. Source: Envoy: outlier detection.
 
 mod consecutive;
 mod ejection;
+mod statistics;
 
 pub use consecutive::{Cause, HostState};
 pub use ejection::Sweep;
+
+use consecutive::Counting;
 
 use crate::cluster::{Host, HostLive};
 use crate::config::OutlierDetection;
@@ -32,17 +35,18 @@ pub enum Ejection {
 #[derive(Clone, Debug)]
 pub struct Detector {
     rules: OutlierDetection,
+    counting: Counting,
 }
 
 impl Detector {
     /// A detector with these rules.
     pub fn new(rules: &OutlierDetection) -> Self {
-        Self { rules: rules.clone() }
+        Self { rules: rules.clone(), counting: Counting::new(rules) }
     }
 
     /// Counts an outcome. Says which thresholds are reached.
     pub(crate) fn observe(&self, live: &HostLive, outcome: Outcome) -> [Option<Cause>; 2] {
-        consecutive::observe(&self.rules, live, outcome)
+        consecutive::observe(&self.rules, &self.counting, live, outcome)
     }
 
     /// Whether a threshold that was reached is acted upon.
@@ -51,6 +55,10 @@ impl Detector {
             Cause::Consecutive5xx => self.rules.enforcing_consecutive_5xx,
             Cause::ConsecutiveGatewayFailure => self.rules.enforcing_consecutive_gateway_failure,
             Cause::ConsecutiveLocalOriginFailure => self.rules.enforcing_consecutive_local_origin_failure,
+            Cause::SuccessRate => self.rules.success_rate.enforcing,
+            Cause::LocalOriginSuccessRate => self.rules.success_rate.enforcing_local_origin,
+            Cause::FailurePercentage => self.rules.failure_percentage.enforcing,
+            Cause::LocalOriginFailurePercentage => self.rules.failure_percentage.enforcing_local_origin,
         };
         share.contains(draw)
     }
@@ -63,6 +71,11 @@ impl Detector {
     /// Takes a host out where the rules allow it. The caller holds the cluster's turn.
     pub(crate) fn eject(&self, host: &Host, all: &[Arc<Host>], now: Instant, draw: u32) -> bool {
         ejection::eject(&self.rules, host, all, now, draw)
+    }
+
+    /// Ends an interval: which hosts the statistics speak against.
+    pub(crate) fn compare(&self, all: &[Arc<Host>]) -> Vec<(Arc<Host>, Cause)> {
+        statistics::compare(&self.rules, all)
     }
 
     /// Brings hosts back whose time is over. The caller holds the cluster's turn.

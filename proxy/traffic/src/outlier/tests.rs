@@ -150,17 +150,17 @@ fn ejections_grow_longer_each_time_up_to_the_longest_and_are_forgiven() {
     let mut now = Instant::now();
     for expected in [30, 60, 70, 70] {
         c.report(&h, Response(500), now, 0);
-        let early = c.sweep(now + SECOND * expected - Duration::from_millis(1));
+        let early = c.sweep(now + SECOND * expected - Duration::from_millis(1), &mut || 0);
         assert!(h.is_ejected() && (early.ejected, early.returned) == (1, 0));
         now += SECOND * expected;
-        assert_eq!(c.sweep(now).returned, 1);
+        assert_eq!(c.sweep(now, &mut || 0).returned, 1);
         assert!(!h.is_ejected());
     }
     for _ in 0..4 {
-        c.sweep(now);
+        c.sweep(now, &mut || 0);
     }
     c.report(&h, Response(500), now, 0);
-    assert_eq!(c.sweep(now + SECOND * 30).returned, 1, "four good sweeps forgave four ejections");
+    assert_eq!(c.sweep(now + SECOND * 30, &mut || 0).returned, 1, "four good sweeps forgave four ejections");
 }
 
 #[test]
@@ -173,8 +173,8 @@ fn jitter_prolongs_an_ejection() {
     let c = cluster(2, rules);
     let now = Instant::now();
     c.report(&host(&c, 0), Response(500), now, u32::MAX / 2);
-    assert_eq!(c.sweep(now + SECOND * 34).returned, 0);
-    assert_eq!(c.sweep(now + SECOND * 36).returned, 1);
+    assert_eq!(c.sweep(now + SECOND * 34, &mut || 0).returned, 0);
+    assert_eq!(c.sweep(now + SECOND * 36, &mut || 0).returned, 1);
 }
 
 #[test]
@@ -186,7 +186,7 @@ fn a_host_that_is_out_is_not_counted_and_starts_afresh() {
     for _ in 0..5 {
         c.report(&h, Response(500), now, 0);
     }
-    c.sweep(now + SECOND * 30);
+    c.sweep(now + SECOND * 30, &mut || 0);
     assert_eq!(c.report(&h, Response(500), now, 0), Ejection::None);
     assert_eq!(c.report(&h, Response(500), now, 0), Ejection::Ejected(Cause::Consecutive5xx));
 }

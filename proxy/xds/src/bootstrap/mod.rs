@@ -11,7 +11,7 @@ pub use dynamic::{Dynamic, DynamicSource, GrpcSource};
 pub use outrigger_api::strict::Format;
 
 use crate::translate::files::{Disk, FileReader};
-use crate::translate::{self, run};
+use crate::translate::{self, Surroundings, run};
 use outrigger_api::envoy::config::bootstrap::v3 as proto;
 use outrigger_api::envoy::config::core::v3::Node;
 use outrigger_api::strict::{self, Lines, Problem};
@@ -78,7 +78,8 @@ pub fn load_bootstrap_with(
     };
     // What was not understood above is missing below: a complaint about that place would say the same in other words.
     let known: Vec<String> = errors.iter().map(|e| e.path.clone()).collect();
-    let mut loader = Loader { files, lines, errors: Vec::new(), notices };
+    let around = Surroundings { files, ..Surroundings::default() };
+    let mut loader = Loader { around: &around, lines, errors: Vec::new(), notices };
     let bootstrap = loader.bootstrap(message);
     let says_new =
         |e: &ConfigError| !known.iter().any(|path| path.starts_with(&e.path) || e.path.starts_with(path));
@@ -103,7 +104,7 @@ fn with_line(reason: String, line: Option<u64>) -> String {
 }
 
 struct Loader<'a> {
-    files: &'a dyn FileReader,
+    around: &'a Surroundings<'a>,
     lines: Lines,
     errors: Vec<ConfigError>,
     notices: Vec<ConfigError>,
@@ -115,7 +116,7 @@ impl Loader<'_> {
         let admin = message.admin.as_ref().and_then(|admin| {
             // An admin section without an address keeps Envoy's admin server off; ours keeps its default.
             admin.address.as_ref()?;
-            let found = run(String::new(), self.files, |at| {
+            let found = run(String::new(), self.around, |at| {
                 let at = at.field("address");
                 translate::socket_address(admin.address.as_ref(), &at)
             });
@@ -123,12 +124,12 @@ impl Loader<'_> {
         });
         let clusters: BTreeSet<&str> = config.clusters.iter().map(|c| c.name.as_str()).collect();
         let dynamic = message.dynamic_resources.as_ref().and_then(|d| {
-            let found = run(String::new(), self.files, |at| dynamic::dynamic(d, &clusters, at));
+            let found = run(String::new(), self.around, |at| dynamic::dynamic(d, &clusters, at));
             self.take("dynamic_resources", found)
         });
         if let Some(layers) = &message.layered_runtime {
             let mut harmless = Vec::new();
-            let found = run(String::new(), self.files, |at| harmless = runtime::check(layers, at));
+            let found = run(String::new(), self.around, |at| harmless = runtime::check(layers, at));
             self.take("layered_runtime", found);
             self.notices.extend(harmless);
         }
@@ -144,15 +145,15 @@ impl Loader<'_> {
     fn static_resources(&mut self, message: &proto::bootstrap::StaticResources) -> Config {
         let mut config = Config::default();
         for (i, listener) in message.listeners.iter().enumerate() {
-            let found = translate::translate_listener_with(listener, self.files);
+            let found = translate::translate_listener_with(listener, self.around);
             config.listeners.extend(self.take(&format!("static_resources.listeners[{i}]"), found));
         }
         for (i, cluster) in message.clusters.iter().enumerate() {
-            let found = translate::translate_cluster_with(cluster, self.files);
+            let found = translate::translate_cluster_with(cluster, self.around);
             config.clusters.extend(self.take(&format!("static_resources.clusters[{i}]"), found));
         }
         for (i, secret) in message.secrets.iter().enumerate() {
-            let found = translate::translate_secret_with(secret, self.files);
+            let found = translate::translate_secret_with(secret, self.around);
             config.secrets.extend(self.take(&format!("static_resources.secrets[{i}]"), found));
         }
         self.unique("listeners", config.listeners.iter().map(|l| l.name.as_str()));
@@ -169,22 +170,29 @@ impl Loader<'_> {
         }
     }
 
-    /// The value, or its errors with the path that they have in the file.
+    /// The value, or its errors with the path that they have in the file; notices likewise.
     fn take<T>(&mut self, base: &str, found: Result<T, Vec<ConfigError>>) -> Option<T> {
+        for notice in self.around.notices.take() {
+            self.notices.push(self.placed(base, notice));
+        }
         match found {
             Ok(value) => Some(value),
             Err(errors) => {
                 for error in errors {
-                    let path = match error.path.as_str() {
-                        "" => base.to_owned(),
-                        path => format!("{base}.{path}"),
-                    };
-                    let reason = with_line(error.reason, self.lines.find(&path));
-                    self.errors.push(ConfigError::new(error.resource, path, reason));
+                    self.errors.push(self.placed(base, error));
                 }
                 None
             }
         }
+    }
+
+    fn placed(&self, base: &str, error: ConfigError) -> ConfigError {
+        let path = match error.path.as_str() {
+            "" => base.to_owned(),
+            path => format!("{base}.{path}"),
+        };
+        let reason = with_line(error.reason, self.lines.find(&path));
+        ConfigError::new(error.resource, path, reason)
     }
 }
 

@@ -84,14 +84,7 @@ fn a_mesh_configuration_in_json_is_translated_whole() {
     let noticed: Vec<&str> = loaded.notices.iter().map(|n| n.path.as_str()).collect();
     let router =
         "static_resources.listeners[0].filter_chains[0].filters[0].typed_config.http_filters[1].typed_config";
-    assert_eq!(
-        noticed,
-        [
-            format!("{router}.suppress_envoy_headers").as_str(),
-            format!("{router}.dynamic_stats").as_str(),
-            "stats_config"
-        ]
-    );
+    assert_eq!(noticed, [format!("{router}.dynamic_stats").as_str(), "stats_config"]);
     let cluster = &loaded.config.clusters[0];
     assert_eq!(cluster.http.protocol, HttpUpstream::Http2);
     assert_eq!(cluster.circuit_breakers.default.max_connections, 100_000);

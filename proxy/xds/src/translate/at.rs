@@ -1,5 +1,6 @@
 //! Where a translation stands: the resource, the path inside it, and what was refused so far.
 
+use super::Surroundings;
 use super::files::FileReader;
 use outrigger_traffic::config::ConfigError;
 use prost::{Message, Name};
@@ -13,12 +14,12 @@ const ERRORS_MAX: usize = 200;
 pub(crate) struct Cx<'a> {
     resource: String,
     errors: RefCell<Vec<ConfigError>>,
-    pub(crate) files: &'a dyn FileReader,
+    surroundings: &'a Surroundings<'a>,
 }
 
 impl<'a> Cx<'a> {
-    pub(crate) fn new(resource: String, files: &'a dyn FileReader) -> Self {
-        Self { resource, errors: RefCell::default(), files }
+    pub(crate) fn new(resource: String, surroundings: &'a Surroundings<'a>) -> Self {
+        Self { resource, errors: RefCell::default(), surroundings }
     }
 
     pub(crate) fn into_errors(self) -> Vec<ConfigError> {
@@ -64,7 +65,21 @@ impl<'a> At<'a> {
 
     /// Reads files.
     pub(crate) fn files(&self) -> &'a dyn FileReader {
-        self.cx.files
+        self.cx.surroundings.files
+    }
+
+    /// Where the resource came from.
+    pub(crate) fn came_from(&self) -> super::CameFrom {
+        self.cx.surroundings.came_from
+    }
+
+    /// Notes something that is accepted without effect.
+    pub(crate) fn notice(&self, reason: impl Into<String>) {
+        let notice = ConfigError::new(self.cx.resource.clone(), self.path(), reason);
+        let mut notices = self.cx.surroundings.notices.borrow_mut();
+        if notices.len() < ERRORS_MAX {
+            notices.push(notice);
+        }
     }
 
     /// Notes a reason against the field here.
@@ -157,12 +172,13 @@ impl<M> Unpacked<M> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::files::Disk;
+    use super::super::Surroundings;
     use super::{At, Cx};
 
     #[test]
     fn paths_are_written_as_envoy_writes_them() {
-        let cx = Cx::new("listener/a".into(), &Disk);
+        let surroundings = Surroundings::default();
+        let cx = Cx::new("listener/a".into(), &surroundings);
         let root = At::root(&cx);
         let chain = root.item("filter_chains", 1);
         let options = chain.key("typed_per_filter_config", "envoy.rbac");

@@ -34,7 +34,7 @@ pub(super) fn http_connection_manager(
             CodecType::Auto
         }
     };
-    manager.http_filters = http_filters(&message.http_filters, at);
+    manager.http_filters = http_filters(&message.http_filters, &mut manager.suppress_envoy_headers, at);
     if let Some(options) = &message.http_protocol_options {
         manager.http1 = http1(options, &at.field("http_protocol_options"));
     }
@@ -182,17 +182,21 @@ fn identity_and_headers(
     }
 }
 
-/// The filters before the router, which has to be the last one.
-fn http_filters(filters: &[proto::HttpFilter], at: &At<'_>) -> Vec<HttpFilter> {
+/// The filters before the router, which has to be the last one. Its one setting goes to `suppress_envoy_headers`.
+fn http_filters(
+    filters: &[proto::HttpFilter],
+    suppress_envoy_headers: &mut bool,
+    at: &At<'_>,
+) -> Vec<HttpFilter> {
     let mut out = Vec::new();
     let mut router_last = false;
     for (i, filter) in filters.iter().enumerate() {
         let at = at.item("http_filters", i);
         at.field("name").need_text(&filter.name);
-        if filter.disabled {
-            at.field("disabled").refuse("filters that routes switch on are not supported");
-        }
         let last = i + 1 == filters.len();
+        if filter.disabled && last {
+            at.field("disabled").refuse("the router cannot be disabled");
+        }
         let at = at.field("typed_config");
         let Some(proto::http_filter::ConfigType::TypedConfig(any)) = &filter.config_type else {
             // The name alone configures the router, whose settings are all optional.
@@ -203,14 +207,17 @@ fn http_filters(filters: &[proto::HttpFilter], at: &At<'_>) -> Vec<HttpFilter> {
             }
             continue;
         };
-        if at.unpack::<Router>(any).is_some() {
+        if let Some(router) = at.unpack::<Router>(any) {
             if !last {
                 at.refuse("the router must be the last filter");
             }
             router_last = last;
+            *suppress_envoy_headers = router.message().is_some_and(|m| m.suppress_envoy_headers);
         } else if let Some(message) = at.unpack::<Rbac>(any) {
             out.extend(message.message().map(|m| {
                 let rbac = rbac::http_filter(&m, &at);
+                // A disabled filter runs where a route has settings for it, and then by these.
+                let rbac = if filter.disabled { outrigger_traffic::config::Rbac::default() } else { rbac };
                 HttpFilter::Rbac { name: filter.name.clone(), rbac }
             }));
         } else {

@@ -37,37 +37,85 @@ use outrigger_api::envoy::extensions::transport_sockets::tls::v3::Secret;
 use outrigger_api::strict;
 use outrigger_traffic::config::{self, ConfigError, Resource};
 use prost::{Message, Name};
+use std::cell::RefCell;
+
+/// Where a resource came from: what it may mean by "from there".
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum CameFrom {
+    /// A file, or the aggregated stream.
+    #[default]
+    Aggregated,
+    /// A stream that carries its kind alone, on which nothing else can be asked for.
+    OwnStream,
+}
+
+/// What a translation stands in, beside the message.
+pub struct Surroundings<'a> {
+    /// Reads the files that it names.
+    pub files: &'a dyn FileReader,
+    /// Where the resource came from.
+    pub came_from: CameFrom,
+    /// Everything so far that was accepted and has no effect; the reader takes it out.
+    pub notices: RefCell<Vec<ConfigError>>,
+}
+
+impl Default for Surroundings<'_> {
+    fn default() -> Self {
+        Self { files: &Disk, came_from: CameFrom::Aggregated, notices: RefCell::default() }
+    }
+}
 
 /// Translates the content of an `Any` that a control service sent.
 ///
 /// *Errors*: an unknown type, unknown fields in any depth, and everything that the functions below refuse.
 pub fn translate_any(type_url: &str, bytes: &[u8]) -> Result<Resource, Vec<ConfigError>> {
-    translate_any_with(type_url, bytes, &Disk)
+    translate_any_from(CameFrom::Aggregated, type_url, bytes)
 }
 
-/// [`translate_any`], with files read through `files`.
-pub fn translate_any_with(
+/// [`translate_any`], of a resource that came from there. What has no effect is logged.
+///
+/// *Errors*: as [`translate_any`].
+pub fn translate_any_from(
+    came_from: CameFrom,
     type_url: &str,
     bytes: &[u8],
-    files: &dyn FileReader,
+) -> Result<Resource, Vec<ConfigError>> {
+    let around = Surroundings { came_from, ..Surroundings::default() };
+    let resource = one_of_any_kind(type_url, bytes, &around);
+    for notice in around.notices.take() {
+        ::tracing::info!(
+            resource = notice.resource,
+            field = notice.path,
+            reason = notice.reason,
+            "field has no effect"
+        );
+    }
+    resource
+}
+
+fn one_of_any_kind(
+    type_url: &str,
+    bytes: &[u8],
+    around: &Surroundings<'_>,
 ) -> Result<Resource, Vec<ConfigError>> {
     let name = type_url.rsplit('/').next().unwrap_or(type_url);
     if name == Listener::full_name() {
-        let message: Listener = checked("listener", type_url, bytes, |m: &Listener| m.name.clone())?;
-        translate_listener_with(&message, files).map(Resource::Listener)
+        let message: Listener = checked("listener", type_url, bytes, around, |m: &Listener| m.name.clone())?;
+        translate_listener_with(&message, around).map(Resource::Listener)
     } else if name == RouteConfiguration::full_name() {
-        let message = checked("route_config", type_url, bytes, |m: &RouteConfiguration| m.name.clone())?;
-        translate_route_config_with(&message, files).map(Resource::RouteConfig)
+        let message =
+            checked("route_config", type_url, bytes, around, |m: &RouteConfiguration| m.name.clone())?;
+        translate_route_config_with(&message, around).map(Resource::RouteConfig)
     } else if name == Cluster::full_name() {
-        let message = checked("cluster", type_url, bytes, |m: &Cluster| m.name.clone())?;
-        translate_cluster_with(&message, files).map(Resource::Cluster)
+        let message = checked("cluster", type_url, bytes, around, |m: &Cluster| m.name.clone())?;
+        translate_cluster_with(&message, around).map(Resource::Cluster)
     } else if name == ClusterLoadAssignment::full_name() {
         let named = |m: &ClusterLoadAssignment| m.cluster_name.clone();
-        let message = checked("endpoints", type_url, bytes, named)?;
+        let message = checked("endpoints", type_url, bytes, around, named)?;
         translate_endpoints(&message).map(Resource::Endpoints)
     } else if name == Secret::full_name() {
-        let message = checked("secret", type_url, bytes, |m: &Secret| m.name.clone())?;
-        translate_secret_with(&message, files).map(Resource::Secret)
+        let message = checked("secret", type_url, bytes, around, |m: &Secret| m.name.clone())?;
+        translate_secret_with(&message, around).map(Resource::Secret)
     } else {
         Err(vec![ConfigError::new("", "", format!("`{name}` is not a kind of resource"))])
     }
@@ -78,30 +126,26 @@ fn checked<M: Message + Name + Default>(
     kind: &str,
     type_url: &str,
     bytes: &[u8],
+    around: &Surroundings<'_>,
     name: impl Fn(&M) -> String,
 ) -> Result<M, Vec<ConfigError>> {
     let resource = || format!("{kind}/{}", M::decode(bytes).map(|m| name(&m)).unwrap_or_default());
     let problem = |p: strict::Problem| ConfigError::new(resource(), p.path, p.reason);
     let checked = strict::from_binary(type_url, bytes)
         .map_err(|problems| problems.into_iter().map(problem).collect::<Vec<_>>())?;
-    for notice in &checked.notices {
-        ::tracing::info!(
-            resource = resource(),
-            field = notice.path,
-            reason = notice.reason,
-            "field has no effect"
-        );
-    }
+    let notices = checked.notices.iter();
+    let notices = notices.map(|n| ConfigError::new(resource(), n.path.clone(), n.reason.clone()));
+    around.notices.borrow_mut().extend(notices);
     checked.into_typed().map_err(|p| vec![problem(p)])
 }
 
 /// Runs one translation and gives its value, or everything that is wrong.
 pub(crate) fn run<T>(
     resource: String,
-    files: &dyn FileReader,
+    around: &Surroundings<'_>,
     translate: impl FnOnce(&At<'_>) -> T,
 ) -> Result<T, Vec<ConfigError>> {
-    let cx = Cx::new(resource, files);
+    let cx = Cx::new(resource, around);
     let value = translate(&At::root(&cx));
     let errors = cx.into_errors();
     if errors.is_empty() { Ok(value) } else { Err(errors) }
@@ -114,28 +158,28 @@ fn required<T>(value: Option<T>) -> Result<T, Vec<ConfigError>> {
 
 /// Translates a listener.
 pub fn translate_listener(message: &Listener) -> Result<config::Listener, Vec<ConfigError>> {
-    translate_listener_with(message, &Disk)
+    translate_listener_with(message, &Surroundings::default())
 }
 
-/// [`translate_listener`], with files read through `files`.
+/// [`translate_listener`], in these surroundings.
 pub fn translate_listener_with(
     message: &Listener,
-    files: &dyn FileReader,
+    around: &Surroundings<'_>,
 ) -> Result<config::Listener, Vec<ConfigError>> {
-    required(run(format!("listener/{}", message.name), files, |at| listener::listener(message, at))?)
+    required(run(format!("listener/{}", message.name), around, |at| listener::listener(message, at))?)
 }
 
 /// Translates a route table.
 pub fn translate_route_config(message: &RouteConfiguration) -> Result<config::RouteConfig, Vec<ConfigError>> {
-    translate_route_config_with(message, &Disk)
+    translate_route_config_with(message, &Surroundings::default())
 }
 
-/// [`translate_route_config`], with files read through `files`.
+/// [`translate_route_config`], in these surroundings.
 pub fn translate_route_config_with(
     message: &RouteConfiguration,
-    files: &dyn FileReader,
+    around: &Surroundings<'_>,
 ) -> Result<config::RouteConfig, Vec<ConfigError>> {
-    run(format!("route_config/{}", message.name), files, |at| {
+    run(format!("route_config/{}", message.name), around, |at| {
         if message.name.is_empty() {
             at.field("name").refuse("must not be empty");
         }
@@ -145,35 +189,35 @@ pub fn translate_route_config_with(
 
 /// Translates a cluster.
 pub fn translate_cluster(message: &Cluster) -> Result<config::Cluster, Vec<ConfigError>> {
-    translate_cluster_with(message, &Disk)
+    translate_cluster_with(message, &Surroundings::default())
 }
 
-/// [`translate_cluster`], with files read through `files`.
+/// [`translate_cluster`], in these surroundings.
 pub fn translate_cluster_with(
     message: &Cluster,
-    files: &dyn FileReader,
+    around: &Surroundings<'_>,
 ) -> Result<config::Cluster, Vec<ConfigError>> {
-    run(format!("cluster/{}", message.name), files, |at| cluster::cluster(message, at))
+    run(format!("cluster/{}", message.name), around, |at| cluster::cluster(message, at))
 }
 
 /// Translates the endpoints of an EDS cluster.
 pub fn translate_endpoints(message: &ClusterLoadAssignment) -> Result<config::Endpoints, Vec<ConfigError>> {
-    run(format!("endpoints/{}", message.cluster_name), &Disk, |at| {
+    run(format!("endpoints/{}", message.cluster_name), &Surroundings::default(), |at| {
         endpoint::endpoints(message, endpoint::Names::Addresses, at)
     })
 }
 
 /// Translates a secret.
 pub fn translate_secret(message: &Secret) -> Result<config::Secret, Vec<ConfigError>> {
-    translate_secret_with(message, &Disk)
+    translate_secret_with(message, &Surroundings::default())
 }
 
-/// [`translate_secret`], with files read through `files`.
+/// [`translate_secret`], in these surroundings.
 pub fn translate_secret_with(
     message: &Secret,
-    files: &dyn FileReader,
+    around: &Surroundings<'_>,
 ) -> Result<config::Secret, Vec<ConfigError>> {
-    required(run(format!("secret/{}", message.name), files, |at| secret::secret(message, at))?)
+    required(run(format!("secret/{}", message.name), around, |at| secret::secret(message, at))?)
 }
 
 #[cfg(test)]

@@ -2,8 +2,9 @@
 
 use super::files::FileReader;
 use super::{
-    translate_any, translate_cluster, translate_endpoints, translate_listener, translate_listener_with,
-    translate_route_config, translate_secret,
+    CameFrom, Surroundings, translate_any, translate_any_from, translate_cluster, translate_endpoints,
+    translate_listener, translate_listener_with, translate_route_config, translate_route_config_with,
+    translate_secret,
 };
 use outrigger_api::strict::{Format, from_text};
 use outrigger_traffic::config::{self, ConfigError};
@@ -92,4 +93,20 @@ fn secrets_need_a_name_and_content() {
             .expect("accepted");
     let config::SecretValue::Certificate(certificate) = found.value else { panic!("certificate") };
     assert_eq!((certificate.chain_pem.as_str(), certificate.key_pem.as_str()), ("A", "k"));
+}
+
+#[test]
+fn same_server_means_the_aggregated_stream_only_where_there_is_one() {
+    use outrigger_api::any;
+    use outrigger_api::envoy::config::cluster::v3::Cluster;
+    let cluster: Cluster = message("{name: c, type: EDS, eds_cluster_config: {eds_config: {self: {}}}}");
+    let any = any(&cluster);
+    translate_any_from(CameFrom::Aggregated, &any.type_url, &any.value).expect("accepted");
+    let refused = reasons(translate_any_from(CameFrom::OwnStream, &any.type_url, &any.value));
+    assert_eq!(
+        refused,
+        [
+            "eds_cluster_config.eds_config.self: the stream that this came from carries no other kind; use `ads: {}`"
+        ]
+    );
 }

@@ -122,7 +122,6 @@ fn thresholds(value: &Thresholds, priority: core::RoutingPriority) -> proto::cir
     }
 }
 
-/// Ejection by success rate and failure percentage is switched off: the model does not have it, Envoy has it on.
 fn outlier_detection(value: &OutlierDetection) -> proto::OutlierDetection {
     proto::OutlierDetection {
         consecutive_5xx: Some(value.consecutive_5xx),
@@ -130,7 +129,10 @@ fn outlier_detection(value: &OutlierDetection) -> proto::OutlierDetection {
         base_ejection_time: Some(duration(value.base_ejection_time)),
         max_ejection_percent: Some(value.max_ejection_percent),
         enforcing_consecutive_5xx: Some(whole_percent(value.enforcing_consecutive_5xx)),
-        enforcing_success_rate: Some(0),
+        enforcing_success_rate: Some(whole_percent(value.success_rate.enforcing)),
+        success_rate_minimum_hosts: Some(value.success_rate.minimum_hosts),
+        success_rate_request_volume: Some(value.success_rate.request_volume),
+        success_rate_stdev_factor: Some(value.success_rate.stdev_factor_thousandths),
         consecutive_gateway_failure: Some(value.consecutive_gateway_failure),
         enforcing_consecutive_gateway_failure: Some(whole_percent(
             value.enforcing_consecutive_gateway_failure,
@@ -140,9 +142,16 @@ fn outlier_detection(value: &OutlierDetection) -> proto::OutlierDetection {
         enforcing_consecutive_local_origin_failure: Some(whole_percent(
             value.enforcing_consecutive_local_origin_failure,
         )),
-        enforcing_local_origin_success_rate: Some(0),
-        enforcing_failure_percentage: Some(0),
-        enforcing_failure_percentage_local_origin: Some(0),
+        enforcing_local_origin_success_rate: Some(whole_percent(
+            value.success_rate.enforcing_local_origin,
+        )),
+        failure_percentage_threshold: Some(value.failure_percentage.threshold),
+        enforcing_failure_percentage: Some(whole_percent(value.failure_percentage.enforcing)),
+        enforcing_failure_percentage_local_origin: Some(whole_percent(
+            value.failure_percentage.enforcing_local_origin,
+        )),
+        failure_percentage_minimum_hosts: Some(value.failure_percentage.minimum_hosts),
+        failure_percentage_request_volume: Some(value.failure_percentage.request_volume),
         max_ejection_time: Some(duration(value.max_ejection_time)),
         max_ejection_time_jitter: Some(duration(value.max_ejection_time_jitter)),
     }

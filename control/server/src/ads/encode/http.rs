@@ -39,7 +39,7 @@ pub(super) fn http_connection_manager(value: &HttpConnectionManager) -> proto::H
         }
         .into(),
         stat_prefix: value.stat_prefix.clone(),
-        http_filters: http_filters(&value.http_filters),
+        http_filters: http_filters(value),
         tracing: value.tracing.as_ref().map(tracing),
         http_protocol_options: Some(http1(&value.http1)),
         http2_protocol_options: Some(http2(&value.http2)),
@@ -84,18 +84,20 @@ pub(super) fn http_connection_manager(value: &HttpConnectionManager) -> proto::H
     }
 }
 
-fn http_filters(filters: &[HttpFilter]) -> Vec<proto::HttpFilter> {
+fn http_filters(value: &HttpConnectionManager) -> Vec<proto::HttpFilter> {
     let filter = |name: &str, config| proto::HttpFilter {
         name: name.to_owned(),
         is_optional: false,
         disabled: false,
         config_type: Some(proto::http_filter::ConfigType::TypedConfig(config)),
     };
-    let mut list: Vec<proto::HttpFilter> = filters
+    let mut list: Vec<proto::HttpFilter> = value
+        .http_filters
         .iter()
         .map(|HttpFilter::Rbac { name, rbac }| filter(name, any(&rbac::http_filter(rbac))))
         .collect();
-    list.push(filter("envoy.filters.http.router", any(&Router {})));
+    let router = Router { suppress_envoy_headers: value.suppress_envoy_headers };
+    list.push(filter("envoy.filters.http.router", any(&router)));
     list
 }
 
@@ -133,6 +135,7 @@ fn tracing(value: &Tracing) -> hcm::Tracing {
     let target = core::grpc_service::EnvoyGrpc {
         cluster_name: value.collector_cluster.clone(),
         authority: String::new(),
+        ..core::grpc_service::EnvoyGrpc::default()
     };
     let service = core::GrpcService {
         initial_metadata: Vec::new(),

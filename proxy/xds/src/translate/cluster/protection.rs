@@ -4,7 +4,9 @@ use crate::translate::At;
 use crate::translate::value::{duration, percent, percent_u32, positive_or};
 use outrigger_api::envoy::config::cluster::v3 as proto;
 use outrigger_api::envoy::config::core::v3::RoutingPriority;
-use outrigger_traffic::config::{CircuitBreakers, Fraction, OutlierDetection, RetryBudget, Thresholds};
+use outrigger_traffic::config::{
+    CircuitBreakers, FailurePercentage, Fraction, OutlierDetection, RetryBudget, SuccessRate, Thresholds,
+};
 
 /// Limits by priority.
 pub(super) fn circuit_breakers(message: &proto::CircuitBreakers, at: &At<'_>) -> CircuitBreakers {
@@ -56,18 +58,36 @@ pub(super) fn outlier_detection(message: &proto::OutlierDetection, at: &At<'_>) 
         Some(value) => Fraction::from_percent(percent_u32(value, &at.field(field))),
         None => default,
     };
-    // Statistical ejection is not there: saying that it is off is fine, switching it on is not.
-    for (field, value) in [
-        ("enforcing_success_rate", message.enforcing_success_rate),
-        ("enforcing_local_origin_success_rate", message.enforcing_local_origin_success_rate),
-        ("enforcing_failure_percentage", message.enforcing_failure_percentage),
-        ("enforcing_failure_percentage_local_origin", message.enforcing_failure_percentage_local_origin),
-    ] {
-        if value.is_some_and(|v| v > 0) {
-            at.field(field)
-                .refuse("ejection by success rate or failure percentage is not supported; only 0 is");
-        }
-    }
+    let (rate, percentage) = (SuccessRate::default(), FailurePercentage::default());
+    let success_rate = SuccessRate {
+        minimum_hosts: message.success_rate_minimum_hosts.unwrap_or(rate.minimum_hosts),
+        request_volume: message.success_rate_request_volume.unwrap_or(rate.request_volume),
+        stdev_factor_thousandths: message.success_rate_stdev_factor.unwrap_or(rate.stdev_factor_thousandths),
+        enforcing: share(message.enforcing_success_rate, rate.enforcing, "enforcing_success_rate"),
+        enforcing_local_origin: share(
+            message.enforcing_local_origin_success_rate,
+            rate.enforcing_local_origin,
+            "enforcing_local_origin_success_rate",
+        ),
+    };
+    let failure_percentage = FailurePercentage {
+        threshold: match message.failure_percentage_threshold {
+            Some(value) => percent_u32(value, &at.field("failure_percentage_threshold")),
+            None => percentage.threshold,
+        },
+        minimum_hosts: message.failure_percentage_minimum_hosts.unwrap_or(percentage.minimum_hosts),
+        request_volume: message.failure_percentage_request_volume.unwrap_or(percentage.request_volume),
+        enforcing: share(
+            message.enforcing_failure_percentage,
+            percentage.enforcing,
+            "enforcing_failure_percentage",
+        ),
+        enforcing_local_origin: share(
+            message.enforcing_failure_percentage_local_origin,
+            percentage.enforcing_local_origin,
+            "enforcing_failure_percentage_local_origin",
+        ),
+    };
     let base_ejection_time = positive_or(
         message.base_ejection_time.as_ref(),
         default.base_ejection_time,
@@ -105,6 +125,8 @@ pub(super) fn outlier_detection(message: &proto::OutlierDetection, at: &At<'_>) 
             default.enforcing_consecutive_local_origin_failure,
             "enforcing_consecutive_local_origin_failure",
         ),
+        success_rate,
+        failure_percentage,
         interval: positive_or(message.interval.as_ref(), default.interval, &at.field("interval")),
         base_ejection_time,
         max_ejection_time,

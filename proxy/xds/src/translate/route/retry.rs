@@ -87,8 +87,8 @@ fn retry_on(names: &str, at: &At<'_>) -> RetryOn {
             "resource-exhausted" => &mut on.grpc_resource_exhausted,
             "unavailable" => &mut on.grpc_unavailable,
             other => {
-                // Envoy passes unknown names by; a typing error would then switch a retry off unseen.
-                at.refuse(format!("`{other}` is not a retry condition"));
+                // As in Envoy, which says nothing; a typing error would switch a retry off unseen.
+                at.notice(format!("`{other}` is not a retry condition"));
                 continue;
             }
         };

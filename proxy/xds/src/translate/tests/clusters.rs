@@ -2,8 +2,8 @@
 
 use super::*;
 use config::{
-    ClusterDiscovery, DnsFamily, EndpointAddress, Fraction, HealthStatus, HttpUpstream, LbPolicy, LocalityLb,
-    OutlierDetection, SanType, Thresholds, ValidationSource,
+    ClusterDiscovery, DnsFamily, EndpointAddress, FailurePercentage, Fraction, HealthStatus, HttpUpstream,
+    LbPolicy, LocalityLb, OutlierDetection, SanType, SuccessRate, Thresholds, ValidationSource,
 };
 use std::time::Duration;
 
@@ -197,7 +197,10 @@ fn circuit_breakers_and_outlier_detection_are_translated() {
     let found = cluster(
         "circuit_breakers: {thresholds: [{max_requests: 1, track_remaining: true}, {priority: HIGH, max_retries: 9, retry_budget: {budget_percent: {value: 25}}}]},
         outlier_detection: {consecutive_5xx: 0, enforcing_consecutive_5xx: 50, consecutive_gateway_failure: 2, enforcing_consecutive_gateway_failure: 100, split_external_local_origin_errors: true,
-          consecutive_local_origin_failure: 4, enforcing_consecutive_local_origin_failure: 0, interval: 1s, base_ejection_time: 400s, max_ejection_percent: 100, max_ejection_time_jitter: 1s, enforcing_success_rate: 0}",
+          consecutive_local_origin_failure: 4, enforcing_consecutive_local_origin_failure: 0, interval: 1s, base_ejection_time: 400s, max_ejection_percent: 100, max_ejection_time_jitter: 1s,
+          success_rate_minimum_hosts: 3, success_rate_request_volume: 10, success_rate_stdev_factor: 500, enforcing_success_rate: 40, enforcing_local_origin_success_rate: 0,
+          failure_percentage_threshold: 50, failure_percentage_minimum_hosts: 1, failure_percentage_request_volume: 5, enforcing_failure_percentage: 100,
+          enforcing_failure_percentage_local_origin: 20}",
     )
     .expect("accepted");
     let defaults = Thresholds::default();
@@ -218,6 +221,20 @@ fn circuit_breakers_and_outlier_detection_are_translated() {
         split_external_local_origin_errors: true,
         consecutive_local_origin_failure: 4,
         enforcing_consecutive_local_origin_failure: Fraction::ZERO,
+        success_rate: SuccessRate {
+            minimum_hosts: 3,
+            request_volume: 10,
+            stdev_factor_thousandths: 500,
+            enforcing: Fraction::from_percent(40),
+            enforcing_local_origin: Fraction::ZERO,
+        },
+        failure_percentage: FailurePercentage {
+            threshold: 50,
+            minimum_hosts: 1,
+            request_volume: 5,
+            enforcing: Fraction::ONE,
+            enforcing_local_origin: Fraction::from_percent(20),
+        },
         interval: Duration::from_secs(1),
         base_ejection_time: Duration::from_secs(400),
         // Envoy: the default cap rises to the base.
@@ -236,8 +253,8 @@ fn circuit_breakers_and_outlier_detection_are_translated() {
             "circuit_breakers.thresholds[1].priority: the limits of this priority are given twice",
         ),
         (
-            "outlier_detection: {enforcing_success_rate: 1}",
-            "outlier_detection.enforcing_success_rate: ejection by success rate or failure percentage is not supported; only 0 is",
+            "outlier_detection: {failure_percentage_threshold: 101}",
+            "outlier_detection.failure_percentage_threshold: must be at most 100",
         ),
         (
             "outlier_detection: {enforcing_consecutive_5xx: 101}",

@@ -37,6 +37,24 @@ fn manager(fields: &str) -> Result<config::HttpConnectionManager, Vec<ConfigErro
 const ROUTER: &str = r#"http_filters: [{name: r, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}}]"#;
 const ROUTES: &str = "route_config: {virtual_hosts: []}";
 
+#[test]
+fn disabled_filter_is_checked_and_runs_only_where_a_route_says_so() {
+    let rbac = |rules: &str| {
+        format!(
+            r#"{ROUTES}, http_filters: [{{name: guard, disabled: true, typed_config: {{"@type": type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBAC, {rules}}}}},
+            {{name: router, typed_config: {{"@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router, suppress_envoy_headers: true}}}}]"#
+        )
+    };
+    let everyone =
+        "rules: {action: DENY, policies: {all: {permissions: [{any: true}], principals: [{any: true}]}}}";
+    let found = manager(&rbac(everyone)).expect("accepted");
+    let idle = config::HttpFilter::Rbac { name: "guard".into(), rbac: config::Rbac::default() };
+    assert_eq!(found.http_filters, [idle]);
+    assert!(found.suppress_envoy_headers);
+    let bad = reasons(manager(&rbac("rules: {policies: {none: {}}}")));
+    assert!(bad.iter().all(|reason| reason.contains("http_filters[0].typed_config.rules")), "{bad:?}");
+}
+
 fn with(fields: &str) -> String {
     format!("{ROUTER}, {ROUTES}, {fields}")
 }
@@ -280,8 +298,8 @@ fn impossible_connection_managers_are_refused() {
             inside("scheme_header_transformation.scheme_to_overwrite: must be `http` or `https`"),
         ),
         (
-            format!("{ROUTES}, http_filters: [{{name: a, disabled: true}}]"),
-            inside("http_filters[0].disabled: filters that routes switch on are not supported"),
+            format!("{ROUTES}, http_filters: [{{name: envoy.filters.http.router, disabled: true}}]"),
+            inside("http_filters[0].disabled: the router cannot be disabled"),
         ),
     ] {
         let found = reasons(manager(&fields));
@@ -330,7 +348,10 @@ fn tls(context: &str) -> Result<config::DownstreamTls, Vec<ConfigError>> {
     let socket = format!(
         "  transport_socket: {{name: tls, typed_config: {{\"@type\": type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext, {context}}}}}\n"
     );
-    let found = translate_listener_with(&message(&format!("{PLAIN}{socket}")), &Paths)?;
+    let found = translate_listener_with(
+        &message(&format!("{PLAIN}{socket}")),
+        &Surroundings { files: &Paths, ..Surroundings::default() },
+    )?;
     Ok(found.filter_chains[0].tls.clone().expect("tls"))
 }
 

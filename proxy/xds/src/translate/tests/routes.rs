@@ -245,13 +245,27 @@ fn retry_policies_are_translated() {
 }
 
 #[test]
+fn unknown_retry_conditions_are_accepted_with_a_notice() {
+    let around = Surroundings::default();
+    let text = "{name: r, virtual_hosts: [{name: v, domains: ['*'], routes: [{match: {prefix: /}, route: {cluster: c,
+        retry_policy: {retry_on: 'http3-post-connect-failure,5xx,5xy'}}}]}]}";
+    let found = translate_route_config_with(&message(text), &around).expect("accepted");
+    let Action::Forward(forward) = &found.virtual_hosts[0].routes[0].action else { panic!("{found:?}") };
+    assert!(forward.retry_policy.as_ref().is_some_and(|retry| retry.retry_on.server_error));
+    let notices: Vec<String> = around.notices.take().iter().map(ToString::to_string).collect();
+    let at = "route_config/r: virtual_hosts[0].routes[0].route.retry_policy.retry_on";
+    assert_eq!(
+        notices,
+        [
+            format!("{at}: `http3-post-connect-failure` is not a retry condition"),
+            format!("{at}: `5xy` is not a retry condition"),
+        ]
+    );
+}
+
+#[test]
 fn impossible_retry_policies_are_refused() {
     for (fields, expected) in [
-        ("retry_on: '5xx,5xy'", "retry_on: `5xy` is not a retry condition"),
-        (
-            "retry_on: http3-post-connect-failure",
-            "retry_on: `http3-post-connect-failure` is not a retry condition",
-        ),
         ("retriable_status_codes: [600]", "retriable_status_codes[0]: 600 is not a status"),
         ("retry_back_off: {}", "retry_back_off.base_interval: is required"),
         ("retry_back_off: {base_interval: 0s}", "retry_back_off.base_interval: must be greater than 0s"),
