@@ -21,9 +21,6 @@ pub const SERVICES_MAX: usize = 1024;
 pub struct AgentConfig {
     /// Control service, `host:port`; several are tried in order.
     pub control: Vec<String>,
-    /// Name in the control service's certificate. Default: the host part of the first address.
-    #[serde(default)]
-    pub server_name: Option<String>,
     /// Trust roots of the mesh (PEM), for the first contact.
     pub trust_bundle: PathBuf,
     /// Folder for keys and certificates. The sidecars' own folders lie below it and are mounted into them, so when the
@@ -266,11 +263,8 @@ impl AgentConfig {
         Ok(config)
     }
 
-    /// The name to verify in the control service's certificate.
+    /// The name to verify in the control service's certificate: the host part of the first address, as for sidecars.
     pub fn control_name(&self) -> String {
-        if let Some(name) = &self.server_name {
-            return name.clone();
-        }
         let first = self.control.first().map_or("", String::as_str);
         first.rsplit_once(':').map_or(first, |(host, _)| host).trim_matches(['[', ']']).to_owned()
     }
@@ -295,8 +289,7 @@ impl AgentConfig {
         ensure!(crate::member::is_label(&self.namespace), "namespace: must be a DNS label");
         ensure!(self.locality.split('/').count() <= 3, "locality: region/zone/sub_zone");
         for (index, rule) in self.identities.iter().enumerate() {
-            for (field, value) in
-                [("namespace", &rule.namespace), ("serviceAccount", &rule.service_account)]
+            for (field, value) in [("namespace", &rule.namespace), ("serviceAccount", &rule.service_account)]
             {
                 ensure!(crate::member::is_label(value), "identities[{index}].{field}: must be a DNS label");
             }
@@ -356,10 +349,9 @@ mod tests {
     #[test]
     fn full_file_is_read() {
         let text = format!(
-            "{LEAST}address: 10.0.0.7\nlocality: hq/rack7\nclusters: [prod]\nserverName: control\nidentities:\n- {{namespace: shop, serviceAccount: b, joinTokenFile: /x, families: [shop-b]}}\nservices:\n- {{family: shop-b, container: app, service: b.shop, ports: {{http: 80:8080/http}}}}\nsidecar: {{uid: 2000, cpus: 0.5, hostPorts: [30000, 30100]}}\ncapture: {{outbound: on, onFailure: open, excludeCidrs: [10.9.0.0/16], excludePorts: [3306], tool: iptables}}\n"
+            "{LEAST}address: 10.0.0.7\nlocality: hq/rack7\nclusters: [prod]\nidentities:\n- {{namespace: shop, serviceAccount: b, joinTokenFile: /x, families: [shop-b]}}\nservices:\n- {{family: shop-b, container: app, service: b.shop, ports: {{http: 80:8080/http}}}}\nsidecar: {{uid: 2000, cpus: 0.5, hostPorts: [30000, 30100]}}\ncapture: {{outbound: on, onFailure: open, excludeCidrs: [10.9.0.0/16], excludePorts: [3306], tool: iptables}}\n"
         );
         let config = AgentConfig::parse(&text).unwrap();
-        assert_eq!(config.control_name(), "control");
         assert!(config.identity("shop", "b").is_some_and(|i| i.families.contains("shop-b")));
         assert_eq!(config.capture.tool, CaptureTool::Iptables);
         assert_eq!(config.sidecar.host_ports, (30_000, 30_100));
@@ -379,7 +371,10 @@ mod tests {
             (format!("{LEAST}sidecar: {{hostPorts: [30000, 30000]}}\n"), "sidecar.hostPorts"),
             (format!("{LEAST}capture: {{dnsPort: 15001}}\n"), "capture"),
             (format!("{LEAST}capture: {{excludeCidrs: [10.0.0.0/33]}}\n"), "10.0.0.0/33"),
-            (format!("{LEAST}services: [{{family: f, service: b, ports: {{http: 80/smtp}}}}]\n"), "services[0].ports.http"),
+            (
+                format!("{LEAST}services: [{{family: f, service: b, ports: {{http: 80/smtp}}}}]\n"),
+                "services[0].ports.http",
+            ),
             (format!("{LEAST}reconcileSeconds: 4\n"), "reconcileSeconds"),
         ] {
             let error = format!("{:#}", AgentConfig::parse(&text).expect_err(&text));

@@ -146,7 +146,10 @@ pub fn look(container: &ContainerInspectResponse, config: &AgentConfig) -> Verdi
     let state = container.state.as_ref();
     let running = state.is_some_and(|s| {
         s.running == Some(true)
-            && !matches!(s.status, Some(ContainerStateStatusEnum::RESTARTING | ContainerStateStatusEnum::DEAD))
+            && !matches!(
+                s.status,
+                Some(ContainerStateStatusEnum::RESTARTING | ContainerStateStatusEnum::DEAD)
+            )
     });
     if !running {
         return Verdict::NotRunning;
@@ -224,8 +227,7 @@ impl Reading<'_> {
             .filter(|id| !id.is_empty())
             .or_else(|| state.and_then(|s| s.started_at.clone()))
             .unwrap_or_default();
-        let exposed =
-            container.config.as_ref().and_then(|c| c.exposed_ports.clone()).unwrap_or_default();
+        let exposed = container.config.as_ref().and_then(|c| c.exposed_ports.clone()).unwrap_or_default();
         let published = settings.and_then(|s| s.ports.clone()).unwrap_or_default();
         let ports = self.ports(network?, &exposed, &published);
         let redirect = self.redirect();
@@ -267,7 +269,8 @@ impl Reading<'_> {
     }
 
     fn network(&mut self, container: &ContainerInspectResponse) -> Option<Network> {
-        let mode = container.host_config.as_ref().and_then(|h| h.network_mode.as_deref()).unwrap_or("default");
+        let mode =
+            container.host_config.as_ref().and_then(|h| h.network_mode.as_deref()).unwrap_or("default");
         match mode {
             "host" => Some(Network::Host),
             "none" => {
@@ -298,11 +301,15 @@ impl Reading<'_> {
         }
         let namespace = in_name.or(labelled).unwrap_or_else(|| self.config.namespace.clone());
         let ruled = self.rule.and_then(|rule| rule.service_account.clone());
-        let account =
-            self.label(label::SERVICE_ACCOUNT).map(str::to_owned).or(ruled).unwrap_or_else(|| service.clone());
+        let account = self
+            .label(label::SERVICE_ACCOUNT)
+            .map(str::to_owned)
+            .or(ruled)
+            .unwrap_or_else(|| service.clone());
         let ruled = self.rule.and_then(|rule| rule.version.clone());
         let version = self.label(label::VERSION).map(str::to_owned).or(ruled).unwrap_or_default();
-        for (what, value) in [("service", &service), ("namespace", &namespace), ("service account", &account)] {
+        for (what, value) in [("service", &service), ("namespace", &namespace), ("service account", &account)]
+        {
             if !is_label(value) {
                 self.refuse(format!("{what} `{value}` must be a DNS label"));
             }

@@ -1,0 +1,226 @@
+//! Who the tasks of this host are, towards the control service.
+//!
+//! ```text
+//! join token ──► certificate of an identity (kept, renewed) ──► certificate of each sidecar's own, signed for it
+//!                                                          └──► withdrawal of an instance from the registry
+//! ```
+//! Reading order: [`svid`] · [`client`] · here.
+
+pub mod client;
+pub mod svid;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use anyhow::Context as _;
+use outrigger_api::outrigger::v1::certificate_service_client::CertificateServiceClient;
+use outrigger_api::outrigger::v1::registration_service_client::RegistrationServiceClient;
+use outrigger_api::outrigger::v1::{DeregisterRequest, SignRequest};
+use rcgen::{CertificateParams, KeyPair};
+use tokio::sync::Mutex;
+use tonic::transport::Channel;
+
+use crate::config::AgentConfig;
+use crate::sidecar::spec::TRUST_BUNDLE;
+use client::CALL_TIMEOUT;
+use svid::Svid;
+
+/// Namespace and service account.
+pub type IdentityKey = (String, String);
+
+/// See the module.
+pub struct Identities {
+    config: Arc<AgentConfig>,
+    roots_pem: String,
+    server_name: String,
+    /// The outer lock is held for no wait; an inner one for the length of a call, of which one at a time is enough.
+    held: std::sync::Mutex<BTreeMap<IdentityKey, Arc<Mutex<Held>>>>,
+}
+
+#[derive(Default)]
+struct Held {
+    svid: Option<Svid>,
+    channel: Option<Channel>,
+}
+
+impl Identities {
+    /// Reads the trust bundle. No connection is made yet.
+    ///
+    /// *Errors*: the trust bundle cannot be read.
+    pub fn open(config: Arc<AgentConfig>) -> anyhow::Result<Self> {
+        let path = &config.trust_bundle;
+        let roots_pem =
+            std::fs::read_to_string(path).with_context(|| format!("trustBundle {}", path.display()))?;
+        svid::anonymous(&roots_pem).with_context(|| format!("trustBundle {}", path.display()))?;
+        Ok(Self { server_name: config.control_name(), roots_pem, config, held: std::sync::Mutex::default() })
+    }
+
+    /// Makes a key and a certificate for one sidecar, and leaves them with the trust roots in `folder`, which belongs to
+    /// `owner` from then on. A folder that has a certificate that is still good is left as it is.
+    ///
+    /// *Errors*: the control service cannot be reached or refuses; the file system's.
+    pub async fn equip(&self, identity: &IdentityKey, folder: &Path, owner: u32) -> anyhow::Result<()> {
+        svid::private_folder(folder, owner)?;
+        svid::write(folder, TRUST_BUNDLE, &self.roots_pem, owner)?;
+        if Svid::load(folder).is_some_and(|svid| svid.half_life() > SystemTime::now()) {
+            return Ok(());
+        }
+        let held = self.of(identity);
+        let mut held = held.lock().await;
+        self.ensure(identity, &mut held).await?;
+        let channel = self.channel(&mut held).await?;
+        let signed = sign(channel, "").await;
+        if signed.is_err() {
+            held.channel = None;
+        }
+        signed?.save(folder, owner)
+    }
+
+    /// Takes an instance out of the registry. One that is not there is no error.
+    ///
+    /// *Errors*: the control service cannot be reached or refuses.
+    pub async fn withdraw(&self, identity: &IdentityKey, instance: &str) -> anyhow::Result<()> {
+        let held = self.of(identity);
+        let mut held = held.lock().await;
+        self.ensure(identity, &mut held).await?;
+        let channel = self.channel(&mut held).await?;
+        let asked = DeregisterRequest { instance_id: instance.to_owned(), ..DeregisterRequest::default() };
+        let mut request = tonic::Request::new(asked);
+        request.set_timeout(CALL_TIMEOUT);
+        let answer = RegistrationServiceClient::new(channel).deregister(request).await;
+        if answer.is_err() {
+            held.channel = None;
+        }
+        answer.map(drop).context("instance was not withdrawn")
+    }
+
+    /// Obtains the certificates there are tokens for and renews those whose time has come; returns how many are held and how many
+    /// are missing.
+    pub async fn refresh(&self) -> (usize, usize) {
+        let (mut good, mut missing) = (0, 0);
+        for rule in &self.config.identities {
+            let identity = (rule.namespace.clone(), rule.service_account.clone());
+            let held = self.of(&identity);
+            let mut held = held.lock().await;
+            match self.ensure(&identity, &mut held).await {
+                Ok(()) => good += 1,
+                Err(error) => {
+                    missing += 1;
+                    let error = format!("{error:#}");
+                    tracing::warn!(
+                        namespace = identity.0,
+                        service_account = identity.1,
+                        error,
+                        "no certificate"
+                    );
+                }
+            }
+        }
+        (good, missing)
+    }
+
+    fn of(&self, identity: &IdentityKey) -> Arc<Mutex<Held>> {
+        let mut all = self.held.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        all.entry(identity.clone()).or_default().clone()
+    }
+
+    fn folder(&self, identity: &IdentityKey) -> PathBuf {
+        // Both parts are DNS labels, so the dot separates them.
+        self.config.state_dir.join("identity").join(format!("{}.{}", identity.0, identity.1))
+    }
+
+    /// After this a certificate is held that is not expired.
+    async fn ensure(&self, identity: &IdentityKey, held: &mut Held) -> anyhow::Result<()> {
+        let folder = self.folder(identity);
+        if held.svid.is_none() {
+            held.svid = Svid::load(&folder);
+        }
+        let now = SystemTime::now();
+        let fresh = match held.svid.clone() {
+            Some(svid) if svid.half_life() > now => return Ok(()),
+            Some(svid) if svid.end().is_ok_and(|end| end > now) => {
+                let renewed = match self.channel(held).await {
+                    Ok(channel) => sign(channel, "").await,
+                    Err(error) => Err(error),
+                };
+                match renewed {
+                    Ok(fresh) => fresh,
+                    Err(error) => {
+                        held.channel = None;
+                        tracing::warn!(
+                            error = format!("{error:#}"),
+                            "certificate not renewed; the old one still counts"
+                        );
+                        return Ok(());
+                    }
+                }
+            }
+            _ => self.join(identity).await?,
+        };
+        let own = rustix::process::geteuid().as_raw();
+        svid::private_folder(&folder, own)?;
+        fresh.save(&folder, own)?;
+        tracing::info!(namespace = identity.0, service_account = identity.1, "certificate received");
+        *held = Held { svid: Some(fresh), channel: None };
+        Ok(())
+    }
+
+    /// The first certificate of an identity, by its join token.
+    async fn join(&self, identity: &IdentityKey) -> anyhow::Result<Svid> {
+        let rule = self.config.identity(&identity.0, &identity.1).context("identity is not this host's")?;
+        let path = rule.join_token_file.as_ref().context("no certificate on disk and no joinTokenFile")?;
+        let token =
+            std::fs::read_to_string(path).with_context(|| format!("joinTokenFile {}", path.display()))?;
+        let tls = svid::anonymous(&self.roots_pem)?;
+        let channel = client::connect(&self.config.control, &self.server_name, &tls).await?;
+        let svid = sign(channel, token.trim()).await?;
+        check_identity(&svid, identity)?;
+        Ok(svid)
+    }
+
+    async fn channel(&self, held: &mut Held) -> anyhow::Result<Channel> {
+        if let Some(channel) = &held.channel {
+            return Ok(channel.clone());
+        }
+        let svid = held.svid.as_ref().context("no certificate")?;
+        let tls = svid.client_config(&self.roots_pem)?;
+        let channel = client::connect(&self.config.control, &self.server_name, &tls).await?;
+        held.channel = Some(channel.clone());
+        Ok(channel)
+    }
+}
+
+/// A certificate over a new key.
+async fn sign(channel: Channel, join_token: &str) -> anyhow::Result<Svid> {
+    let key = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256)?;
+    let csr = CertificateParams::new(Vec::<String>::new())?.serialize_request(&key)?;
+    let asked = SignRequest { csr_der: csr.der().to_vec(), join_token: join_token.to_owned() };
+    let mut request = tonic::Request::new(asked);
+    request.set_timeout(CALL_TIMEOUT);
+    let answer = CertificateServiceClient::new(channel).sign(request).await;
+    let answer = answer.context("certificate was not signed")?.into_inner();
+    Ok(Svid {
+        chain_pem: answer.certificate_chain_pem,
+        key_pem: key.serialize_pem(),
+        roots_pem: answer.trust_bundle.context("answer holds no trust bundle")?.pem,
+        received: SystemTime::now(),
+    })
+}
+
+/// A token for another identity than it is filed under must not be found out by its sidecars' peers.
+fn check_identity(svid: &Svid, (namespace, account): &IdentityKey) -> anyhow::Result<()> {
+    use rustls_pki_types::CertificateDer;
+    use rustls_pki_types::pem::PemObject as _;
+    use x509_parser::extensions::GeneralName;
+    let der = CertificateDer::from_pem_slice(svid.chain_pem.as_bytes())?;
+    let (_, leaf) = x509_parser::parse_x509_certificate(&der)?;
+    let ending = format!("/ns/{namespace}/sa/{account}");
+    let names = leaf.subject_alternative_name()?.context("certificate without a name")?;
+    let found = names.value.general_names.iter().any(|name| {
+        matches!(name, GeneralName::URI(uri) if uri.starts_with("spiffe://") && uri.ends_with(&ending))
+    });
+    anyhow::ensure!(found, "the join token gives another identity than {namespace}/{account}");
+    Ok(())
+}

@@ -1,0 +1,138 @@
+//! Certificates and keys on disk.
+//!
+//! The agent holds one certificate for each identity its tasks may have, and with it asks for one of its own for each sidecar:
+//! every key is made on this host and stays there.
+
+use std::fs;
+use std::io::Write as _;
+use std::os::unix::fs::{OpenOptionsExt as _, chown};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use anyhow::{Context as _, ensure};
+use rustls::{ClientConfig, RootCertStore};
+use rustls_pki_types::pem::PemObject as _;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+
+const CHAIN: &str = "svid.pem";
+const KEY: &str = "svid.key";
+const ROOTS: &str = "roots.pem";
+
+/// A certificate with its key and what it trusts.
+#[derive(Clone)]
+pub struct Svid {
+    /// Chain, leaf first, PEM.
+    pub chain_pem: String,
+    /// Private key, PEM.
+    pub key_pem: String,
+    /// Trust roots, PEM.
+    pub roots_pem: String,
+    /// When it was signed, by our clock.
+    pub received: SystemTime,
+}
+
+impl std::fmt::Debug for Svid {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Svid").field("key_pem", &"[redacted]").finish_non_exhaustive()
+    }
+}
+
+impl Svid {
+    /// What an earlier run left, if it is complete and not expired.
+    pub fn load(folder: &Path) -> Option<Self> {
+        let read = |name: &str| fs::read_to_string(folder.join(name)).ok();
+        let received = fs::metadata(folder.join(CHAIN)).and_then(|m| m.modified()).ok()?;
+        let svid = Self { chain_pem: read(CHAIN)?, key_pem: read(KEY)?, roots_pem: read(ROOTS)?, received };
+        (svid.end().ok()? > SystemTime::now() && svid.client_config("").is_ok()).then_some(svid)
+    }
+
+    /// Keeps it in a folder that only `owner` may enter. The key is renamed into place before its certificate.
+    ///
+    /// *Errors*: the file system's.
+    pub fn save(&self, folder: &Path, owner: u32) -> anyhow::Result<()> {
+        for (name, text) in [(KEY, &self.key_pem), (CHAIN, &self.chain_pem), (ROOTS, &self.roots_pem)] {
+            write(folder, name, text, owner)?;
+        }
+        Ok(())
+    }
+
+    /// When to renew: half of the time between its signing and its end has passed.
+    pub fn half_life(&self) -> SystemTime {
+        let life = self.end().unwrap_or(self.received).duration_since(self.received).unwrap_or_default();
+        self.received + life / 2
+    }
+
+    /// End of the leaf's life.
+    ///
+    /// *Errors*: the certificate cannot be read.
+    pub fn end(&self) -> anyhow::Result<SystemTime> {
+        let der =
+            CertificateDer::from_pem_slice(self.chain_pem.as_bytes()).context("certificate is not PEM")?;
+        let (_, leaf) = x509_parser::parse_x509_certificate(&der).context("certificate is not X.509")?;
+        let seconds = u64::try_from(leaf.validity().not_after.timestamp()).unwrap_or(0);
+        Ok(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds))
+    }
+
+    /// TLS towards the control service with this certificate; `first_roots` are those of the configuration.
+    ///
+    /// *Errors*: certificate, key or roots cannot be used.
+    pub fn client_config(&self, first_roots: &str) -> anyhow::Result<Arc<ClientConfig>> {
+        let chain =
+            CertificateDer::pem_slice_iter(self.chain_pem.as_bytes()).collect::<Result<Vec<_>, _>>()?;
+        let key = PrivateKeyDer::from_pem_slice(self.key_pem.as_bytes())?;
+        let roots = roots(&format!("{}\n{first_roots}", self.roots_pem))?;
+        Ok(http2(ClientConfig::builder().with_root_certificates(roots).with_client_auth_cert(chain, key)?))
+    }
+}
+
+/// TLS towards the control service before there is a certificate.
+///
+/// *Errors*: the roots cannot be used.
+pub fn anonymous(roots_pem: &str) -> anyhow::Result<Arc<ClientConfig>> {
+    Ok(http2(ClientConfig::builder().with_root_certificates(roots(roots_pem)?).with_no_client_auth()))
+}
+
+fn http2(mut config: ClientConfig) -> Arc<ClientConfig> {
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    Arc::new(config)
+}
+
+fn roots(pem: &str) -> anyhow::Result<RootCertStore> {
+    let mut store = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(pem.as_bytes()) {
+        store.add(certificate.context("trust bundle is not PEM")?)?;
+    }
+    ensure!(!store.is_empty(), "trust bundle holds no certificate");
+    Ok(store)
+}
+
+/// Makes a folder that only `owner` may enter, and what leads there.
+///
+/// *Errors*: the file system's.
+pub fn private_folder(folder: &Path, owner: u32) -> anyhow::Result<()> {
+    use std::os::unix::fs::PermissionsExt as _;
+    fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
+    fs::set_permissions(folder, fs::Permissions::from_mode(0o700))?;
+    own(folder, owner)
+}
+
+/// Writes a file that only `owner` may read, whole or not at all.
+///
+/// *Errors*: the file system's.
+pub fn write(folder: &Path, name: &str, text: &str, owner: u32) -> anyhow::Result<()> {
+    let part = folder.join(format!("{name}.part"));
+    let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&part)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()?;
+    own(&part, owner)?;
+    fs::rename(&part, folder.join(name)).with_context(|| name.to_owned())
+}
+
+/// Only root may give files away; whoever runs the agent as another user keeps them.
+fn own(path: &Path, owner: u32) -> anyhow::Result<()> {
+    if owner != rustix::process::geteuid().as_raw() {
+        chown(path, Some(owner), Some(owner)).with_context(|| format!("owner of {}", path.display()))?;
+    }
+    Ok(())
+}
