@@ -24,7 +24,7 @@ class Mesh:
     def __init__(self):
         data = f"{WORK}/control"
         self.process = start([os.environ["OUTRIGGER_CONTROL_BIN"], "run", "--data-dir", data, "--xds-address", "127.0.0.1:0",
-                              "--api-address", "127.0.0.1:0"], "control")
+                              "--api-address", "127.0.0.1:0", "--allow-loopback-workloads"], "control")
         end = time.time() + 30
         while not os.path.exists(f"{data}/addresses.json"):
             if time.time() > end or self.process.poll() is not None:

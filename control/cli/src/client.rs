@@ -163,6 +163,7 @@ fn failure(status: StatusCode, answer: &Value) -> Failure {
         error["message"].as_str().map_or_else(|| format!("the server answered {status}"), str::to_owned);
     match status {
         StatusCode::UNAUTHORIZED => Failure::Unauthorized,
+        StatusCode::FORBIDDEN => Failure::Forbidden(message),
         StatusCode::NOT_FOUND => Failure::NotFound(message),
         StatusCode::CONFLICT => Failure::Conflict(message),
         StatusCode::UNPROCESSABLE_ENTITY => {
@@ -239,7 +240,7 @@ mod tests {
             text.contains("\n  VirtualService/demo/b: spec.http[0]: unknown field\n  no (proxy x)"),
             "{text}"
         );
-        for (status, code) in [(401, 6), (404, 5), (409, 4), (500, 1), (400, 1)] {
+        for (status, code) in [(401, 6), (403, 6), (404, 5), (409, 4), (500, 1), (400, 1)] {
             assert_eq!(super::failure(StatusCode::from_u16(status).unwrap(), &Value::Null).exit_code(), code);
         }
     }

@@ -17,6 +17,8 @@ pub enum Failure {
     NotFound(String),
     /// No token, or not a good one.
     Unauthorized,
+    /// A good token that does not open this.
+    Forbidden(String),
     /// The server cannot be reached.
     Unreachable(String),
     /// Applied, but not acknowledged.
@@ -32,7 +34,7 @@ impl Failure {
             Self::Refused(_) => 3,
             Self::Conflict(_) => 4,
             Self::NotFound(_) => 5,
-            Self::Unauthorized => 6,
+            Self::Unauthorized | Self::Forbidden(_) => 6,
             Self::Unreachable(_) => 7,
             Self::NotAcknowledged(_) => 8,
         }
@@ -51,6 +53,7 @@ impl fmt::Display for Failure {
             | Self::Usage(text)
             | Self::Conflict(text)
             | Self::NotFound(text)
+            | Self::Forbidden(text)
             | Self::Unreachable(text)
             | Self::NotAcknowledged(text) => write!(f, "{text}"),
             Self::Refused(lines) => {

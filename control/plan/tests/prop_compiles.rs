@@ -4,6 +4,7 @@ mod world;
 
 use outrigger_plan::{Flavour, NodeKind, Planner, ProxyNode, parse_documents};
 use proptest::prelude::*;
+use std::collections::BTreeMap;
 use world::*;
 
 fn one_of(values: &'static [&'static str]) -> impl Strategy<Value = &'static str> {
@@ -181,6 +182,17 @@ fn other() -> impl Strategy<Value = String> {
         .prop_map(move |((group, kind, spec), namespace, id)| wire(group, kind, namespace, id, spec))
 }
 
+/// The accepted ones as a store would hold them: one of each kind, namespace and name.
+fn stored(documents: impl Iterator<Item = String>) -> String {
+    let mut held = BTreeMap::new();
+    for document in documents {
+        if let Some(Ok(object)) = parse_documents(&document).pop() {
+            held.insert(object.label(), document);
+        }
+    }
+    held.into_values().collect::<Vec<_>>().join("---\n")
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -189,8 +201,7 @@ proptest! {
         rules in proptest::collection::vec(virtual_service(), 0..4),
         others in proptest::collection::vec(other(), 0..6),
     ) {
-        let documents: Vec<String> = rules.into_iter().chain(others).filter(|d| parse_documents(d).iter().all(Result::is_ok)).collect();
-        let text = documents.join("---\n");
+        let text = stored(rules.into_iter().chain(others));
         let world = world(demo(), &text);
         let mut nodes: Vec<ProxyNode> = world.workloads.iter().map(|w| sidecar(&world, &w.instance_id)).collect();
         nodes.push(gateway("demo"));

@@ -15,6 +15,8 @@ pub mod identity;
 
 pub mod source;
 
+pub mod quota;
+
 pub mod serve;
 
 pub mod grpc;
@@ -26,3 +28,5 @@ pub mod ads;
 pub mod api;
 
 pub mod service;
+
+pub mod health;

@@ -6,8 +6,10 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::{Parser, Subcommand, ValueEnum};
+use outrigger_control::health;
 use outrigger_control::identity::{AuthoritySettings, ServerNames};
 use outrigger_control::service::{Service, ServiceSettings};
+use outrigger_control::source::Reach;
 use outrigger_control::source::register::RegistrySettings;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
@@ -24,6 +26,19 @@ struct Arguments {
 enum Verb {
     /// Run the service until SIGTERM or SIGINT.
     Run(Box<Run>),
+    /// Ask the service that keeps its data in the directory whether it is ready; exits 0 or 1. For health checks of
+    /// containers whose image has no shell.
+    Health(HealthCheck),
+}
+
+#[derive(clap::Args)]
+struct HealthCheck {
+    /// Directory of the service: there it says where it listens.
+    #[arg(long, env = "OUTRIGGER_DATA_DIR")]
+    data_dir: PathBuf,
+    /// How long to wait for an answer.
+    #[arg(long, default_value = "3s", value_parser = duration)]
+    timeout: Duration,
 }
 
 #[derive(clap::Args)]
@@ -58,6 +73,9 @@ struct Run {
     /// How long workloads stay without a heartbeat after this service has restarted.
     #[arg(long, default_value = "120s", value_parser = duration)]
     lease_grace: Duration,
+    /// Let workloads register loopback addresses: for a mesh whose members are all on this host, like the demo.
+    #[arg(long)]
+    allow_loopback_workloads: bool,
     /// DNS name by which hosts call this service, for its certificate. May be repeated.
     #[arg(long = "server-name", default_value = "localhost")]
     server_names: Vec<String>,
@@ -79,12 +97,23 @@ enum LogFormat {
 }
 
 fn main() -> anyhow::Result<()> {
-    let Verb::Run(run) = Arguments::parse().verb;
+    match Arguments::parse().verb {
+        Verb::Run(run) => run_service(*run),
+        Verb::Health(check) => {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            runtime.block_on(health::check(&check.data_dir, check.timeout))?;
+            println!("ready");
+            Ok(())
+        }
+    }
+}
+
+fn run_service(run: Run) -> anyhow::Result<()> {
     start_log(&run)?;
     // One thread for I/O is plenty for what a control service does; planning, signing and disk writes
     // run on threads of their own.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(serve(*run))
+    runtime.block_on(serve(run))
 }
 
 async fn serve(run: Run) -> anyhow::Result<()> {
@@ -103,7 +132,11 @@ async fn serve(run: Run) -> anyhow::Result<()> {
             svid_ttl: run.svid_ttl,
             clock_skew: run.clock_skew,
         },
-        registry: RegistrySettings { ttl: run.lease_ttl, grace: run.lease_grace },
+        registry: RegistrySettings {
+            ttl: run.lease_ttl,
+            grace: run.lease_grace,
+            reach: if run.allow_loopback_workloads { Reach::Host } else { Reach::Network },
+        },
         names: ServerNames { dns: run.server_names, ip: run.server_ips },
     })
     .await

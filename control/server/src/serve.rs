@@ -23,6 +23,7 @@ use tower_service::Service as _;
 
 use crate::clock::UnixMs;
 use crate::identity::Identity;
+use crate::quota::{Quota, Share};
 use crate::telemetry::Metrics;
 
 /// Largest head of a request, in bytes.
@@ -52,6 +53,14 @@ pub struct Limits {
     pub connections_max: usize,
     /// Longest TLS handshake. Default 10 s.
     pub handshake_timeout: Duration,
+    /// Most TLS handshakes at a time, and of one source. Default 2,048 and 256: a host that restarts brings all its
+    /// tasks' proxies at once.
+    pub handshakes: Share,
+    /// Most connections that have finished the handshake without a client certificate, and of one source. Default
+    /// 20,000 and 20,000: on the operator port that is everybody.
+    pub anonymous: Share,
+    /// How long such a connection may stay. Default: for ever.
+    pub anonymous_life: Option<Duration>,
     /// Longest wait for a request head on HTTP/1. Default 10 s.
     pub head_timeout: Duration,
     /// How long requests may go on at shutdown. Default 2 s: what is left then are streams, and
@@ -65,8 +74,23 @@ impl Default for Limits {
         Self {
             connections_max: 20_000,
             handshake_timeout: ten,
+            handshakes: Share { total: 2_048, of_one_source: 256 },
+            anonymous: Share { total: 20_000, of_one_source: 20_000 },
+            anonymous_life: None,
             head_timeout: ten,
             drain: Duration::from_secs(2),
+        }
+    }
+}
+
+impl Limits {
+    /// Of the port that members of the mesh call. Without a certificate there is one thing to do there, to join, and
+    /// that takes a moment: whoever has none must not be able to take the room from those who have.
+    pub fn mesh() -> Self {
+        Self {
+            anonymous: Share { total: 1_024, of_one_source: 64 },
+            anonymous_life: Some(Duration::from_secs(60)),
+            ..Self::default()
         }
     }
 }
@@ -92,6 +116,8 @@ impl Port {
     /// Serves until `shutdown` turns true, then lets requests finish for a while.
     pub async fn serve(self, shutdown: watch::Receiver<bool>) {
         let permits = Arc::new(Semaphore::new(self.limits.connections_max));
+        let handshakes = Quota::new(self.limits.handshakes);
+        let anonymous = Quota::new(self.limits.anonymous);
         let mut connections = JoinSet::new();
         loop {
             let accepted = tokio::select! {
@@ -117,6 +143,8 @@ impl Port {
                 router: self.router.clone(),
                 limits: self.limits,
                 metrics: Arc::clone(&self.metrics),
+                handshakes: handshakes.clone(),
+                anonymous: anonymous.clone(),
                 shutdown: shutdown.clone(),
             };
             connections.spawn(async move {
@@ -140,6 +168,8 @@ struct Connection {
     router: Router,
     limits: Limits,
     metrics: Arc<Metrics>,
+    handshakes: Quota,
+    anonymous: Quota,
     shutdown: watch::Receiver<bool>,
 }
 
@@ -150,7 +180,11 @@ impl Connection {
         }
         let mut peer = Peer { remote: self.remote, identity: None, expires_at: 0 };
         let Some(config) = &self.tls else {
-            return self.serve_http(stream, peer).await;
+            return self.serve_http(stream, peer, None).await;
+        };
+        let Some(under_way) = self.handshakes.enter(self.remote.ip()) else {
+            self.metrics.handshakes_refused.fetch_add(1, Ordering::Relaxed);
+            return;
         };
         let handshake = TlsAcceptor::from(Arc::clone(config)).accept(stream);
         let stream = match tokio::time::timeout(self.limits.handshake_timeout, handshake).await {
@@ -158,6 +192,7 @@ impl Connection {
             Ok(Err(error)) => return self.handshake_failed(&error.to_string()),
             Err(_) => return self.handshake_failed("took too long"),
         };
+        drop(under_way);
         if let Some(leaf) = stream.get_ref().1.peer_certificates().and_then(<[_]>::first) {
             match identity_of(leaf) {
                 Some((identity, expires_at)) => {
@@ -166,11 +201,22 @@ impl Connection {
                 }
                 None => return self.handshake_failed("the client certificate has no identity of ours"),
             }
+            return self.serve_http(stream, peer, None).await;
         }
-        self.serve_http(stream, peer).await;
+        let Some(_counted) = self.anonymous.enter(self.remote.ip()) else {
+            self.metrics.anonymous_refused.fetch_add(1, Ordering::Relaxed);
+            return;
+        };
+        self.serve_http(stream, peer, self.limits.anonymous_life).await;
     }
 
-    async fn serve_http(&self, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, peer: Peer) {
+    /// Serves until the connection ends, is to end, or has lived for `life`.
+    async fn serve_http(
+        &self,
+        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        peer: Peer,
+        life: Option<Duration>,
+    ) {
         let router = self.router.clone();
         let service = hyper::service::service_fn(move |request: http::Request<hyper::body::Incoming>| {
             let mut request = request.map(Body::new);
@@ -199,6 +245,14 @@ impl Connection {
                 connection.as_mut().graceful_shutdown();
                 connection.await
             }
+            () = after(life) => {
+                connection.as_mut().graceful_shutdown();
+                // What is under way may finish, but whoever only stays does not.
+                match tokio::time::timeout(self.limits.drain, connection).await {
+                    Ok(outcome) => outcome,
+                    Err(_) => return tracing::debug!(remote = %self.remote, "connection without a certificate cut"),
+                }
+            }
         };
         if let Err(error) = outcome {
             tracing::debug!(remote = %self.remote, %error, "connection ended");
@@ -208,6 +262,14 @@ impl Connection {
     fn handshake_failed(&self, reason: &str) {
         self.metrics.handshakes_failed.fetch_add(1, Ordering::Relaxed);
         tracing::debug!(remote = %self.remote, reason, "tls handshake failed");
+    }
+}
+
+/// Ends after a while, or never.
+async fn after(life: Option<Duration>) {
+    match life {
+        Some(life) => tokio::time::sleep(life).await,
+        None => std::future::pending().await,
     }
 }
 

@@ -5,12 +5,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::ads::Ads;
+use crate::api::auth::Role;
 use crate::api::{self, Api};
 use crate::clock;
 use crate::grpc::certificate::Certificates;
@@ -18,7 +19,7 @@ use crate::grpc::registration::Registrations;
 use crate::identity::server_tls::{ServerTls, ServerTlsError};
 use crate::identity::svid::SvidSource;
 use crate::identity::{
-    Authority, AuthorityError, AuthoritySettings, Identity, ServerNames, join_token, keys, spiffe,
+    Authority, AuthorityError, AuthoritySettings, Identity, JoinTokens, ServerNames, keys, spiffe,
 };
 use crate::publish::publisher::StartError as PublisherError;
 use crate::publish::{IstioPlanner, Publisher};
@@ -68,8 +69,11 @@ pub struct ServiceSettings {
     pub names: ServerNames,
 }
 
-/// Where the service really listens; also in `addresses.json` in the data directory.
-#[derive(Clone, Serialize, Debug)]
+/// File in the data directory that says where the service listens.
+pub const ADDRESSES_FILE: &str = "addresses.json";
+
+/// Where the service really listens; also in [`ADDRESSES_FILE`].
+#[derive(Clone, Serialize, Deserialize, Debug)]
 pub struct Addresses {
     /// gRPC: xDS, registration, certificates.
     pub xds: SocketAddr,
@@ -77,6 +81,8 @@ pub struct Addresses {
     pub api: String,
     /// PEM file with the root certificate: what a host needs to trust this service before it joins.
     pub root_certificate: PathBuf,
+    /// A name that is in the service's own certificate.
+    pub server_name: String,
     /// Process id.
     pub pid: u32,
 }
@@ -138,7 +144,7 @@ impl Service {
         let now = clock::unix_ms();
         let dir = &settings.data_dir;
         keys::create_private_dir(dir).map_err(|source| file(dir, source))?;
-        let addresses_path = dir.join("addresses.json");
+        let addresses_path = dir.join(ADDRESSES_FILE);
         if let Err(source) = std::fs::remove_file(&addresses_path)
             && source.kind() != std::io::ErrorKind::NotFound
         {
@@ -173,10 +179,12 @@ impl Service {
                 local(&api_listener, settings.api_address)?
             ),
             root_certificate: dir.join("identity").join("root.crt"),
+            server_name: server_name(&settings.names),
             pid: std::process::id(),
         };
 
-        let parts = Parts { store, authority, registry, publisher, metrics, tls };
+        let tokens = JoinTokens::new(store.clone());
+        let parts = Parts { store, tokens, authority, registry, publisher, metrics, tls };
         let shutdown = watch::Sender::new(false);
         let mut ports = JoinSet::new();
         ports.spawn(parts.mesh_port(xds_listener).serve(shutdown.subscribe()));
@@ -214,6 +222,7 @@ async fn open_store(path: &Path) -> Result<RedbStore, StoreError> {
 /// What the ports and jobs share.
 struct Parts {
     store: SharedStore,
+    tokens: JoinTokens,
     authority: Arc<Authority>,
     registry: Arc<Registry>,
     publisher: Arc<Publisher>,
@@ -225,7 +234,7 @@ impl Parts {
     fn mesh_port(&self, listener: TcpListener) -> Port {
         let certificates = Certificates {
             authority: Arc::clone(&self.authority),
-            store: self.store.clone(),
+            tokens: self.tokens.clone(),
             metrics: Arc::clone(&self.metrics),
         };
         let registrations = Registrations {
@@ -243,7 +252,7 @@ impl Parts {
             listener,
             tls: Some(Arc::new(move || tls.mesh())),
             router: routes.into_axum_router(),
-            limits: Limits::default(),
+            limits: Limits::mesh(),
             metrics: Arc::clone(&self.metrics),
         }
     }
@@ -251,6 +260,8 @@ impl Parts {
     fn operator_port(&self, listener: TcpListener, with_tls: bool) -> Port {
         let api = Api {
             store: self.store.clone(),
+            tokens: self.tokens.clone(),
+            changing_operators: tokio::sync::Mutex::default(),
             publisher: Arc::clone(&self.publisher),
             registry: Arc::clone(&self.registry),
             authority: Arc::clone(&self.authority),
@@ -275,7 +286,7 @@ impl Parts {
         let tls = Arc::clone(&self.tls);
         jobs.spawn(async move { tls.follow().await });
         jobs.spawn(follow_authority(Arc::clone(&self.authority)));
-        jobs.spawn(sweep_tokens(self.store.clone()));
+        jobs.spawn(sweep_tokens(self.tokens.clone()));
         jobs
     }
 }
@@ -307,9 +318,9 @@ async fn follow_authority(authority: Arc<Authority>) {
     }
 }
 
-async fn sweep_tokens(store: SharedStore) {
+async fn sweep_tokens(tokens: JoinTokens) {
     loop {
-        match join_token::sweep(&store, clock::unix_ms()).await {
+        match tokens.sweep(clock::unix_ms()).await {
             Ok(0) => {}
             Ok(count) => tracing::info!(count, "dead join tokens removed"),
             Err(error) => tracing::warn!(%error, "join tokens not swept"),
@@ -325,12 +336,18 @@ async fn first_token(store: &SharedStore, dir: &Path, now: i64) -> Result<Option
     if !api::auth::is_none_yet(store).await? {
         return Ok(None);
     }
-    let (token, _, change) = api::auth::make("first start", now)?;
+    let (token, _, change) = api::auth::make("first start", Role::Admin, now)?;
     let path = dir.join("admin.token");
     keys::write_atomic(&path, format!("{token}\n").as_bytes(), keys::SECRET_MODE)
         .map_err(|source| file(&path, source))?;
     store.commit(vec![change], now).await?;
     Ok(Some(token))
+}
+
+/// One of the names in the service's own certificate.
+fn server_name(names: &ServerNames) -> String {
+    let address = names.ip.first().map(ToString::to_string);
+    names.dns.first().cloned().or(address).unwrap_or_default()
 }
 
 async fn bind(address: SocketAddr) -> Result<TcpListener, ServiceError> {
@@ -360,7 +377,7 @@ mod tests {
         std::fs::remove_dir(&path).unwrap();
         let token = first_token(&store, dir.path(), 0).await.unwrap().expect("nobody has one yet");
         assert_eq!(std::fs::read_to_string(&path).unwrap().trim(), token);
-        assert!(api::auth::verify(&store, &token).await.unwrap());
+        assert_eq!(api::auth::verify(&store, &token).await.unwrap(), Some(Role::Admin));
         assert!(first_token(&store, dir.path(), 0).await.unwrap().is_none(), "shown once");
     }
 }

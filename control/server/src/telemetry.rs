@@ -12,6 +12,10 @@ pub struct Metrics {
     pub connections_refused: AtomicU64,
     /// TLS handshakes that failed.
     pub handshakes_failed: AtomicU64,
+    /// Connections closed before the TLS handshake because too many were under way, in all or from one source.
+    pub handshakes_refused: AtomicU64,
+    /// Connections without a client certificate closed because there were too many, in all or from one source.
+    pub anonymous_refused: AtomicU64,
     /// Certificates signed for requests.
     pub certificates_signed: AtomicU64,
     /// Certificate requests refused.
@@ -54,9 +58,19 @@ pub struct Gauges {
 impl Metrics {
     /// The Prometheus text format, version 0.0.4.
     pub fn render(&self, gauges: Gauges) -> String {
-        let counters: [(&str, &str, &AtomicU64); 14] = [
+        let counters: [(&str, &str, &AtomicU64); 16] = [
             ("connections_refused", "Connections closed because of the limit.", &self.connections_refused),
             ("handshakes_failed", "TLS handshakes that failed.", &self.handshakes_failed),
+            (
+                "handshakes_refused",
+                "Connections closed before the handshake: too many, in all or from one source.",
+                &self.handshakes_refused,
+            ),
+            (
+                "anonymous_refused",
+                "Connections without a certificate closed: too many, in all or from one source.",
+                &self.anonymous_refused,
+            ),
             ("certificates_signed", "Certificates signed for requests.", &self.certificates_signed),
             ("certificates_refused", "Certificate requests refused.", &self.certificates_refused),
             ("registrations", "Workloads registered.", &self.registrations),

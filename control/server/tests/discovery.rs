@@ -187,9 +187,19 @@ async fn stranger_and_impostor_are_turned_away_with_a_reason() {
     let other = join(&service, &operator, "stock").await;
     let mut feed = Feed::open(&service, &cart, "cart-1").await.unwrap();
     feed.take(None).await.unwrap();
-    // Another identity under the same node id, while that one is connected.
-    let mut taken = Feed::open(&service, &other, "cart-1").await.unwrap();
-    assert_eq!(taken.take(None).await.err().map(|s| s.code()), Some(Code::PermissionDenied));
+    // Another identity under the same node id, while that one is connected: each is its own proxy.
+    let mut same = Feed::open(&service, &other, "cart-1").await.unwrap();
+    same.take(None).await.unwrap();
+    let (status, answer) = operator.call("GET", "/api/v1/proxies/cart-1/config", "").await;
+    let text = answer["error"]["message"].as_str().unwrap_or_default();
+    assert!(status == 400 && text.contains("shop/cart/cart-1, shop/stock/cart-1"), "{answer}");
+    let (status, answer) = operator.call("GET", "/api/v1/proxies/shop%2Fstock%2Fcart-1/config", "").await;
+    assert_eq!((status, answer["serviceAccount"].as_str()), (200, Some("stock")), "{answer}");
+    // One that says it is a gateway, which it was not granted to be.
+    let mut gateway = Feed::open(&service, &other, "router~10.0.0.1~gw.shop~x").await.unwrap();
+    let refused = gateway.take(None).await.err().unwrap();
+    assert_eq!(refused.code(), Code::PermissionDenied);
+    assert!(refused.message().contains("gateway"), "{refused}");
     let mut nameless = Feed::open(&service, &other, "").await.unwrap();
     assert_eq!(nameless.take(None).await.err().map(|s| s.code()), Some(Code::InvalidArgument));
     service.stop().await;

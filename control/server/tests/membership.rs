@@ -155,3 +155,71 @@ async fn rotation_of_the_signing_ca_reaches_members_and_disturbs_nobody() {
     }
     service.stop().await;
 }
+
+#[tokio::test]
+async fn a_hundred_hosts_join_at_once_with_one_counted_token() {
+    let dir = tempfile::tempdir().unwrap();
+    let service = start(dir.path()).await;
+    let operator = Operator::of(&service, dir.path());
+    let token = operator.join_token("cart", 99).await;
+    let nobody = channel(service.addresses.xds, &root_of(&service), None).await.unwrap();
+    let mut jobs = tokio::task::JoinSet::new();
+    for _ in 0..100 {
+        let (nobody, token) = (nobody.clone(), token.clone());
+        jobs.spawn(async move { sign(nobody, &token).await.map(drop).map_err(|status| status.code()) });
+    }
+    let outcomes = jobs.join_all().await;
+    let refused: Vec<_> = outcomes.iter().filter_map(|outcome| outcome.as_ref().err()).collect();
+    assert_eq!(refused, [&Code::Unauthenticated], "as many join as the token has uses");
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn grant_made_with_a_token_bounds_what_its_bearer_may_register() {
+    let dir = tempfile::tempdir().unwrap();
+    let service = start(dir.path()).await;
+    let operator = Operator::of(&service, dir.path());
+    let cart = join(&service, &operator, "cart").await;
+    let mut client = registration(channel_as(&service, &cart).await);
+    let gateway = || v1::Workload {
+        labels: [("istio".to_owned(), "ingressgateway".to_owned())].into(),
+        gateway: true,
+        service: String::new(),
+        ..workload("one", "cart")
+    };
+    let ask = |workload| v1::RegisterRequest { workload: Some(workload) };
+    let refused = client.register(ask(gateway())).await.err().unwrap();
+    assert_eq!(refused.code(), Code::PermissionDenied);
+    assert!(refused.message().contains("gateway") && refused.message().contains("istio"), "{refused}");
+    let foreign = v1::Workload { service: "payment".to_owned(), ..workload("one", "cart") };
+    let refused = client.register(ask(foreign)).await.err().unwrap();
+    assert!(refused.message().contains("granted: cart"), "{refused}");
+    client.register(ask(workload("one", "cart"))).await.unwrap();
+
+    let body = r#"{"namespace": "shop", "serviceAccount": "cart", "labels": {"istio": ["ingressgateway"]}, "gateway": true}"#;
+    let (status, made) = operator.call("POST", "/api/v1/tokens", body).await;
+    assert_eq!((status, made["grant"]["gateway"].as_bool()), (200, Some(true)), "{made}");
+    assert_eq!(made["grant"]["services"][0], "cart");
+    client.register(ask(gateway())).await.unwrap();
+    let (_, listed) = operator.call("GET", "/api/v1/grants", "").await;
+    assert_eq!(listed["items"][0]["serviceAccount"], "cart", "{listed}");
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn loopback_address_is_refused_unless_the_service_was_told_otherwise() {
+    let dir = tempfile::tempdir().unwrap();
+    let service = support::start_for(dir.path(), outrigger_control::source::Reach::Network).await;
+    let operator = Operator::of(&service, dir.path());
+    let cart = join(&service, &operator, "cart").await;
+    let mut client = registration(channel_as(&service, &cart).await);
+    for address in ["", "127.0.0.1", "169.254.169.254", "0.0.0.0"] {
+        let asked = v1::Workload { address: address.to_owned(), ..workload("one", "cart") };
+        let refused = client.register(v1::RegisterRequest { workload: Some(asked) }).await.err().unwrap();
+        assert_eq!(refused.code(), Code::InvalidArgument, "{address}");
+        assert!(refused.message().starts_with("workload.address"), "{refused}");
+    }
+    let asked = v1::Workload { address: "192.0.2.9".to_owned(), ..workload("one", "cart") };
+    client.register(v1::RegisterRequest { workload: Some(asked) }).await.unwrap();
+    service.stop().await;
+}

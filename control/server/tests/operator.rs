@@ -3,7 +3,7 @@
 mod support;
 
 use serde_json::Value;
-use support::{Operator, start};
+use support::{Operator, settings, start};
 
 const ENTRY: &str = "
 apiVersion: networking.istio.io/v1
@@ -154,4 +154,54 @@ async fn body_passes_at_its_limit_and_not_one_past_it() {
     text.push('x');
     assert_eq!(operator.call("POST", "/api/v1/apply", &text).await.0, 413);
     service.stop().await;
+}
+
+#[tokio::test]
+async fn viewer_may_look_and_an_administrator_remains() {
+    let dir = tempfile::tempdir().unwrap();
+    let service = start(dir.path()).await;
+    let operator = Operator::of(&service, dir.path());
+    let body = r#"{"description": "dashboard", "role": "viewer"}"#;
+    let (status, made) = operator.call("POST", "/api/v1/operator-tokens", body).await;
+    assert_eq!((status, made["role"].as_str()), (200, Some("viewer")), "{made}");
+    let viewer = operator.with_token(made["token"].as_str().unwrap());
+    for path in ["/api/v1/proxies", "/api/v1/resources", "/api/v1/operator-tokens", "/api/v1/ca"] {
+        assert_eq!(viewer.call("GET", path, "").await.0, 200, "{path}");
+    }
+    let own = format!("/api/v1/operator-tokens/{}", made["id"].as_str().unwrap());
+    for (method, path, body) in [
+        ("POST", "/api/v1/apply?dryRun=true", entry("one")),
+        ("POST", "/api/v1/tokens", r#"{"namespace": "a", "serviceAccount": "a"}"#.to_owned()),
+        ("POST", "/api/v1/operator-tokens", body.to_owned()),
+        ("POST", "/api/v1/ca/rotate", "{}".to_owned()),
+        ("DELETE", own.as_str(), String::new()),
+    ] {
+        let (status, answer) = viewer.call(method, path, &body).await;
+        assert_eq!((status, answer["error"]["code"].as_str()), (403, Some("forbidden")), "{method} {path}");
+    }
+    // The viewer's token does not make the last administrator's one that can be missed.
+    let (_, listed) = operator.call("GET", "/api/v1/operator-tokens", "").await;
+    let admin = listed["items"].as_array().unwrap().iter().find(|item| item["role"] == "admin").unwrap();
+    let last = format!("/api/v1/operator-tokens/{}", admin["id"].as_str().unwrap());
+    assert_eq!(operator.call("DELETE", &last, "").await.0, 409);
+    assert_eq!(operator.call("DELETE", &own, "").await.0, 200);
+    assert_eq!(viewer.call("GET", "/api/v1/ca", "").await.0, 401);
+    let wrong = r#"{"description": "x", "role": "king"}"#;
+    assert_eq!(operator.call("POST", "/api/v1/operator-tokens", wrong).await.0, 400);
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn health_is_that_of_the_running_service_with_tls_and_without() {
+    use outrigger_control::{health, service::Service};
+    let patience = std::time::Duration::from_secs(5);
+    for api_tls in [false, true] {
+        let dir = tempfile::tempdir().unwrap();
+        let mut settings = settings(dir.path());
+        settings.api_tls = api_tls;
+        let service = Service::start(settings).await.unwrap();
+        health::check(dir.path(), patience).await.unwrap();
+        service.stop().await;
+        assert!(health::check(dir.path(), patience).await.is_err(), "it has stopped");
+    }
 }

@@ -7,6 +7,7 @@ mod delete;
 mod describe;
 mod get;
 mod login;
+mod operator;
 mod proxy;
 mod token;
 mod version;
@@ -38,6 +39,9 @@ pub enum Verb {
     /// Tokens with which hosts join the mesh.
     #[command(subcommand)]
     Token(token::Token),
+    /// Tokens with which operators call this API.
+    #[command(subcommand)]
+    Operator(operator::Operator),
     /// The certificate authority.
     #[command(subcommand)]
     Ca(ca::Ca),
@@ -62,6 +66,7 @@ impl Verb {
             Self::Proxy(verb) => verb.run(global).await,
             Self::Workload(verb) => verb.run(global).await,
             Self::Token(verb) => verb.run(global).await,
+            Self::Operator(verb) => verb.run(global).await,
             Self::Ca(verb) => verb.run(global).await,
             Self::Version(verb) => verb.run(global).await,
             Self::Completion(verb) => verb.run(),

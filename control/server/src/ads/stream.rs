@@ -11,7 +11,7 @@ use outrigger_api::envoy::service::discovery::v3::aggregated_discovery_service_s
 use outrigger_api::envoy::service::discovery::v3::{
     DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse, Resource,
 };
-use outrigger_plan::NodeConfig;
+use outrigger_plan::{NodeConfig, ProxyNode};
 use outrigger_traffic::config::{Secret, SecretValue, TlsCertificate, ValidationContext};
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
@@ -244,6 +244,7 @@ impl Opened {
         let node = W::node(&first)
             .ok_or_else(|| Status::invalid_argument("the first request must say which node it is from"))?;
         let proxy = proxy_node(node, &self.identity)?;
+        self.check_grant(&proxy).await?;
         let user_agent = user_agent(node);
         tracing::info!(node = proxy.id, identity = %self.identity, user_agent, "proxy connected");
         let mut subscription =
@@ -285,6 +286,21 @@ impl Opened {
                 ))),
             }
         }
+    }
+
+    /// A proxy is no gateway, and has no labels, that its service account was not granted: those decide which Gateway's
+    /// certificate and key it is sent.
+    async fn check_grant(&self, proxy: &ProxyNode) -> Result<(), Box<Status>> {
+        let excess = self.publisher.excess_of(proxy).await.map_err(|error| {
+            tracing::error!(%error, "grant not read");
+            Status::unavailable("the grant of this service account could not be read")
+        })?;
+        if excess.is_empty() {
+            return Ok(());
+        }
+        let text = format!("{} may not say this of a proxy: {}", self.identity, excess.join("; "));
+        tracing::warn!(node = proxy.id, identity = %self.identity, ?excess, "proxy refused");
+        Err(Box::new(Status::permission_denied(text)))
     }
 
     fn take<W: Wire>(&self, request: W::In, state: &mut State) -> Result<(), Box<Status>> {

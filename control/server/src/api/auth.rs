@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use axum::extract::{Request, State};
+use axum::http::Method;
 use axum::http::header::AUTHORIZATION;
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
@@ -29,6 +30,27 @@ const HEADER_BYTES_MAX: usize = 512;
 /// Longest a request may take that is not a wait.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// What a token opens.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, Debug)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// Everything.
+    #[default]
+    Admin,
+    /// What changes nothing.
+    Viewer,
+}
+
+impl Role {
+    /// Whether a request of this method is open to it. What changes something is never a GET or HEAD here.
+    fn allows(self, method: &Method) -> bool {
+        match self {
+            Self::Admin => true,
+            Self::Viewer => method.is_safe(),
+        }
+    }
+}
+
 /// What is kept of a token.
 #[derive(Clone, Serialize, Deserialize, Debug)]
 #[serde(rename_all = "camelCase")]
@@ -41,6 +63,9 @@ pub struct OperatorToken {
     pub description: String,
     /// Milliseconds since 1970.
     pub created_at: UnixMs,
+    /// What it opens. Absent in records of versions that had no roles.
+    #[serde(default)]
+    pub role: Role,
 }
 
 /// Makes a token and returns it. It cannot be shown again.
@@ -49,9 +74,10 @@ pub struct OperatorToken {
 pub async fn create(
     store: &SharedStore,
     description: &str,
+    role: Role,
     now: UnixMs,
 ) -> Result<(String, OperatorToken), StoreError> {
-    let (text, token, change) = make(description, now)?;
+    let (text, token, change) = make(description, role, now)?;
     store.commit(vec![change], now).await?;
     Ok((text, token))
 }
@@ -59,7 +85,11 @@ pub async fn create(
 /// A token, what is kept of it, and the change that makes it good.
 ///
 /// *Errors*: a lack of randomness as [`StoreError::Backend`].
-pub fn make(description: &str, now: UnixMs) -> Result<(String, OperatorToken, Change), StoreError> {
+pub fn make(
+    description: &str,
+    role: Role,
+    now: UnixMs,
+) -> Result<(String, OperatorToken, Change), StoreError> {
     let failed = |error: random::NoRandomness| StoreError::Backend(Box::new(error));
     let (id, secret) = (random::hex::<8>().map_err(failed)?, random::hex::<32>().map_err(failed)?);
     let token = OperatorToken {
@@ -67,6 +97,7 @@ pub fn make(description: &str, now: UnixMs) -> Result<(String, OperatorToken, Ch
         secret_sha256: random::to_hex(&Sha256::digest(secret.as_bytes())),
         description: description.to_owned(),
         created_at: now,
+        role,
     };
     let value = serde_json::to_value(&token).map_err(|error| StoreError::Backend(Box::new(error)))?;
     let change = Change::Put { key: Key::new(KIND, "", &id), value, expect: Expect::Absent };
@@ -80,25 +111,33 @@ pub async fn is_none_yet(store: &SharedStore) -> Result<bool, StoreError> {
     Ok(store.list(Some(KIND.to_owned()), None).await?.is_empty())
 }
 
-/// Whether `text` is a token of ours.
+/// All tokens.
 ///
 /// *Errors*: the store's.
-pub async fn verify(store: &SharedStore, text: &str) -> Result<bool, StoreError> {
+pub async fn list(store: &SharedStore) -> Result<Vec<OperatorToken>, StoreError> {
+    let records = store.list(Some(KIND.to_owned()), None).await?;
+    Ok(records.into_iter().filter_map(|record| serde_json::from_value(record.value).ok()).collect())
+}
+
+/// What `text` opens; `None` when it is no token of ours.
+///
+/// *Errors*: the store's.
+pub async fn verify(store: &SharedStore, text: &str) -> Result<Option<Role>, StoreError> {
     let Some((id, secret)) = text.strip_prefix("oat_").and_then(|rest| rest.split_once('_')) else {
-        return Ok(false);
+        return Ok(None);
     };
     if id.is_empty() || !id.bytes().all(|b| b.is_ascii_hexdigit()) {
-        return Ok(false);
+        return Ok(None);
     }
     let offered = random::to_hex(&Sha256::digest(secret.as_bytes()));
     let record = store.get(Key::new(KIND, "", id)).await?;
     let token = record.and_then(|record| serde_json::from_value::<OperatorToken>(record.value).ok());
-    let known = token.is_some();
+    let role = token.as_ref().map(|token| token.role);
     let kept = token.map_or_else(|| "0".repeat(64), |token| token.secret_sha256);
-    Ok(bool::from(kept.as_bytes().ct_eq(offered.as_bytes())) && known)
+    Ok(role.filter(|_| bool::from(kept.as_bytes().ct_eq(offered.as_bytes()))))
 }
 
-/// Lets a request through only with a token.
+/// Lets a request through only with a token that opens it.
 pub async fn require(State(api): State<Arc<Api>>, request: Request, next: Next) -> Response {
     let offered = request
         .headers()
@@ -108,13 +147,14 @@ pub async fn require(State(api): State<Arc<Api>>, request: Request, next: Next) 
         .and_then(|value| value.split_once(' '))
         .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
         .map(|(_, token)| token.trim().to_owned());
-    let valid = match offered {
+    let known = match offered {
         Some(token) => verify(&api.store, &token).await,
-        None => Ok(false),
+        None => Ok(None),
     };
-    match valid {
-        Ok(true) => next.run(request).await,
-        Ok(false) => {
+    match known {
+        Ok(Some(role)) if role.allows(request.method()) => next.run(request).await,
+        Ok(Some(_)) => ApiError::Forbidden.into_response(),
+        Ok(None) => {
             api.metrics.operator_unauthorized.fetch_add(1, Ordering::Relaxed);
             ApiError::Unauthorized.into_response()
         }
@@ -141,14 +181,35 @@ mod tests {
     #[tokio::test]
     async fn only_the_whole_token_is_good() {
         let store = SharedStore::new(MemoryStore::default());
-        let (first, _) = create(&store, "test", 0).await.unwrap();
-        assert!(verify(&store, &first).await.unwrap());
+        let (first, _) = create(&store, "test", Role::Viewer, 0).await.unwrap();
+        assert_eq!(verify(&store, &first).await.unwrap(), Some(Role::Viewer));
         let kept = store.list(None, None).await.unwrap()[0].value.to_string();
         assert!(!kept.contains(first.rsplit('_').next().unwrap()));
         for wrong in
             ["", "oat_", "oat__", &first[..first.len() - 1], &first.replace("oat_", "ojt_"), "oat_00_00"]
         {
-            assert!(!verify(&store, wrong).await.unwrap(), "{wrong}");
+            assert_eq!(verify(&store, wrong).await.unwrap(), None, "{wrong}");
+        }
+    }
+
+    #[tokio::test]
+    async fn record_of_a_version_without_roles_is_an_administrators() {
+        let store = SharedStore::new(MemoryStore::default());
+        let (text, token, change) = make("first start", Role::Viewer, 0).unwrap();
+        let Change::Put { key, mut value, expect } = change else { panic!("a put") };
+        assert!(value.as_object_mut().unwrap().shift_remove("role").is_some());
+        store.commit(vec![Change::Put { key, value, expect }], 0).await.unwrap();
+        assert_eq!(verify(&store, &text).await.unwrap(), Some(Role::Admin));
+        assert_eq!(list(&store).await.unwrap()[0].id, token.id);
+    }
+
+    #[test]
+    fn viewer_may_look_and_change_nothing() {
+        for (method, open) in
+            [("GET", true), ("HEAD", true), ("POST", false), ("DELETE", false), ("PUT", false)]
+        {
+            let method = Method::from_bytes(method.as_bytes()).unwrap();
+            assert_eq!((Role::Viewer.allows(&method), Role::Admin.allows(&method)), (open, true), "{method}");
         }
     }
 }

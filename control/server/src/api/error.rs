@@ -15,6 +15,8 @@ use crate::store::StoreError;
 pub enum ApiError {
     /// No valid token.
     Unauthorized,
+    /// A valid token that does not open this.
+    Forbidden,
     /// There is no such thing.
     NotFound(String),
     /// The request makes no sense.
@@ -37,6 +39,9 @@ impl ApiError {
         match self {
             Self::Unauthorized => {
                 (StatusCode::UNAUTHORIZED, "unauthorized", "a valid bearer token is needed".to_owned())
+            }
+            Self::Forbidden => {
+                (StatusCode::FORBIDDEN, "forbidden", "this token's role may only look".to_owned())
             }
             Self::NotFound(what) => (StatusCode::NOT_FOUND, "not_found", format!("{what} does not exist")),
             Self::Invalid(reason) => (StatusCode::BAD_REQUEST, "invalid", reason.clone()),
@@ -105,7 +110,9 @@ impl From<ApplyError> for ApiError {
 impl From<JoinError> for ApiError {
     fn from(error: JoinError) -> Self {
         match error {
-            JoinError::Uses | JoinError::Identity(_) => Self::Invalid(error.to_string()),
+            JoinError::Uses | JoinError::Grant(_) | JoinError::Identity(_) => {
+                Self::Invalid(error.to_string())
+            }
             JoinError::Store(error) => error.into(),
             JoinError::Unknown | JoinError::Expired | JoinError::UsedUp | JoinError::Random(_) => {
                 tracing::error!(%error, "join token");

@@ -2,7 +2,7 @@
 //!
 //! In reading order: [`route`] (the table every route is in, and from which the router and the OpenAPI
 //! document are made), [`auth`] (who may call), [`error`] (what a failure looks like), then one file per
-//! thing: [`resource`], [`proxy`], [`token`], [`ca`], [`probe`].
+//! thing: [`resource`], [`proxy`], [`token`], [`operator`], [`ca`], [`probe`].
 
 pub mod route;
 
@@ -18,13 +18,15 @@ pub mod proxy;
 
 pub mod token;
 
+pub mod operator;
+
 pub mod ca;
 
 pub mod probe;
 
 use std::sync::Arc;
 
-use crate::identity::Authority;
+use crate::identity::{Authority, JoinTokens};
 use crate::publish::Publisher;
 use crate::source::Registry;
 use crate::store::SharedStore;
@@ -32,14 +34,18 @@ use crate::telemetry::Metrics;
 
 /// What the API acts on.
 pub struct Api {
-    /// Resources, tokens.
+    /// Resources, operator tokens, grants.
     pub store: SharedStore,
+    /// Join tokens.
+    pub tokens: JoinTokens,
     /// Applies, and knows the proxies.
     pub publisher: Arc<Publisher>,
     /// Knows the workloads.
     pub registry: Arc<Registry>,
     /// The certificate authority.
     pub authority: Arc<Authority>,
+    /// Held while operators' tokens are withdrawn, so that two cannot take away the last two of each other.
+    pub changing_operators: tokio::sync::Mutex<()>,
     /// Counts.
     pub metrics: Arc<Metrics>,
 }

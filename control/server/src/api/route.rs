@@ -6,7 +6,7 @@ use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::routing::{MethodRouter, delete, get, post};
 
-use super::{Api, auth, ca, openapi, probe, proxy, resource, token};
+use super::{Api, auth, ca, openapi, operator, probe, proxy, resource, token};
 
 /// Largest request body, in bytes; the planner's own limit for one text.
 pub const BODY_BYTES_MAX: usize = 16 << 20;
@@ -170,7 +170,12 @@ pub fn table() -> Vec<Route> {
             get(proxy::list),
         ),
         Route {
-            parameters: &const { [path("id", "Node id, or NAMESPACE/SERVICE-ACCOUNT/NODE-ID where several identities use the same.")] },
+            parameters: &const {
+                [path(
+                    "id",
+                    "Node id, or NAMESPACE/SERVICE-ACCOUNT/NODE-ID where several identities use the same.",
+                )]
+            },
             ..route(
                 "get",
                 "/api/v1/proxies/{id}/config",
@@ -194,14 +199,14 @@ pub fn table() -> Vec<Route> {
         Route {
             body: Some((
                 "application/json",
-                "namespace, serviceAccount, uses (default 1), ttlSeconds (default 3600).",
+                "namespace, serviceAccount, uses (default 1), ttlSeconds (default 3600). services, labels (key to values, none: any) and gateway, when any is given, become the grant of the service account: what its workloads may say of themselves.",
             )),
             ..route(
                 "post",
                 "/api/v1/tokens",
                 "createJoinToken",
                 "Make a join token for a service account. It is shown this once.",
-                "The token.",
+                "The token, and the grant of the service account.",
                 post(token::create),
             )
         },
@@ -224,15 +229,26 @@ pub fn table() -> Vec<Route> {
                 delete(token::delete),
             )
         },
+        route(
+            "get",
+            "/api/v1/grants",
+            "listGrants",
+            "What service accounts may say of their workloads, where it was ever set.",
+            "A list of grants.",
+            get(token::grants),
+        ),
         Route {
-            body: Some(("application/json", "description: who it is for.")),
+            body: Some((
+                "application/json",
+                "description: who it is for; role: admin (default) or viewer, who may only look.",
+            )),
             ..route(
                 "post",
                 "/api/v1/operator-tokens",
                 "createOperatorToken",
                 "Make a token for this API. It is shown this once.",
                 "The token.",
-                post(token::create_operator),
+                post(operator::create),
             )
         },
         route(
@@ -241,7 +257,7 @@ pub fn table() -> Vec<Route> {
             "listOperatorTokens",
             "Tokens for this API, without their secrets.",
             "A list of tokens.",
-            get(token::list_operator),
+            get(operator::list),
         ),
         Route {
             parameters: &const { [path("id", "Id of the token.")] },
@@ -249,9 +265,9 @@ pub fn table() -> Vec<Route> {
                 "delete",
                 "/api/v1/operator-tokens/{id}",
                 "deleteOperatorToken",
-                "Withdraw a token for this API. The last one cannot be withdrawn.",
+                "Withdraw a token for this API. The last one of an administrator cannot be withdrawn.",
                 "Its id.",
-                delete(token::delete_operator),
+                delete(operator::delete),
             )
         },
         route(

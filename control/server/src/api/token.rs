@@ -1,5 +1,6 @@
-//! Tokens: for workloads that join, and for operators.
+//! Join tokens: with them hosts join, and with them an operator says what a service account may claim.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use axum::Json;
@@ -8,20 +9,16 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::Api;
-use super::auth::{self, OperatorToken};
 use super::error::ApiError;
 use crate::clock;
-use crate::identity::Identity;
-use crate::identity::join_token::{self, JoinToken};
-use crate::store::{Change, Expect, Key};
+use crate::identity::join_token::JoinToken;
+use crate::identity::{Grant, Identity, grant};
 
 /// Longest life of a join token: 365 days.
 const TTL_SECONDS_MAX: u64 = 365 * 86_400;
 
-/// Longest description, in bytes.
-const DESCRIPTION_BYTES_MAX: usize = 253;
-
-type Body<T> = Result<Json<T>, axum::extract::rejection::JsonRejection>;
+/// A JSON body, or why it is none.
+pub type Body<T> = Result<Json<T>, axum::extract::rejection::JsonRejection>;
 
 /// What a join token is to be good for.
 #[derive(Deserialize, Debug)]
@@ -33,13 +30,25 @@ pub struct JoinTokenRequest {
     uses: u32,
     #[serde(default = "hour")]
     ttl_seconds: u64,
+    /// The next three, when any is given, replace the grant of the service account.
+    services: Option<BTreeSet<String>>,
+    labels: Option<BTreeMap<String, BTreeSet<String>>>,
+    gateway: Option<bool>,
 }
 
-/// Who an operator token is for.
-#[derive(Deserialize, Debug)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct OperatorTokenRequest {
-    description: String,
+impl JoinTokenRequest {
+    /// The grant asked for; `None`: the account keeps the one it has.
+    fn grant(&self) -> Option<Grant> {
+        if self.services.is_none() && self.labels.is_none() && self.gateway.is_none() {
+            return None;
+        }
+        let default = Grant::default_for(&self.service_account);
+        Some(Grant {
+            services: self.services.clone().unwrap_or(default.services),
+            labels: self.labels.clone().unwrap_or(default.labels),
+            gateway: self.gateway.unwrap_or(default.gateway),
+        })
+    }
 }
 
 fn one() -> u32 {
@@ -65,74 +74,39 @@ pub async fn create(
     let now = clock::unix_ms();
     let expires_at =
         now.saturating_add(i64::try_from(asked.ttl_seconds.saturating_mul(1_000)).unwrap_or(i64::MAX));
-    let (token, kept) = join_token::create(&api.store, &identity, asked.uses, expires_at, now).await?;
-    tracing::info!(%identity, id = kept.id, uses = asked.uses, "join token made");
+    let asked_grant = asked.grant();
+    let made = api.tokens.create(&identity, asked.uses, expires_at, asked_grant.as_ref(), now).await;
+    let (token, kept) = made?;
+    let held = grant::read(&api.store, &asked.namespace, &asked.service_account).await?;
+    tracing::info!(%identity, id = kept.id, uses = asked.uses, grant = ?asked_grant, "join token made");
     let mut answer = shown(&kept);
     answer["token"] = json!(token);
     answer["identity"] = json!(identity.to_string());
+    answer["grant"] = json!(held);
     Ok(Json(answer))
 }
 
 /// `GET /api/v1/tokens`
 pub async fn list(State(api): State<Arc<Api>>) -> Result<Json<Value>, ApiError> {
-    let records = api.store.list(Some(join_token::KIND.to_owned()), None).await?;
-    let tokens =
-        records.into_iter().filter_map(|record| serde_json::from_value::<JoinToken>(record.value).ok());
-    let items: Vec<Value> = tokens.map(|token| shown(&token)).collect();
+    let items: Vec<Value> = api.tokens.list().await?.iter().map(shown).collect();
     Ok(Json(json!({"items": items})))
 }
 
 /// `DELETE /api/v1/tokens/{id}`
 pub async fn delete(State(api): State<Arc<Api>>, Path(id): Path<String>) -> Result<Json<Value>, ApiError> {
-    remove(&api, join_token::KIND, &id).await
-}
-
-/// `POST /api/v1/operator-tokens`
-pub async fn create_operator(
-    State(api): State<Arc<Api>>,
-    body: Body<OperatorTokenRequest>,
-) -> Result<Json<Value>, ApiError> {
-    let Json(asked) = body.map_err(|rejection| ApiError::Invalid(rejection.body_text()))?;
-    if asked.description.is_empty() || asked.description.len() > DESCRIPTION_BYTES_MAX {
-        return Err(ApiError::Invalid(format!("description: 1 to {DESCRIPTION_BYTES_MAX} bytes")));
+    if !api.tokens.withdraw(&id, clock::unix_ms()).await? {
+        return Err(ApiError::NotFound(format!("token {id}")));
     }
-    let (token, kept) = auth::create(&api.store, &asked.description, clock::unix_ms()).await?;
-    tracing::info!(id = kept.id, description = kept.description, "operator token made");
-    let mut answer = shown_operator(&kept);
-    answer["token"] = json!(token);
-    Ok(Json(answer))
-}
-
-/// `GET /api/v1/operator-tokens`
-pub async fn list_operator(State(api): State<Arc<Api>>) -> Result<Json<Value>, ApiError> {
-    let records = api.store.list(Some(auth::KIND.to_owned()), None).await?;
-    let tokens =
-        records.into_iter().filter_map(|record| serde_json::from_value::<OperatorToken>(record.value).ok());
-    let items: Vec<Value> = tokens.map(|token| shown_operator(&token)).collect();
-    Ok(Json(json!({"items": items})))
-}
-
-/// `DELETE /api/v1/operator-tokens/{id}`
-pub async fn delete_operator(
-    State(api): State<Arc<Api>>,
-    Path(id): Path<String>,
-) -> Result<Json<Value>, ApiError> {
-    let held = api.store.list(Some(auth::KIND.to_owned()), None).await?;
-    if held.len() == 1 && held.iter().any(|record| record.key.name == id) {
-        return Err(ApiError::Conflict(
-            "this is the last token: without it nobody could make another".to_owned(),
-        ));
-    }
-    remove(&api, auth::KIND, &id).await
-}
-
-async fn remove(api: &Api, kind: &str, id: &str) -> Result<Json<Value>, ApiError> {
-    let key = Key::new(kind, "", id);
-    let held = api.store.get(key.clone()).await?.ok_or_else(|| ApiError::NotFound(format!("token {id}")))?;
-    let change = Change::Delete { key, expect: Expect::Version(held.resource_version) };
-    api.store.commit(vec![change], clock::unix_ms()).await?;
-    tracing::info!(id, "token withdrawn");
+    tracing::info!(id, "join token withdrawn");
     Ok(Json(json!({"id": id})))
+}
+
+/// `GET /api/v1/grants`
+pub async fn grants(State(api): State<Arc<Api>>) -> Result<Json<Value>, ApiError> {
+    let grants = grant::list(&api.store).await?;
+    let line = |(namespace, account, grant): (String, String, Grant)| json!({"namespace": namespace, "serviceAccount": account, "grant": grant});
+    let items: Vec<Value> = grants.into_iter().map(line).collect();
+    Ok(Json(json!({"items": items})))
 }
 
 fn shown(token: &JoinToken) -> Value {
@@ -143,8 +117,4 @@ fn shown(token: &JoinToken) -> Value {
         "usesLeft": token.uses_left,
         "expiresAt": clock::rfc3339(token.expires_at),
     })
-}
-
-fn shown_operator(token: &OperatorToken) -> Value {
-    json!({"id": token.id, "description": token.description, "createdAt": clock::rfc3339(token.created_at)})
 }

@@ -12,17 +12,16 @@ use tonic::{Request, Response, Status};
 
 use super::peer;
 use crate::clock;
-use crate::identity::join_token::{self, JoinError};
-use crate::identity::{Authority, TrustBundle, csr};
-use crate::store::SharedStore;
+use crate::identity::join_token::JoinError;
+use crate::identity::{Authority, JoinTokens, TrustBundle, csr};
 use crate::telemetry::Metrics;
 
 /// See the module.
 pub struct Certificates {
     /// Signs.
     pub authority: Arc<Authority>,
-    /// Has the join tokens.
-    pub store: SharedStore,
+    /// Whose bearers may join.
+    pub tokens: JoinTokens,
     /// Counts.
     pub metrics: Arc<Metrics>,
 }
@@ -65,7 +64,7 @@ impl Certificates {
             peer::member(&peer, now)?.clone()
         } else {
             let domain = &self.authority.settings().trust_domain;
-            let joined = join_token::redeem(&self.store, domain, &asked.join_token, now).await;
+            let joined = self.tokens.redeem(domain, &asked.join_token, now).await;
             joined.map_err(|error| refuse(&error, &peer))?
         };
         let authority = Arc::clone(&self.authority);
@@ -99,7 +98,11 @@ fn refuse(error: &JoinError, peer: &crate::serve::Peer) -> Status {
             tracing::warn!(remote = %peer.remote, %error, "join token refused");
             Status::unauthenticated("the join token is not valid, has expired or has been used")
         }
-        JoinError::Uses | JoinError::Identity(_) | JoinError::Random(_) | JoinError::Store(_) => {
+        JoinError::Uses
+        | JoinError::Grant(_)
+        | JoinError::Identity(_)
+        | JoinError::Random(_)
+        | JoinError::Store(_) => {
             tracing::error!(%error, "join token not redeemed");
             Status::unavailable("the join token could not be checked")
         }

@@ -88,7 +88,8 @@ impl Registrations {
         let identity = peer::member(&peer, clock::unix_ms())?;
         let announced =
             request.into_inner().workload.ok_or_else(|| Status::invalid_argument("workload: required"))?;
-        let workload = Workload::from_wire(announced, peer.remote.ip()).map_err(|errors| {
+        let reach = self.registry.reach();
+        let workload = Workload::from_wire(announced, peer.remote.ip(), reach).map_err(|errors| {
             let lines: Vec<String> = errors.iter().map(|error| format!("workload.{error}")).collect();
             Status::invalid_argument(lines.join("; "))
         })?;
@@ -102,9 +103,9 @@ impl Registrations {
 /// The one mapping of [`RegistryError`] to gRPC.
 fn to_status(error: &RegistryError) -> Status {
     match error {
-        RegistryError::ForeignWorkload { .. } | RegistryError::Lease(LeaseError::NotYours) => {
-            Status::permission_denied(error.to_string())
-        }
+        RegistryError::ForeignWorkload { .. }
+        | RegistryError::NotGranted { .. }
+        | RegistryError::Lease(LeaseError::NotYours) => Status::permission_denied(error.to_string()),
         RegistryError::Lease(LeaseError::Unknown) => Status::not_found(error.to_string()),
         RegistryError::Lease(LeaseError::Full) => Status::resource_exhausted(error.to_string()),
         RegistryError::Random(_) | RegistryError::Store(_) => {

@@ -3,7 +3,7 @@
 //! In reading order: [`spiffe`] (the name written into a certificate), [`csr`] (what is taken from a
 //! request: one public key, nothing else), [`rotation`] (the pure state machine of signing CAs),
 //! [`keys`] (files on disk), [`ca`] (the authority itself), [`join_token`] (first enrolment),
-//! [`svid`] (certificates generated here for xDS clients that cannot make requests), and
+//! [`grant`] (what a service account may then say of itself), [`svid`] (certificates generated here for xDS clients that cannot make requests), and
 //! [`server_tls`] (the TLS configuration of our own port, which follows all of the above).
 //!
 //! What the mesh trusts is the *signing* CAs in use, each being a trust anchor, and not the root:
@@ -22,9 +22,13 @@ pub mod ca;
 
 pub mod join_token;
 
+pub mod grant;
+
 pub mod svid;
 
 pub mod server_tls;
 
 pub use ca::{Authority, AuthorityError, AuthoritySettings, KeyedSvid, ServerNames, Svid, TrustBundle};
+pub use grant::{Claim, Grant};
+pub use join_token::JoinTokens;
 pub use spiffe::Identity;

@@ -216,6 +216,7 @@ fn planned(workload: &Workload) -> outrigger_plan::Workload {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::source::Reach;
     use outrigger_api::outrigger::v1;
     use std::net::IpAddr;
 
@@ -236,7 +237,7 @@ mod tests {
             ports: vec![port],
             ..Default::default()
         };
-        Arc::new(Workload::from_wire(wire, IpAddr::from([192, 0, 2, 1])).unwrap())
+        Arc::new(Workload::from_wire(wire, IpAddr::from([192, 0, 2, 1]), Reach::Network).unwrap())
     }
 
     #[test]

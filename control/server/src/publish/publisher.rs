@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use outrigger_plan::{NodeConfig, ProxyNode};
+use outrigger_plan::{NodeConfig, NodeKind, ProxyNode};
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
@@ -19,6 +19,7 @@ use super::proxy::{Proxy, ProxyStatus};
 use super::table::{ConnectError, Found, ProxyKey, ProxyTable};
 use super::world::World;
 use crate::clock;
+use crate::identity::{Claim, grant};
 use crate::source::Registry;
 use crate::store::{SharedStore, StoreError};
 use crate::telemetry::Metrics;
@@ -131,6 +132,15 @@ impl Publisher {
     /// What a proxy is to hold.
     pub fn config_of(&self, key: &ProxyKey) -> Option<Arc<NodeConfig>> {
         self.lock().find(key).and_then(|proxy| proxy.config.borrow().clone())
+    }
+
+    /// What of what this node says of itself goes beyond what its service account was granted, in words.
+    ///
+    /// *Errors*: the store's.
+    pub async fn excess_of(&self, node: &ProxyNode) -> Result<Vec<String>, StoreError> {
+        let grant = grant::read(&self.store, &node.namespace, &node.service_account).await?;
+        let gateway = node.kind == NodeKind::Gateway;
+        Ok(grant.excess(Claim { service: "", labels: &node.labels, gateway }))
     }
 
     /// How many are connected.

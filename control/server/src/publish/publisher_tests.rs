@@ -12,8 +12,8 @@ use super::*;
 use crate::identity::Identity;
 use crate::publish::planner::Parsed;
 use crate::publish::{ApplyError, Planner};
-use crate::source::Workload;
 use crate::source::register::RegistrySettings;
+use crate::source::{Reach, Workload};
 use crate::store::memory::MemoryStore;
 use crate::store::{Key, StoreError};
 
@@ -134,7 +134,7 @@ async fn register(registry: &Registry, instance: &str) -> String {
         service_account: "app".to_owned(),
         ..Default::default()
     };
-    let workload = Workload::from_wire(wire, IpAddr::from([192, 0, 2, 1])).unwrap();
+    let workload = Workload::from_wire(wire, IpAddr::from([192, 0, 2, 1]), Reach::Network).unwrap();
     registry.register(&identity, workload).await.unwrap()
 }
 
@@ -171,7 +171,10 @@ async fn what_a_proxy_would_reject_is_refused_and_changes_nothing() {
     fixture.apply("shop/a/1").await.unwrap();
     let refused = fixture.apply("shop/b/1 shop/a/poison").await.unwrap_err();
     let ApplyError::Invalid(problems) = refused else { panic!("{refused}") };
-    assert_eq!((problems[0].proxy.as_str(), problems[0].reason.as_str()), ("shop/app/shop-1", "would be rejected"));
+    assert_eq!(
+        (problems[0].proxy.as_str(), problems[0].reason.as_str()),
+        ("shop/app/shop-1", "would be rejected")
+    );
     assert!(matches!(fixture.apply("shop/a/senseless").await, Err(ApplyError::Invalid(_))));
     assert!(matches!(fixture.apply("nonsense").await, Err(ApplyError::Invalid(_))));
     assert!(
@@ -269,7 +272,9 @@ async fn proxies_that_left_are_forgotten_when_room_is_needed() {
     use crate::publish::table::PROXIES_MAX;
     let fixture = fixture().await;
     for i in 0..PROXIES_MAX {
-        drop(fixture.publisher.connect(node(&i.to_string(), &format!("n{}", i / 1_000)), "outrigger").unwrap());
+        drop(
+            fixture.publisher.connect(node(&i.to_string(), &format!("n{}", i / 1_000)), "outrigger").unwrap(),
+        );
     }
     assert_eq!(fixture.publisher.proxies().len(), PROXIES_MAX);
     let _held = fixture.publisher.connect(node("one more", "shop"), "outrigger").unwrap();

@@ -128,12 +128,8 @@ impl ProxyTable {
 
     /// Forgets those for which this does not hold.
     pub(super) fn retain(&mut self, keep: impl Fn(&Proxy) -> bool) {
-        let gone: Vec<ProxyKey> = self
-            .proxies
-            .iter()
-            .filter(|(_, proxy)| !keep(proxy))
-            .map(|(key, _)| key.clone())
-            .collect();
+        let gone: Vec<ProxyKey> =
+            self.proxies.iter().filter(|(_, proxy)| !keep(proxy)).map(|(key, _)| key.clone()).collect();
         gone.iter().for_each(|key| self.forget(key));
     }
 
@@ -203,7 +199,11 @@ mod tests {
         assert_eq!(table.resolve("x"), Found::Several(vec![key("shop", "x"), key("zoo", "x")]));
         assert_eq!(table.resolve("zoo/app/x"), Found::One(key("zoo", "x")));
         assert_eq!(table.resolve("y"), Found::One(key("shop", "y")));
-        assert_eq!(table.resolve("shop/app/y"), Found::One(key("shop", "y")), "not the one that calls itself so");
+        assert_eq!(
+            table.resolve("shop/app/y"),
+            Found::One(key("shop", "y")),
+            "not the one that calls itself so"
+        );
         assert_eq!(table.resolve("zoo/app/shop/app/y"), Found::One(key("zoo", "shop/app/y")));
         assert_eq!(table.resolve("z"), Found::None);
     }

@@ -10,4 +10,4 @@ pub mod lease;
 pub mod register;
 
 pub use register::{Registry, RegistryError};
-pub use workload::{Health, Port, Protocol, Workload};
+pub use workload::{Health, Port, Protocol, Reach, Workload};

@@ -16,9 +16,9 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::lease::{self, Lease, LeaseError, LeaseTable};
-use super::workload::{Health, Workload};
+use super::workload::{Health, Reach, Workload};
 use crate::clock;
-use crate::identity::Identity;
+use crate::identity::{Claim, Identity, grant};
 use crate::random::{self, NoRandomness};
 use crate::store::{Change, Expect, Key, SharedStore, StoreError};
 
@@ -39,11 +39,13 @@ pub struct RegistrySettings {
     /// How long leases found at the start last without a heartbeat. Default 120 s: long enough for
     /// every proxy to reconnect with its longest back-off.
     pub grace: Duration,
+    /// Which addresses workloads may have. Default: [`Reach::Network`].
+    pub reach: Reach,
 }
 
 impl Default for RegistrySettings {
     fn default() -> Self {
-        Self { ttl: Duration::from_secs(30), grace: Duration::from_secs(120) }
+        Self { ttl: Duration::from_secs(30), grace: Duration::from_secs(120), reach: Reach::Network }
     }
 }
 
@@ -59,6 +61,17 @@ pub enum RegistryError {
         namespace: String,
         /// What the announcement says.
         service_account: String,
+    },
+    /// It says more of itself than its service account was granted.
+    #[error(
+        "{identity} may not say this of a workload: {}; grants are set with `outrigger token create`",
+        .excess.join("; ")
+    )]
+    NotGranted {
+        /// Whose workload.
+        identity: Identity,
+        /// What it may not say.
+        excess: Vec<String>,
     },
     /// The table refused.
     #[error(transparent)]
@@ -129,6 +142,11 @@ impl Registry {
         self.settings.ttl
     }
 
+    /// Which addresses workloads may have.
+    pub fn reach(&self) -> Reach {
+        self.settings.reach
+    }
+
     /// The workloads and their changes.
     pub fn workloads(&self) -> watch::Receiver<Workloads> {
         self.workloads.subscribe()
@@ -146,6 +164,12 @@ impl Registry {
                 namespace: workload.namespace,
                 service_account: workload.service_account,
             });
+        }
+        let grant = grant::read(&self.store, &workload.namespace, &workload.service_account).await?;
+        let claim = Claim { service: &workload.service, labels: &workload.labels, gateway: workload.gateway };
+        let excess = grant.excess(claim);
+        if !excess.is_empty() {
+            return Err(RegistryError::NotGranted { identity: identity.clone(), excess });
         }
         let _writing = self.writing.lock().await;
         self.lock().check(identity, &workload)?;

@@ -19,7 +19,7 @@ fn workload(instance: &str, account: &str) -> Workload {
         service: account.to_owned(),
         ..Default::default()
     };
-    Workload::from_wire(wire, IpAddr::from([192, 0, 2, 1])).unwrap()
+    Workload::from_wire(wire, IpAddr::from([192, 0, 2, 1]), Reach::Network).unwrap()
 }
 
 async fn open(store: &SharedStore) -> Arc<Registry> {
@@ -178,4 +178,50 @@ async fn nobody_is_removed_while_everybody_is_silent() {
     assert!(names(&registry).is_empty());
     assert!(start.elapsed() >= SILENCE_MAX);
     job.abort();
+}
+
+#[tokio::test]
+async fn workload_that_says_more_than_was_granted_is_refused_with_every_reason() {
+    let store = SharedStore::new(MemoryStore::default());
+    let registry = open(&store).await;
+    let with = |service: &str, label: Option<(&str, &str)>, gateway: bool| {
+        let labels = label.map(|(key, value)| (key.to_owned(), value.to_owned()));
+        let wire = v1::Workload {
+            instance_id: "one".to_owned(),
+            namespace: "shop".to_owned(),
+            service_account: "cart".to_owned(),
+            service: service.to_owned(),
+            labels: labels.into_iter().collect(),
+            gateway,
+            ..Default::default()
+        };
+        Workload::from_wire(wire, IpAddr::from([192, 0, 2, 1]), Reach::Network).unwrap()
+    };
+    let cart = identity("cart");
+    let claims =
+        || [with("payment", None, false), with("cart", Some(("tier", "db")), false), with("", None, true)];
+    for claim in claims() {
+        let refused = registry.register(&cart, claim).await.unwrap_err();
+        assert!(matches!(refused, RegistryError::NotGranted { .. }), "{refused}");
+    }
+    let all =
+        registry.register(&cart, with("payment", Some(("tier", "db")), true)).await.unwrap_err().to_string();
+    for word in
+        ["service \"payment\"", "granted: cart", "label \"tier\"", "gateway", "outrigger token create"]
+    {
+        assert!(all.contains(word), "{word}: {all}");
+    }
+    assert!(names(&registry).is_empty());
+
+    let granted = crate::identity::Grant {
+        services: ["payment".to_owned(), "cart".to_owned()].into(),
+        labels: [("tier".to_owned(), ["db".to_owned()].into())].into(),
+        gateway: true,
+    };
+    store.commit(vec![grant::change("shop", "cart", &granted).unwrap()], 0).await.unwrap();
+    for claim in claims() {
+        registry.register(&cart, claim).await.unwrap();
+    }
+    let other = registry.register(&identity("basket"), workload("two", "basket")).await;
+    assert!(other.is_ok(), "another account's grant is its own");
 }

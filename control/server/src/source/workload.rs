@@ -149,11 +149,20 @@ pub struct WorkloadError {
     pub reason: String,
 }
 
+/// Which addresses workloads may announce.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Reach {
+    /// Those that other hosts can connect to.
+    Network,
+    /// Those, and loopback addresses: for a mesh whose members are all on one host.
+    Host,
+}
+
 impl Workload {
     /// Checks an announcement and fills in its defaults; `peer` is where the call came from.
     ///
     /// *Errors*: every [`WorkloadError`] there is, not only the first.
-    pub fn from_wire(wire: v1::Workload, peer: IpAddr) -> Result<Self, Vec<WorkloadError>> {
+    pub fn from_wire(wire: v1::Workload, peer: IpAddr, reach: Reach) -> Result<Self, Vec<WorkloadError>> {
         let mut errors = Errors(Vec::new());
         errors.text("instance_id", &wire.instance_id, true);
         errors.label("namespace", &wire.namespace, false);
@@ -161,7 +170,7 @@ impl Workload {
         errors.label("service", &wire.service, true);
         errors.text("node_id", &wire.node_id, false);
         errors.length("version", &wire.version, LABEL_VALUE_BYTES_MAX);
-        let address = errors.address("address", &wire.address, peer);
+        let address = errors.reachable("address", &wire.address, peer, reach);
         if wire.weight > WEIGHT_MAX {
             errors.push("weight", format!("must be at most {WEIGHT_MAX}"));
         }
@@ -255,6 +264,31 @@ impl Workload {
     }
 }
 
+impl Reach {
+    /// What kind of address it is, when no workload may be told to be there.
+    ///
+    /// Peers connect to what a workload announces. Their own loopback address, or one that means something else on
+    /// every host, would make them talk to something that is not the workload.
+    fn refuses(self, address: IpAddr) -> Option<&'static str> {
+        let link_local = match address {
+            IpAddr::V4(address) => address.is_link_local(),
+            IpAddr::V6(address) => address.is_unicast_link_local(),
+        };
+        let broadcast = matches!(address, IpAddr::V4(address) if address.is_broadcast());
+        if address.is_unspecified() {
+            Some("unspecified")
+        } else if address.is_multicast() || broadcast {
+            Some("a multicast address")
+        } else if link_local {
+            Some("link-local")
+        } else if address.is_loopback() && self == Self::Network {
+            Some("a loopback address (allowed with --allow-loopback-workloads, for a mesh on one host)")
+        } else {
+            None
+        }
+    }
+}
+
 impl Protocol {
     /// Reads a name, in any case; `HTTPS` is TLS passed through, as in Istio.
     pub fn parse(text: &str) -> Option<Self> {
@@ -310,14 +344,36 @@ impl Errors {
         }
     }
 
+    /// The address other hosts are to connect to; empty: where the call came from.
+    fn reachable(&mut self, field: &str, value: &str, peer: IpAddr, reach: Reach) -> IpAddr {
+        let asked = if value.is_empty() { Ok(peer) } else { value.parse::<IpAddr>() };
+        // The canonical form is judged, so that ::ffff:127.0.0.1 is no way around it.
+        let Ok(address) = asked.map(|address| address.to_canonical()) else {
+            self.push(field, "must be an IP address");
+            return peer;
+        };
+        if let Some(kind) = reach.refuses(address) {
+            let reason = if value.is_empty() {
+                format!(
+                    "{address}, where the call came from, is {kind}: give one that other hosts can connect to"
+                )
+            } else {
+                format!("{address} is {kind}: other hosts cannot connect to it")
+            };
+            self.push(field, reason);
+        }
+        address
+    }
+
+    /// The address of an application, as its own proxy reaches it.
     fn address(&mut self, field: &str, value: &str, default: IpAddr) -> IpAddr {
         if value.is_empty() {
-            return default.to_canonical();
+            return default;
         }
-        match value.parse::<IpAddr>() {
-            Ok(address) if !(address.is_unspecified() || address.is_multicast()) => address.to_canonical(),
+        match value.parse::<IpAddr>().map(|address| address.to_canonical()) {
+            Ok(address) if !(address.is_unspecified() || address.is_multicast()) => address,
             _ => {
-                self.push(field, "must be an IP address others can connect to");
+                self.push(field, "must be an IP address that can be connected to");
                 default
             }
         }

@@ -24,7 +24,7 @@ fn wire() -> v1::Workload {
 }
 
 fn fields(wire: v1::Workload) -> Vec<String> {
-    match Workload::from_wire(wire, PEER) {
+    match Workload::from_wire(wire, PEER, Reach::Network) {
         Ok(_) => Vec::new(),
         Err(errors) => errors.into_iter().map(|error| error.field).collect(),
     }
@@ -32,7 +32,7 @@ fn fields(wire: v1::Workload) -> Vec<String> {
 
 #[test]
 fn defaults_are_filled_in_and_survive_the_way_back() {
-    let workload = Workload::from_wire(wire(), PEER).unwrap();
+    let workload = Workload::from_wire(wire(), PEER, Reach::Network).unwrap();
     assert_eq!(workload.address, PEER);
     assert_eq!(workload.labels["app"], "cart");
     assert_eq!(workload.labels["version"], "v2");
@@ -42,7 +42,10 @@ fn defaults_are_filled_in_and_survive_the_way_back() {
     assert_eq!((port.number, port.target_port, port.protocol), (80, 8080, Protocol::Http));
     assert_eq!(port.target_address, IpAddr::from([127, 0, 0, 1]));
     assert_eq!(workload.outbound_address, IpAddr::from([127, 0, 0, 1]));
-    assert_eq!(Workload::from_wire(workload.to_wire(), IpAddr::from([9, 9, 9, 9])).unwrap(), workload);
+    assert_eq!(
+        Workload::from_wire(workload.to_wire(), IpAddr::from([9, 9, 9, 9]), Reach::Network).unwrap(),
+        workload
+    );
     let text = serde_json::to_string(&workload).unwrap();
     assert_eq!(serde_json::from_str::<Workload>(&text).unwrap(), workload);
 }
@@ -55,10 +58,10 @@ fn addresses_between_application_and_proxy_are_kept_and_refused_when_they_cannot
         wire
     };
     for outbound in ["0.0.0.0", "::", "172.17.0.2"] {
-        let workload = Workload::from_wire(with(outbound, "172.17.0.1"), PEER).unwrap();
+        let workload = Workload::from_wire(with(outbound, "172.17.0.1"), PEER, Reach::Network).unwrap();
         assert_eq!(workload.outbound_address.to_string(), outbound);
         assert_eq!(workload.ports[0].target_address, IpAddr::from([172, 17, 0, 1]));
-        assert_eq!(Workload::from_wire(workload.to_wire(), PEER).unwrap(), workload);
+        assert_eq!(Workload::from_wire(workload.to_wire(), PEER, Reach::Network).unwrap(), workload);
     }
     for outbound in ["mesh", "127.0.0.1:15001", "224.0.0.1"] {
         assert_eq!(fields(with(outbound, "")), ["outbound_address"], "{outbound}");
@@ -68,7 +71,7 @@ fn addresses_between_application_and_proxy_are_kept_and_refused_when_they_cannot
 
 #[test]
 fn record_of_a_version_without_outbound_address_is_read_with_the_default() {
-    let workload = Workload::from_wire(wire(), PEER).unwrap();
+    let workload = Workload::from_wire(wire(), PEER, Reach::Network).unwrap();
     let mut record = serde_json::to_value(&workload).unwrap();
     assert!(record.as_object_mut().unwrap().remove("outboundAddress").is_some());
     assert_eq!(serde_json::from_value::<Workload>(record).unwrap(), workload);
@@ -78,7 +81,7 @@ fn record_of_a_version_without_outbound_address_is_read_with_the_default() {
 fn own_labels_win_over_derived_ones() {
     let mut wire = wire();
     wire.labels.insert("app".to_owned(), "basket".to_owned());
-    assert_eq!(Workload::from_wire(wire, PEER).unwrap().labels["app"], "basket");
+    assert_eq!(Workload::from_wire(wire, PEER, Reach::Network).unwrap().labels["app"], "basket");
 }
 
 #[test]
@@ -133,4 +136,43 @@ fn counts_and_lengths_pass_at_the_limit_and_not_one_past_it() {
     long.labels.insert("k".to_owned(), "v".repeat(LABEL_VALUE_BYTES_MAX + 1));
     long.labels.insert("k".repeat(LABEL_KEY_BYTES_MAX + 1), String::new());
     assert_eq!(fields(long).len(), 2);
+}
+
+#[test]
+fn address_that_other_hosts_cannot_connect_to_is_refused_given_or_found() {
+    let at = |address: &str, peer: &str, reach: Reach| {
+        let wire = v1::Workload { address: address.to_owned(), ..wire() };
+        Workload::from_wire(wire, peer.parse().unwrap(), reach).map(|workload| workload.address.to_string())
+    };
+    let never = [
+        "0.0.0.0",
+        "::",
+        "224.0.0.1",
+        "ff02::1",
+        "255.255.255.255",
+        "169.254.169.254",
+        "fe80::1",
+        "::ffff:0.0.0.0",
+        "::ffff:169.254.1.1",
+    ];
+    let loopback = ["127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1"];
+    for address in never {
+        for reach in [Reach::Network, Reach::Host] {
+            assert!(at(address, "192.0.2.7", reach).is_err(), "{address}");
+            assert!(at("", address, reach).is_err(), "from {address}");
+        }
+    }
+    for address in loopback {
+        let refused = at(address, "192.0.2.7", Reach::Network).unwrap_err();
+        assert!(refused[0].reason.contains("--allow-loopback-workloads"), "{}", refused[0]);
+        assert!(at("", address, Reach::Network).is_err(), "from {address}");
+        let canonical = address.trim_start_matches("::ffff:");
+        assert_eq!(at(address, "192.0.2.7", Reach::Host).unwrap(), canonical);
+        assert_eq!(at("", address, Reach::Host).unwrap(), canonical);
+    }
+    for address in ["10.0.0.1", "203.0.113.9", "2001:db8::1", "fd00::1", "100.64.0.1"] {
+        assert_eq!(at(address, "127.0.0.1", Reach::Network).unwrap(), address, "the one given counts");
+        assert_eq!(at("", address, Reach::Network).unwrap(), address);
+    }
+    assert!(at("localhost", "192.0.2.7", Reach::Host).is_err());
 }

@@ -18,6 +18,7 @@ use outrigger_api::outrigger::v1::certificate_service_client::CertificateService
 use outrigger_api::outrigger::v1::registration_service_client::RegistrationServiceClient;
 use outrigger_control::identity::{AuthoritySettings, ServerNames};
 use outrigger_control::service::{Service, ServiceSettings};
+use outrigger_control::source::Reach;
 use outrigger_control::source::register::RegistrySettings;
 use rcgen::{CertificateParams, KeyPair};
 use rustls::{ClientConfig, RootCertStore};
@@ -34,21 +35,33 @@ pub async fn start(dir: &Path) -> Service {
     start_with(dir, Duration::from_secs(3_600)).await
 }
 
+/// As [`start`], with a rule for the addresses of workloads.
+pub async fn start_for(dir: &Path, reach: Reach) -> Service {
+    let mut settings = settings(dir);
+    settings.registry.reach = reach;
+    Service::start(settings).await.unwrap()
+}
+
 /// As [`start`], with a life of certificates.
 pub async fn start_with(dir: &Path, svid_ttl: Duration) -> Service {
+    let mut settings = settings(dir);
+    settings.authority.svid_ttl = svid_ttl;
+    Service::start(settings).await.unwrap()
+}
+
+/// Of a service on loopback, whose workloads may be there too.
+pub fn settings(dir: &Path) -> ServiceSettings {
     let any = SocketAddr::from(([127, 0, 0, 1], 0));
-    let names = ServerNames { dns: vec!["localhost".to_owned()], ip: vec![any.ip()] };
-    let settings = ServiceSettings {
+    ServiceSettings {
         data_dir: dir.to_owned(),
         xds_address: any,
         api_address: any,
         api_tls: false,
         mesh_domain: "mesh".to_owned(),
-        authority: AuthoritySettings { svid_ttl, ..AuthoritySettings::default() },
-        registry: RegistrySettings::default(),
-        names,
-    };
-    Service::start(settings).await.unwrap()
+        authority: AuthoritySettings { svid_ttl: Duration::from_secs(3_600), ..AuthoritySettings::default() },
+        registry: RegistrySettings { reach: Reach::Host, ..RegistrySettings::default() },
+        names: ServerNames { dns: vec!["localhost".to_owned()], ip: vec![any.ip()] },
+    }
 }
 
 /// The operator API of a service.
@@ -104,12 +117,8 @@ pub struct Member {
     pub signed: v1::SignResponse,
 }
 
-/// A channel to the mesh port, trusting the certificates in `trust_pem`, as `member` or as nobody.
-pub async fn channel(
-    address: SocketAddr,
-    trust_pem: &str,
-    member: Option<&Member>,
-) -> Result<Channel, String> {
+/// How a client that trusts the certificates in `trust_pem` speaks TLS, as `member` or as nobody.
+pub fn tls(trust_pem: &str, member: Option<&Member>) -> ClientConfig {
     let mut roots = RootCertStore::empty();
     for der in CertificateDer::pem_slice_iter(trust_pem.as_bytes()) {
         roots.add(der.unwrap()).unwrap();
@@ -119,18 +128,38 @@ pub async fn channel(
             .with_safe_default_protocol_versions()
             .unwrap()
             .with_root_certificates(roots);
-    let mut config = match member {
+    match member {
         None => builder.with_no_client_auth(),
         Some(member) => {
             let chain = CertificateDer::pem_slice_iter(member.signed.certificate_chain_pem.as_bytes());
             let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(member.key.serialize_der()));
             builder.with_client_auth_cert(chain.map(Result::unwrap).collect(), key).unwrap()
         }
-    };
+    }
+}
+
+/// A channel to the mesh port, trusting the certificates in `trust_pem`, as `member` or as nobody.
+pub async fn channel(
+    address: SocketAddr,
+    trust_pem: &str,
+    member: Option<&Member>,
+) -> Result<Channel, String> {
+    let mut config = tls(trust_pem, member);
     config.alpn_protocols = vec![b"h2".to_vec()];
     let connector = Connector { address, tls: TlsConnector::from(Arc::new(config)) };
     let endpoint = Endpoint::from_static("http://control.invalid");
     endpoint.connect_with_connector(connector).await.map_err(|error| format!("{error:?}"))
+}
+
+/// A TLS connection to a port on loopback, as `member` or as nobody.
+pub async fn connect(
+    address: SocketAddr,
+    trust_pem: &str,
+    member: Option<&Member>,
+) -> std::io::Result<TlsStream<TcpStream>> {
+    let stream = TcpStream::connect(address).await?;
+    let connector = TlsConnector::from(Arc::new(tls(trust_pem, member)));
+    connector.connect(ServerName::try_from("localhost").unwrap(), stream).await
 }
 
 struct Connector {
