@@ -11,11 +11,15 @@ use outrigger_traffic::config::{
     Cluster, ClusterDiscovery, Config, ConfigError, EndpointAddress, Endpoints, HttpConnectionManager,
     Terminal,
 };
+use outrigger_xds::ads::Kind;
 use outrigger_xds::ads::session::Variant;
-use outrigger_xds::ads::stream::StreamOptions;
+use outrigger_xds::ads::stream::{Service, StreamOptions};
 use outrigger_xds::bootstrap::{Bootstrap, Dynamic, DynamicSource, Format, GrpcSource, load_bootstrap_with};
+use outrigger_xds::feed::links::{LinkId, LinkPlan, unreachable};
+use outrigger_xds::translate::CameFrom;
 use outrigger_xds::translate::files::Disk;
 use outrigger_xds::transport::ControlAddress;
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -30,12 +34,14 @@ pub struct Plan {
     pub identity: NodeIdentity,
     /// Admin interface.
     pub admin: Option<SocketAddr>,
-    /// A control service that the bootstrap file names.
-    pub dynamic: Option<Control>,
+    /// The streams that the bootstrap file asks for; [`LinkId`] is the position among them.
+    pub dynamic: Vec<Control>,
 }
 
-/// A control service that a bootstrap file names.
+/// A stream from a control service that a bootstrap file names.
 pub struct Control {
+    /// What it carries.
+    pub link: LinkPlan,
     /// Where it is.
     pub address: ControlAddress,
     /// How to speak with it.
@@ -59,7 +65,8 @@ pub fn plan(flags: &Run) -> anyhow::Result<Plan> {
         bail!("give --config-path, --config-yaml or --control");
     }
     fill_node(&mut bootstrap.node, flags);
-    let dynamic = control(&bootstrap).map_err(|errors| refused(&errors))?;
+    // In a mesh everything comes from `--control`.
+    let dynamic = if mesh { Vec::new() } else { controls(&bootstrap).map_err(|errors| refused(&errors))? };
     let identity = identity(&bootstrap.node, flags);
     let admin = bootstrap.admin.or(mesh.then_some(flags.mesh.admin_address));
     Ok(Plan { config: bootstrap.config, node: bootstrap.node, identity, admin, dynamic })
@@ -78,7 +85,7 @@ pub fn validate(flags: &Run) -> anyhow::Result<ExitCode> {
             for notice in &bootstrap.notices {
                 println!("{source}: note: {notice}");
             }
-            problems(&bootstrap)
+            problems(&bootstrap, !flags.mesh.control.is_empty())
         }
     };
     for error in &errors {
@@ -93,10 +100,12 @@ pub fn validate(flags: &Run) -> anyhow::Result<ExitCode> {
 }
 
 /// What the engine would refuse.
-fn problems(bootstrap: &Bootstrap) -> Vec<ConfigError> {
+fn problems(bootstrap: &Bootstrap, mesh: bool) -> Vec<ConfigError> {
     let mut errors = outrigger_traffic::compile(&bootstrap.config, None).err().unwrap_or_default();
     errors.extend(outrigger_engine::config::check(&bootstrap.config));
-    errors.extend(control(bootstrap).err().unwrap_or_default());
+    if !mesh {
+        errors.extend(controls(bootstrap).err().unwrap_or_default());
+    }
     let mut seen = std::collections::HashSet::new();
     errors.retain(|e| seen.insert(e.clone()));
     errors
@@ -173,38 +182,71 @@ fn identity(node: &Node, flags: &Run) -> NodeIdentity {
     identity
 }
 
-/// The control service of `dynamic_resources`. Separate streams for listeners and clusters are not spoken: everything
-/// comes over one aggregated stream.
-fn control(bootstrap: &Bootstrap) -> Result<Option<Control>, Vec<ConfigError>> {
+/// The streams of `dynamic_resources`: the aggregated one, and one for each kind with a server of its own. A kind that
+/// the file gives no source for is not asked for, as in Envoy.
+fn controls(bootstrap: &Bootstrap) -> Result<Vec<Control>, Vec<ConfigError>> {
     let dynamic = &bootstrap.dynamic;
-    let mut sources: Vec<&GrpcSource> = dynamic.ads.iter().collect();
+    let mut controls = Vec::new();
     let mut errors = Vec::new();
-    for (field, source) in [("lds_config", &dynamic.listeners), ("cds_config", &dynamic.clusters)] {
-        if let Some(DynamicSource::Own(own)) = source {
-            if dynamic.ads.as_ref().is_some_and(|ads| ads != own) {
-                let path = format!("dynamic_resources.{field}.api_config_source");
-                errors.push(ConfigError::new(
-                    "",
-                    path,
-                    "another service than that of `ads_config` is not supported yet",
-                ));
+    let mut add = |field: &str, source: &GrpcSource, service: Service, kinds: BTreeSet<Kind>| match control(
+        bootstrap,
+        source,
+        service,
+        kinds,
+        LinkId(controls.len()),
+    ) {
+        Ok(one) => controls.push(one),
+        Err(more) => errors.extend(more.into_iter().map(|mut error| {
+            if error.resource.is_empty() {
+                error.path = format!("dynamic_resources.{field}");
             }
-            sources.push(own);
-        }
+            error
+        })),
+    };
+    if let Some(ads) = &dynamic.ads {
+        let mut kinds: BTreeSet<Kind> = [Kind::Endpoints, Kind::Secret, Kind::RouteConfig].into();
+        let from_ads = |source: &Option<DynamicSource>| *source == Some(DynamicSource::Ads);
+        kinds.extend(from_ads(&dynamic.clusters).then_some(Kind::Cluster));
+        kinds.extend(from_ads(&dynamic.listeners).then_some(Kind::Listener));
+        add("ads_config", ads, Service::Aggregated, kinds);
     }
-    if !errors.is_empty() {
-        return Err(errors);
+    if let Some(DynamicSource::Own(own)) = &dynamic.clusters {
+        add("cds_config.api_config_source", own, Service::Clusters, [Kind::Cluster].into());
     }
-    let Some(source) = sources.first() else { return Ok(None) };
+    if let Some(DynamicSource::Own(own)) = &dynamic.listeners {
+        add("lds_config.api_config_source", own, Service::Listeners, [Kind::Listener].into());
+    }
+    let plans: Vec<LinkPlan> = controls.iter().map(|control| control.link.clone()).collect();
+    errors.extend(unreachable(&bootstrap.config, &plans));
+    if errors.is_empty() { Ok(controls) } else { Err(errors) }
+}
+
+fn control(
+    bootstrap: &Bootstrap,
+    source: &GrpcSource,
+    service: Service,
+    kinds: BTreeSet<Kind>,
+    link: LinkId,
+) -> Result<Control, Vec<ConfigError>> {
     let cluster = bootstrap.config.clusters.iter().find(|c| c.name == source.cluster);
     let Some(cluster) = cluster else {
         let reason = format!("there is no static cluster `{}`", source.cluster);
-        return Err(vec![ConfigError::new("", "dynamic_resources", reason)]);
+        return Err(vec![ConfigError::new("", "", reason)]);
     };
     let variant = if source.delta { Variant::Delta } else { Variant::StateOfTheWorld };
-    let address = control_address(cluster, &bootstrap.config, &source.authority)?;
-    let options = StreamOptions { variant, node: bootstrap.node.clone(), metadata: source.metadata.clone() };
-    Ok(Some(Control { address, options }))
+    let came_from = if service == Service::Aggregated { CameFrom::Aggregated } else { CameFrom::OwnStream };
+    Ok(Control {
+        link: LinkPlan { variant, kinds, came_from },
+        address: control_address(cluster, &bootstrap.config, &source.authority)?,
+        options: StreamOptions {
+            link,
+            service,
+            variant,
+            node: bootstrap.node.clone(),
+            metadata: source.metadata.clone(),
+            backoff: source.backoff,
+        },
+    })
 }
 
 /// The addresses and TLS settings of a cluster, for connections of a gRPC client.
@@ -307,3 +349,6 @@ pub fn refused(errors: &[ConfigError]) -> anyhow::Error {
 pub fn settings(flags: &Run) -> anyhow::Result<Arc<Settings>> {
     Ok(Arc::new(Settings::from_flags(&flags.mesh).context("mesh flags")?))
 }
+
+#[cfg(test)]
+mod tests;

@@ -8,7 +8,7 @@ use outrigger_xds::ads::stream::StreamStatus;
 use outrigger_xds::feed::{Feed, Sink};
 use serde_json::{Value, json};
 use std::fmt::{self, Write};
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 /// The engine as the feed's sink.
@@ -28,13 +28,13 @@ impl Sink for EngineSink {
 #[derive(Clone, Default)]
 pub struct FeedView {
     feed: Arc<OnceLock<Arc<Mutex<Feed>>>>,
-    /// State of the stream.
-    pub stream: Arc<StreamStatus>,
+    /// State of its streams.
+    streams: Arc<Mutex<Vec<Arc<StreamStatus>>>>,
 }
 
 impl fmt::Debug for FeedView {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("FeedView").field("stream", &self.stream).finish_non_exhaustive()
+        f.debug_struct("FeedView").field("streams", &self.streams).finish_non_exhaustive()
     }
 }
 
@@ -42,6 +42,20 @@ impl FeedView {
     /// The feed is there.
     pub fn set(&self, feed: Arc<Mutex<Feed>>) {
         let _ = self.feed.set(feed);
+    }
+
+    /// Writes to disk what is not there yet. At the end.
+    pub fn flush(&self) {
+        if let Some(feed) = self.feed.get() {
+            feed.lock().unwrap_or_else(PoisonError::into_inner).flush();
+        }
+    }
+
+    /// A stream begins; gives the place where its state is kept.
+    pub fn add_stream(&self) -> Arc<StreamStatus> {
+        let status = Arc::new(StreamStatus::default());
+        self.streams.lock().unwrap_or_else(PoisonError::into_inner).push(status.clone());
+        status
     }
 
     fn with<T>(&self, f: impl FnOnce(&Feed) -> T) -> Option<T> {
@@ -113,26 +127,42 @@ fn dump(feed: &Feed) -> Vec<Value> {
 impl ExtraMetrics for FeedView {
     fn write(&self, out: &mut String) {
         let status = self.with(|f| f.status.clone()).unwrap_or_default();
-        let load = |n: &std::sync::atomic::AtomicU64| n.load(Ordering::Relaxed);
-        let connected = u64::from(self.stream.connected.load(Ordering::Relaxed));
+        let streams = self.streams.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let sum = |number: fn(&StreamStatus) -> &AtomicU64| -> u64 {
+            streams.iter().map(|one| number(one).load(Ordering::Relaxed)).sum()
+        };
+        let all_up = !streams.is_empty() && streams.iter().all(|one| one.connected.load(Ordering::Relaxed));
+        let connected = u64::from(all_up);
         let rows = [
             (
                 "envoy_control_plane_connected_state",
                 "gauge",
-                "Whether the control service's stream is up.",
+                "Whether every stream from the control service is up.",
                 connected,
             ),
             (
                 "outrigger_xds_streams_total",
                 "counter",
                 "Streams opened to the control service.",
-                load(&self.stream.streams),
+                sum(|one| &one.streams),
             ),
             (
                 "outrigger_xds_stream_failures_total",
                 "counter",
                 "Streams that ended or failed.",
-                load(&self.stream.failures),
+                sum(|one| &one.failures),
+            ),
+            (
+                "outrigger_xds_last_good_writes_total",
+                "counter",
+                "Times the last good configuration was written to disk.",
+                status.saves,
+            ),
+            (
+                "outrigger_xds_last_good_write_failures_total",
+                "counter",
+                "Times it could not be written.",
+                status.save_failures,
             ),
             ("outrigger_xds_updates_total", "counter", "Responses of the control service.", status.updates),
             (

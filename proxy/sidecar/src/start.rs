@@ -90,17 +90,21 @@ async fn configure(
     if !flags.mesh.control.is_empty() {
         return join_mesh(flags, plan, sink, view).await.map(Some);
     }
-    let Some(control) = plan.dynamic else {
+    if plan.dynamic.is_empty() {
         proxy.apply(plan.config).map_err(|errors| refused(&errors))?;
         return Ok(None);
-    };
+    }
     let last_good = flags.state_dir().map(|folder| LastGood::new(folder.join("last-good")));
-    let mut feed = Feed::new(control.options.variant, plan.config, sink, last_good);
+    let links = plan.dynamic.iter().map(|control| control.link.clone()).collect();
+    let mut feed = Feed::with_links(links, plan.config, sink, last_good);
     let restored = feed.start(Instant::now()).map_err(|errors| refused(&errors))?;
     tracing::info!(resources = restored, "started from disk");
     let feed = Arc::new(Mutex::new(feed));
     view.set(feed.clone());
-    tokio::spawn(stream::run(feed, Arc::new(control.address), control.options, view.stream));
+    for control in plan.dynamic {
+        let status = view.add_stream();
+        tokio::spawn(stream::run(feed.clone(), Arc::new(control.address), control.options, status));
+    }
     Ok(None)
 }
 
@@ -131,8 +135,8 @@ async fn join_mesh(
     let kept = registration.clone();
     tokio::spawn(async move { kept.keep().await });
     let transport = Arc::new(client.transport()?);
-    let options = StreamOptions { variant: Variant::Delta, node, metadata: Vec::new() };
-    let stream = tokio::spawn(stream::run(feed, transport, options, view.stream)).abort_handle();
+    let options = StreamOptions::aggregated(Variant::Delta, node);
+    let stream = tokio::spawn(stream::run(feed, transport, options, view.add_stream())).abort_handle();
     Ok(Membership { registration, stream })
 }
 

@@ -10,7 +10,7 @@ use outrigger_api::envoy::service::discovery::v3::DiscoveryResponse;
 use outrigger_traffic::config::Config;
 use outrigger_xds::ads::session::Variant;
 use outrigger_xds::last_good::LastGood;
-use support::{Bed, Delta, delta, eds_cluster, endpoints, resource, url, yaml};
+use support::{Bed, Delta, PATIENCE, delta, eds_cluster, endpoints, resource, url, yaml};
 
 fn listener(port: u16) -> Listener {
     yaml(&format!(
@@ -234,6 +234,55 @@ async fn restart_without_server_is_in_force_at_once_and_reports_what_it_holds() 
     assert_eq!(routed_to(&config).as_deref(), Some("a"));
     let mut stream = bed.delta_stream().await;
     assert_eq!(stream.request().await.initial_resource_versions.len(), 1);
+}
+
+#[tokio::test]
+async fn endpoint_changes_are_written_together_and_policy_before_it_is_acknowledged() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = LastGood::new(folder.path().join("last-good"));
+    let mut bed = Bed::start(Variant::Delta, Some(file.clone())).await;
+    let mut stream = settled(&mut bed).await;
+    let version = |kind: String, name: &str| {
+        let saved = file.load().into_iter().find(|raw| raw.type_url == kind && raw.name == name);
+        saved.map(|raw| raw.version)
+    };
+    let saves = |bed: &Bed| bed.feed.lock().unwrap().status.saves;
+    let began = std::time::Instant::now();
+    let before = saves(&bed);
+    for n in 1..=40 {
+        let changed = resource("a", &format!("e{n}"), &endpoints("a", &[n]));
+        stream.respond(delta::<ClusterLoadAssignment>(&n.to_string(), vec![changed], &[])).await;
+        assert!(stream.request().await.error_detail.is_none());
+    }
+    let most = began.elapsed().as_secs() + 1;
+    assert!(saves(&bed) - before <= most, "at most one a second");
+    // What was not written when the end comes is written then.
+    bed.feed.lock().unwrap().flush();
+    assert_eq!(version(url::<ClusterLoadAssignment>(), "a").as_deref(), Some("e40"));
+    // Policy does not wait, and takes the endpoints along.
+    let last = resource("a", "e99", &endpoints("a", &[99]));
+    stream.respond(delta::<ClusterLoadAssignment>("e99", vec![last], &[])).await;
+    assert_eq!(stream.request().await.response_nonce, "e99");
+    stream.respond(delta::<Cluster>("c9", vec![resource("b", "c9", &eds_cluster("b"))], &[])).await;
+    assert_eq!(stream.request().await.response_nonce, "c9");
+    assert_eq!(version(url::<Cluster>(), "b").as_deref(), Some("c9"));
+    assert_eq!(version(url::<ClusterLoadAssignment>(), "a").as_deref(), Some("e99"));
+}
+
+#[tokio::test]
+async fn endpoint_change_is_on_disk_after_a_moment() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = LastGood::new(folder.path().join("last-good"));
+    let mut bed = Bed::start(Variant::Delta, Some(file.clone())).await;
+    let mut stream = settled(&mut bed).await;
+    let changed = resource("a", "e7", &endpoints("a", &[7]));
+    stream.respond(delta::<ClusterLoadAssignment>("e7", vec![changed], &[])).await;
+    stream.request().await;
+    let began = std::time::Instant::now();
+    while !file.load().iter().any(|raw| raw.version == "e7") {
+        assert!(began.elapsed() < PATIENCE, "not written");
+        tokio::task::yield_now().await;
+    }
 }
 
 #[tokio::test]

@@ -3,6 +3,7 @@
 //! [`session`] is the protocol without I/O: what is subscribed, held, acknowledged and refused. [`stream`] carries it
 //! over one gRPC stream, delta or state of the world, and comes back with jittered back-off when the stream ends.
 
+pub mod backoff;
 pub mod session;
 pub mod stream;
 

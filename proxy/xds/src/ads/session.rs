@@ -89,6 +89,7 @@ struct KindState {
 #[derive(Debug)]
 pub struct Session {
     variant: Variant,
+    carried: BTreeSet<Kind>,
     kinds: Kinds,
 }
 
@@ -127,9 +128,14 @@ impl Kinds {
 pub const NACK_TEXT_MAX: usize = 16 * 1024;
 
 impl Session {
-    /// A session that holds nothing.
+    /// A session that holds nothing and carries every kind.
     pub fn new(variant: Variant) -> Self {
-        Self { variant, kinds: Kinds::default() }
+        Self::carrying(variant, Kind::ALL.into())
+    }
+
+    /// A session that holds nothing and carries these kinds; others are neither asked for nor taken.
+    pub fn carrying(variant: Variant, carried: BTreeSet<Kind>) -> Self {
+        Self { variant, carried, kinds: Kinds::default() }
     }
 
     /// Which protocol variant this session speaks.
@@ -150,31 +156,34 @@ impl Session {
             k.opened = false;
             k.nonce.clear();
         }
-        Kind::ALL.into_iter().filter_map(|k| self.request(k, String::new(), None)).collect()
+        let carried = Kind::ALL.into_iter().filter(|kind| self.carried.contains(kind));
+        carried.collect::<Vec<_>>().into_iter().filter_map(|k| self.request(k, String::new(), None)).collect()
     }
 
-    /// Says which names of a kind are wanted from now on. Returns the request that tells the server, if it must know.
-    /// Has no meaning for wildcard kinds. Names no longer wanted are no longer held.
-    pub fn interest(&mut self, kind: Kind, names: BTreeSet<String>, connected: bool) -> Option<Request> {
-        if kind.is_wildcard() {
-            return None;
+    /// Says which names of a kind are wanted from now on; whether that is a change, which the server learns by
+    /// [`Self::catch_up`]. Has no meaning for wildcard kinds. Names no longer wanted are no longer held.
+    pub fn want(&mut self, kind: Kind, names: BTreeSet<String>) -> bool {
+        if kind.is_wildcard() || !self.carried.contains(&kind) {
+            return false;
         }
         let state = self.kind(kind);
         if state.wanted == names {
-            return None;
+            return false;
         }
         state.held.retain(|name, _| names.contains(name));
         state.wanted = names;
-        if !connected {
-            return None;
-        }
+        true
+    }
+
+    /// The request that tells the server of a changed subscription, if it must know.
+    pub fn catch_up(&mut self, kind: Kind) -> Option<Request> {
         self.request(kind, String::new(), None)
     }
 
     /// A response arrived: checks that it may be applied. `None`: its kind is unknown or was never asked for, or its
     /// nonce repeats the last one (a duplicate); it is to be ignored. Resources not wanted any more are left out.
     pub fn received(&mut self, response: &Response) -> Option<(Kind, Vec<usize>)> {
-        let kind = Kind::from_type_url(&response.type_url)?;
+        let kind = Kind::from_type_url(&response.type_url).filter(|kind| self.carried.contains(kind))?;
         let state = self.kind(kind);
         if !state.opened || (!response.nonce.is_empty() && state.nonce == response.nonce) {
             return None;

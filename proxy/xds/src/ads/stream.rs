@@ -1,16 +1,21 @@
 //! ADS over one gRPC stream, again and again.
 //!
 //! The stream carries [`super::session::Session`]'s requests and the server's responses. When it ends it is opened again
-//! after a random wait between zero and a growing bound, [`BACKOFF_FIRST`] to [`BACKOFF_MAX`], as Envoy does.
+//! after a wait ([`super::backoff`]).
 
+use super::backoff::{Backoff, Bounds};
 use super::session::{Request, Response, Variant};
+use crate::feed::links::LinkId;
 use crate::feed::{Feed, Raw};
+use crate::last_good;
 use crate::transport::Transport;
 use outrigger_api::envoy::config::core::v3::Node;
+use outrigger_api::envoy::service::cluster::v3::cluster_discovery_service_client::ClusterDiscoveryServiceClient;
 use outrigger_api::envoy::service::discovery::v3::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
 use outrigger_api::envoy::service::discovery::v3::{
     DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse,
 };
+use outrigger_api::envoy::service::listener::v3::listener_discovery_service_client::ListenerDiscoveryServiceClient;
 use outrigger_api::google::rpc::Status;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -19,11 +24,8 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 use tonic::metadata::AsciiMetadataKey;
+use tonic::transport::Channel;
 
-/// Bound of the first wait.
-pub const BACKOFF_FIRST: Duration = Duration::from_millis(500);
-/// Bound of every later wait.
-pub const BACKOFF_MAX: Duration = Duration::from_secs(30);
 /// Requests waiting to be written. The session sends at most one per kind and response.
 const REQUESTS_MAX: usize = 64;
 /// How often waiting resources are looked at.
@@ -36,12 +38,43 @@ const INVALID_ARGUMENT: i32 = 3;
 /// How a stream is opened.
 #[derive(Clone, Debug)]
 pub struct StreamOptions {
+    /// Which stream of the feed it is.
+    pub link: LinkId,
+    /// Which service carries it.
+    pub service: Service,
     /// Delta or state of the world.
     pub variant: Variant,
     /// Who this proxy is.
     pub node: Node,
     /// Metadata of the call (`initial_metadata`), lower-case names.
     pub metadata: Vec<(String, String)>,
+    /// Waits between streams.
+    pub backoff: Bounds,
+}
+
+impl StreamOptions {
+    /// The only stream of a feed, aggregated, without metadata.
+    pub fn aggregated(variant: Variant, node: Node) -> Self {
+        Self {
+            link: LinkId::default(),
+            service: Service::Aggregated,
+            variant,
+            node,
+            metadata: Vec::new(),
+            backoff: Bounds::default(),
+        }
+    }
+}
+
+/// The service that carries a stream, and so the kinds on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Service {
+    /// All kinds (ADS).
+    Aggregated,
+    /// Clusters alone (CDS).
+    Clusters,
+    /// Listeners alone (LDS).
+    Listeners,
 }
 
 /// State of the connection to the control service, for metrics and the admin interface.
@@ -64,18 +97,29 @@ pub async fn run(
     options: StreamOptions,
     status: Arc<StreamStatus>,
 ) {
-    let mut bound = BACKOFF_FIRST;
+    tokio::select! {
+        () = follow(&feed, transport, options, &status) => {}
+        () = last_good::keep(feed.clone()) => {}
+    }
+}
+
+/// Stream after stream, for ever.
+async fn follow(
+    feed: &Mutex<Feed>,
+    transport: Arc<dyn Transport>,
+    options: StreamOptions,
+    status: &StreamStatus,
+) {
+    let mut backoff = Backoff::new(options.backoff);
     loop {
-        let began = Instant::now();
-        let outcome = one_stream(&feed, transport.as_ref(), &options, &status).await;
+        let mut opened = None;
+        let outcome = one_stream(feed, transport.as_ref(), &options, status, &mut opened).await;
+        let lived = opened.map(|at: tokio::time::Instant| at.elapsed());
         status.connected.store(false, Ordering::Relaxed);
         status.failures.fetch_add(1, Ordering::Relaxed);
-        locked(&feed, |f| f.disconnected());
+        locked(feed, |f| f.disconnected(options.link));
         let error = outcome.err().map_or_else(|| "closed by the server".to_owned(), |e| e.to_string());
-        if began.elapsed() > BACKOFF_MAX {
-            bound = BACKOFF_FIRST;
-        }
-        let wait = bound.mul_f64(fastrand::f64());
+        let wait = backoff.after(lived, fastrand::f64());
         tracing::warn!(
             error,
             wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX),
@@ -84,9 +128,8 @@ pub async fn run(
         let until = tokio::time::Instant::now() + wait;
         while tokio::time::Instant::now() < until {
             tokio::time::sleep_until(until.min(tokio::time::Instant::now() + TICK)).await;
-            locked(&feed, |f| f.tick(Instant::now()));
+            locked(feed, |f| f.tick(Instant::now()));
         }
-        bound = (bound * 2).min(BACKOFF_MAX);
     }
 }
 
@@ -110,41 +153,95 @@ async fn one_stream(
     transport: &dyn Transport,
     options: &StreamOptions,
     status: &StreamStatus,
+    opened: &mut Option<tokio::time::Instant>,
 ) -> Result<(), tonic::Status> {
     let channel = transport.channel().await.map_err(|e| tonic::Status::unavailable(e.to_string()))?;
-    let mut client = AggregatedDiscoveryServiceClient::new(channel).max_decoding_message_size(RESPONSE_MAX);
-    let first = locked(feed, Feed::connected);
+    let (first, bell) = locked(feed, |f| (f.connected(options.link), f.bell(options.link)));
     let mut node = Some(options.node.clone());
     let (sender, mut receiver) = match options.variant {
         Variant::Delta => {
             let (tx, rx) = mpsc::channel(REQUESTS_MAX);
             let sender = Sender::Delta(tx);
             send(&sender, first, &mut node).await?;
-            let stream = client.delta_aggregated_resources(call(ReceiverStream::new(rx), options)?).await?;
-            (sender, Receiver::Delta(stream.into_inner()))
+            let stream =
+                open_delta(channel, options.service, call(ReceiverStream::new(rx), options)?).await?;
+            (sender, Receiver::Delta(stream))
         }
         Variant::StateOfTheWorld => {
             let (tx, rx) = mpsc::channel(REQUESTS_MAX);
             let sender = Sender::StateOfTheWorld(tx);
             send(&sender, first, &mut node).await?;
-            let stream = client.stream_aggregated_resources(call(ReceiverStream::new(rx), options)?).await?;
-            (sender, Receiver::StateOfTheWorld(stream.into_inner()))
+            let stream =
+                open_world(channel, options.service, call(ReceiverStream::new(rx), options)?).await?;
+            (sender, Receiver::StateOfTheWorld(stream))
         }
     };
+    *opened = Some(tokio::time::Instant::now());
     status.streams.fetch_add(1, Ordering::Relaxed);
-    tracing::info!(variant = ?options.variant, "control service stream opened");
+    tracing::info!(service = ?options.service, variant = ?options.variant, "control service stream opened");
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         let arrived = tokio::select! {
             message = receive(&mut receiver) => message?,
+            () = bell.notified() => {
+                let requests = locked(feed, |f| f.outgoing(options.link));
+                send(&sender, requests, &mut node).await?;
+                continue;
+            }
             _ = tick.tick() => { locked(feed, |f| f.tick(Instant::now())); continue }
         };
         let Some((response, raws)) = arrived else { return Ok(()) };
         status.connected.store(true, Ordering::Relaxed);
-        let requests = locked(feed, |f| f.received(response, raws, Instant::now()));
+        let requests = locked(feed, |f| f.received(options.link, response, raws, Instant::now()));
         send(&sender, requests, &mut node).await?;
     }
+}
+
+type Requests<T> = tonic::Request<ReceiverStream<T>>;
+
+async fn open_delta(
+    channel: Channel,
+    service: Service,
+    requests: Requests<DeltaDiscoveryRequest>,
+) -> Result<Streaming<DeltaDiscoveryResponse>, tonic::Status> {
+    let opened = match service {
+        Service::Aggregated => {
+            let client = AggregatedDiscoveryServiceClient::new(channel);
+            client.max_decoding_message_size(RESPONSE_MAX).delta_aggregated_resources(requests).await
+        }
+        Service::Clusters => {
+            let client = ClusterDiscoveryServiceClient::new(channel);
+            client.max_decoding_message_size(RESPONSE_MAX).delta_clusters(requests).await
+        }
+        Service::Listeners => {
+            let client = ListenerDiscoveryServiceClient::new(channel);
+            client.max_decoding_message_size(RESPONSE_MAX).delta_listeners(requests).await
+        }
+    };
+    opened.map(tonic::Response::into_inner)
+}
+
+async fn open_world(
+    channel: Channel,
+    service: Service,
+    requests: Requests<DiscoveryRequest>,
+) -> Result<Streaming<DiscoveryResponse>, tonic::Status> {
+    let opened = match service {
+        Service::Aggregated => {
+            let client = AggregatedDiscoveryServiceClient::new(channel);
+            client.max_decoding_message_size(RESPONSE_MAX).stream_aggregated_resources(requests).await
+        }
+        Service::Clusters => {
+            let client = ClusterDiscoveryServiceClient::new(channel);
+            client.max_decoding_message_size(RESPONSE_MAX).stream_clusters(requests).await
+        }
+        Service::Listeners => {
+            let client = ListenerDiscoveryServiceClient::new(channel);
+            client.max_decoding_message_size(RESPONSE_MAX).stream_listeners(requests).await
+        }
+    };
+    opened.map(tonic::Response::into_inner)
 }
 
 /// The call with its metadata.

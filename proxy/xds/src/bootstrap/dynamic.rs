@@ -1,12 +1,16 @@
 //! `dynamic_resources`: where listeners, clusters and all that they name come from.
 
-use crate::translate::At;
+use crate::ads::backoff::Bounds;
+use crate::translate::{At, positive};
 use outrigger_api::envoy::config::bootstrap::v3::bootstrap::DynamicResources;
 use outrigger_api::envoy::config::core::v3::api_config_source::ApiType;
 use outrigger_api::envoy::config::core::v3::config_source::ConfigSourceSpecifier as Source;
 use outrigger_api::envoy::config::core::v3::grpc_service::TargetSpecifier;
-use outrigger_api::envoy::config::core::v3::{ApiConfigSource, ConfigSource};
+use outrigger_api::envoy::config::core::v3::{ApiConfigSource, BackoffStrategy, ConfigSource};
 use std::collections::BTreeSet;
+
+/// The longest wait between streams, in first waits, where none is given.
+const MAX_INTERVAL_FACTOR: u32 = 10;
 
 /// Where dynamic resources come from.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -39,6 +43,8 @@ pub struct GrpcSource {
     pub authority: String,
     /// Headers of the calls, lower case.
     pub metadata: Vec<(String, String)>,
+    /// Waits between streams (`retry_policy.retry_back_off`).
+    pub backoff: Bounds,
 }
 
 /// The sources, each of which must be reached through one of the static `clusters`.
@@ -106,6 +112,8 @@ fn grpc(message: &ApiConfigSource, clusters: &BTreeSet<&str>, at: &At<'_>) -> Op
     }
     let TargetSpecifier::EnvoyGrpc(target) = at.need(service.target_specifier.as_ref())?;
     let at = at.field("envoy_grpc");
+    let retry = target.retry_policy.as_ref().and_then(|policy| policy.retry_back_off.as_ref());
+    let backoff = retry.map(|given| back_off(given, &at.field("retry_policy").field("retry_back_off")));
     let at = at.field("cluster_name");
     at.need_text(&target.cluster_name);
     if !target.cluster_name.is_empty() && !clusters.contains(target.cluster_name.as_str()) {
@@ -116,5 +124,23 @@ fn grpc(message: &ApiConfigSource, clusters: &BTreeSet<&str>, at: &At<'_>) -> Op
         cluster: target.cluster_name.clone(),
         authority: target.authority.clone(),
         metadata,
+        backoff: backoff.unwrap_or_default(),
     })
+}
+
+/// Where only the first wait is given, the longest is ten times as long, as in Envoy.
+fn back_off(given: &BackoffStrategy, at: &At<'_>) -> Bounds {
+    let at_base = at.field("base_interval");
+    let Some(base) = at_base.need(given.base_interval.as_ref()).and_then(|b| positive(b, &at_base)) else {
+        return Bounds::default();
+    };
+    let at_max = at.field("max_interval");
+    let max = match &given.max_interval {
+        None => base.saturating_mul(MAX_INTERVAL_FACTOR),
+        Some(max) => positive(max, &at_max).unwrap_or(base),
+    };
+    if max < base {
+        at_max.refuse("must not be below `base_interval`");
+    }
+    Bounds { base, max }
 }

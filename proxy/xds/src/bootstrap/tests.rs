@@ -1,10 +1,12 @@
 use super::{Bootstrap, DynamicSource, Format, GrpcSource, load_bootstrap, load_bootstrap_with};
+use crate::ads::backoff::Bounds;
 use crate::translate::files::FileReader;
 use outrigger_traffic::config::{
     ClusterChoice, ClusterDiscovery, CodecType, ConfigError, HttpFilter, HttpUpstream, Principal,
     RouteSource, Terminal, TlsVersion, ValidationSource,
 };
 use std::io;
+use std::time::Duration;
 
 /// A disk with two files and one variable.
 struct Files;
@@ -169,7 +171,7 @@ dynamic_resources:
     api_type: DELTA_GRPC
     transport_api_version: V3
     grpc_services:
-    - envoy_grpc: {cluster_name: control, authority: xds}
+    - envoy_grpc: {cluster_name: control, authority: xds, retry_policy: {retry_back_off: {base_interval: 1s}}}
       initial_metadata: [{key: X-Token, value: t}]
   lds_config: {ads: {}, resource_api_version: V3}
   cds_config: {api_config_source: {api_type: GRPC, grpc_services: [{envoy_grpc: {cluster_name: control}}]}}
@@ -195,11 +197,14 @@ fn dynamic_sources_node_and_admin_are_read() {
             delta: true,
             cluster: "control".into(),
             authority: "xds".into(),
-            metadata: vec![("x-token".into(), "t".into())]
+            metadata: vec![("x-token".into(), "t".into())],
+            backoff: Bounds { base: Duration::from_secs(1), max: Duration::from_secs(10) },
         }
     );
     assert_eq!(loaded.dynamic.listeners, Some(DynamicSource::Ads));
-    assert!(matches!(loaded.dynamic.clusters, Some(DynamicSource::Own(own)) if !own.delta));
+    assert!(
+        matches!(loaded.dynamic.clusters, Some(DynamicSource::Own(own)) if !own.delta && own.backoff == Bounds::default())
+    );
     assert_eq!(loaded.notices.len(), 2);
 }
 
@@ -214,6 +219,15 @@ fn dynamic_sources_that_cannot_work_are_refused() {
             "dynamic_resources.lds_config.ads: needs `ads_config` (line 1)",
             "dynamic_resources.cds_config.api_config_source.api_type: needs xdstp names, which are not supported; use GRPC or DELTA_GRPC (line 1)",
             "dynamic_resources.cds_config.api_config_source.grpc_services[0].envoy_grpc.cluster_name: there is no static cluster `nowhere` (line 1)",
+        ]
+    );
+    let found = refusals(
+        "{dynamic_resources: {ads_config: {api_type: GRPC, grpc_services: [{envoy_grpc: {cluster_name: c, retry_policy: {retry_back_off: {base_interval: 2s, max_interval: 1s}}}}]}}, static_resources: {clusters: [{name: c}]}}",
+    );
+    assert_eq!(
+        found,
+        [
+            "dynamic_resources.ads_config.grpc_services[0].envoy_grpc.retry_policy.retry_back_off.max_interval: must not be below `base_interval` (line 1)"
         ]
     );
     let found = refusals("dynamic_resources: {lds_config: {path_config_source: {path: /x}}}");

@@ -1,23 +1,27 @@
 //! From what a control service sends to what the proxy does.
 //!
 //! A response's resources are translated one by one; those that cannot be translated or compiled are refused with every
-//! reason, while the others take effect ([`warm`] says when). What is in force is written to disk ([`crate::last_good`]),
-//! so that a proxy that starts while the control service is away serves again at once.
+//! reason, while the others take effect ([`warm`] says when). What is in force is written to disk ([`crate::last_good`]:
+//! policy at once, endpoints soon), so that a proxy that starts while the control service is away serves again at once.
 
 pub mod held;
+pub mod links;
 pub mod refs;
 pub mod warm;
 
 use crate::ads::Kind;
-use crate::ads::session::{Request, Response, Session, Variant, Verdict};
-use crate::last_good::LastGood;
+use crate::ads::session::{Request, Response, Variant, Verdict};
+use crate::last_good::{LastGood, Snapshot};
 use crate::translate;
 use held::{Held, HeldMap, merge};
+use links::{LinkId, LinkPlan, Links};
 use outrigger_traffic::config::{Config, ConfigError, Endpoints, Resource, Secret};
 use refs::Refs;
 use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 use std::sync::Arc;
 use std::time::Instant;
+use tokio::sync::Notify;
 use warm::Warming;
 
 /// What takes configurations: the engine's handle, or a recorder in a test.
@@ -57,33 +61,52 @@ pub struct FeedStatus {
     pub rejected: u64,
     /// Last refusal of each resource that is still refused.
     pub refused: BTreeMap<String, String>,
+    /// How often the last good configuration was written to disk.
+    pub saves: u64,
+    /// How often that failed.
+    pub save_failures: u64,
 }
 
 /// One proxy's configuration feed.
 pub struct Feed {
-    session: Session,
+    links: Links,
     /// From the bootstrap file; dynamic resources of the same name replace it.
     base: Config,
     accepted: HeldMap,
     warming: Warming,
     sink: Arc<dyn Sink>,
     last_good: Option<LastGood>,
-    connected: bool,
+    /// Counts changes of what is accepted.
+    changes: u64,
+    /// Something accepted is not on disk yet.
+    unsaved: bool,
     /// Counters and current refusals.
     pub status: FeedStatus,
 }
 
 impl Feed {
-    /// A feed that has not spoken to any server. The static part is not applied yet: see [`Self::start`].
+    /// A feed with one aggregated stream that has not spoken to any server. The static part is not applied yet: see
+    /// [`Self::start`].
     pub fn new(variant: Variant, base: Config, sink: Arc<dyn Sink>, last_good: Option<LastGood>) -> Self {
+        Self::with_links(vec![LinkPlan::everything(variant)], base, sink, last_good)
+    }
+
+    /// As [`Self::new`], with these streams; [`LinkId`] is the position among them.
+    pub fn with_links(
+        links: Vec<LinkPlan>,
+        base: Config,
+        sink: Arc<dyn Sink>,
+        last_good: Option<LastGood>,
+    ) -> Self {
         Self {
-            session: Session::new(variant),
+            links: Links::new(links),
             base,
             accepted: HeldMap::new(),
             warming: Warming::default(),
             sink,
             last_good,
-            connected: false,
+            changes: 0,
+            unsaved: false,
             status: FeedStatus::default(),
         }
     }
@@ -96,10 +119,12 @@ impl Feed {
     pub fn start(&mut self, now: Instant) -> Result<usize, Vec<ConfigError>> {
         for raw in self.last_good.as_ref().map(LastGood::load).unwrap_or_default() {
             let Some(kind) = Kind::from_type_url(&raw.type_url) else { continue };
-            match translate::translate_any(&raw.type_url, &raw.bytes) {
+            // A kind that is not followed any more would stay as it was for ever.
+            let Some(link) = self.links.of_kind(kind) else { continue };
+            match translate::translate_any_from(link.came_from(), &raw.type_url, &raw.bytes) {
                 Ok(resource) => {
                     let name = resource.name().to_owned();
-                    self.session.assume_held(kind, &name, &raw.version);
+                    link.session.assume_held(kind, &name, &raw.version);
                     let held = Held { version: raw.version, bytes: raw.bytes, resource: Arc::new(resource) };
                     self.accepted.insert((kind, name), held);
                 }
@@ -116,7 +141,7 @@ impl Feed {
                 Err(errors) => {
                     tracing::warn!(?errors, "last good resources cannot be applied, starting without them");
                     self.accepted.clear();
-                    self.session = Session::new(self.session.variant());
+                    self.links.restart();
                 }
             }
         }
@@ -124,15 +149,26 @@ impl Feed {
     }
 
     /// A stream was opened; returns what to send first.
-    pub fn connected(&mut self) -> Vec<Request> {
-        self.connected = true;
+    pub fn connected(&mut self, link: LinkId) -> Vec<Request> {
         self.update_interest();
-        self.session.connected()
+        self.links.link(link).map(|link| link.connected()).unwrap_or_default()
     }
 
-    /// The stream ended.
-    pub fn disconnected(&mut self) {
-        self.connected = false;
+    /// A stream ended.
+    pub fn disconnected(&mut self, link: LinkId) {
+        if let Some(link) = self.links.link(link) {
+            link.disconnected();
+        }
+    }
+
+    /// Rings when there is something to send on a stream ([`Self::outgoing`]) that is no answer to it.
+    pub fn bell(&mut self, link: LinkId) -> Arc<Notify> {
+        self.links.link(link).map(|link| link.bell()).unwrap_or_default()
+    }
+
+    /// Changed subscriptions to send on a stream.
+    pub fn outgoing(&mut self, link: LinkId) -> Vec<Request> {
+        self.links.link(link).map(|link| link.outgoing()).unwrap_or_default()
     }
 
     /// Replaces secrets that come from this host (its own certificate and trust roots).
@@ -169,12 +205,20 @@ impl Feed {
         &self.accepted
     }
 
-    /// A response arrived. Returns what to send: its answer, and changed subscriptions.
-    pub fn received(&mut self, mut response: Response, raws: Vec<Raw>, now: Instant) -> Vec<Request> {
+    /// A response arrived on a stream. Returns what to send on it: its answer, and changed subscriptions.
+    pub fn received(
+        &mut self,
+        from: LinkId,
+        mut response: Response,
+        raws: Vec<Raw>,
+        now: Instant,
+    ) -> Vec<Request> {
+        let Some(link) = self.links.link(from) else { return Vec::new() };
+        let came_from = link.came_from();
         let mut translated: Vec<(Raw, Result<Resource, Vec<ConfigError>>)> = raws
             .into_iter()
             .map(|raw| {
-                let r = translate::translate_any(&raw.type_url, &raw.bytes);
+                let r = translate::translate_any_from(came_from, &raw.type_url, &raw.bytes);
                 (raw, r)
             })
             .collect();
@@ -184,16 +228,20 @@ impl Feed {
             }
         }
         response.resources = translated.iter().map(|(r, _)| (r.name.clone(), r.version.clone())).collect();
-        let Some((kind, wanted)) = self.session.received(&response) else { return Vec::new() };
+        let Some((kind, wanted)) = link.session.received(&response) else { return Vec::new() };
         self.status.updates += 1;
-        let removed = self.session.removals(kind, &response);
+        let removed = link.session.removals(kind, &response);
         let mut errors: Vec<ConfigError> = Vec::new();
         let mut candidates: BTreeMap<String, Held> = BTreeMap::new();
         for (index, (raw, result)) in translated.into_iter().enumerate() {
             if !wanted.contains(&index) {
                 continue;
             }
-            match checked(kind, &raw, result) {
+            let reachable = |resource: Resource| {
+                let unreachable = self.links.unreachable(&resource, &self.base);
+                if unreachable.is_empty() { Ok(resource) } else { Err(unreachable) }
+            };
+            match checked(kind, &raw, result).and_then(reachable) {
                 Ok(resource) => {
                     let held = Held { version: raw.version, bytes: raw.bytes, resource: Arc::new(resource) };
                     candidates.insert(raw.name, held);
@@ -204,9 +252,11 @@ impl Feed {
         let accepted = self.accept(kind, candidates, &removed, &mut errors, now);
         self.note_refusals(kind, &accepted, &removed, &errors);
         let verdict = Verdict { accepted, errors: errors.iter().map(ToString::to_string).collect() };
+        let Some(link) = self.links.link(from) else { return Vec::new() };
         let mut requests: Vec<Request> =
-            self.session.answer(kind, &response, &removed, verdict).into_iter().collect();
-        requests.extend(self.update_interest());
+            link.session.answer(kind, &response, &removed, verdict).into_iter().collect();
+        self.update_interest();
+        requests.extend(self.outgoing(from));
         requests
     }
 
@@ -248,7 +298,8 @@ impl Feed {
             }
             candidates.retain(|name, _| !blamed.contains(name));
         }
-        self.save();
+        self.note_change();
+        self.flush();
         candidates.into_iter().map(|(name, held)| (name, held.version)).collect()
     }
 
@@ -275,7 +326,9 @@ impl Feed {
                 }
             }
         }
-        self.save();
+        if !taken.is_empty() {
+            self.note_change();
+        }
         taken
     }
 
@@ -293,10 +346,10 @@ impl Feed {
     }
 
     /// Subscriptions follow what the accepted resources point to.
-    fn update_interest(&mut self) -> Vec<Request> {
-        let connected = self.connected;
-        let wanted = self.wanted();
-        wanted.into_iter().filter_map(|(kind, names)| self.session.interest(kind, names, connected)).collect()
+    fn update_interest(&mut self) {
+        for (kind, names) in self.wanted() {
+            self.links.interest(kind, names);
+        }
     }
 
     /// Names that the accepted and static resources point to and that the bootstrap file does not hold itself.
@@ -312,20 +365,7 @@ impl Feed {
         }
         self.base.listeners.iter().for_each(|v| refs.add_listener(v));
         self.base.clusters.iter().for_each(|v| refs.add_cluster(v));
-        for known in &self.base.secrets {
-            refs.secrets.remove(&known.name);
-        }
-        for known in &self.base.route_configs {
-            refs.route_configs.remove(&known.name);
-        }
-        for known in &self.base.endpoints {
-            refs.endpoints.remove(&known.cluster_name);
-        }
-        [
-            (Kind::Endpoints, refs.endpoints),
-            (Kind::Secret, refs.secrets),
-            (Kind::RouteConfig, refs.route_configs),
-        ]
+        refs.without(&self.base).by_kind()
     }
 
     /// Forgets resources that nothing points to any more.
@@ -358,11 +398,33 @@ impl Feed {
         self.status.rejected += u64::from(!errors.is_empty());
     }
 
-    fn save(&self) {
-        if let Some(file) = &self.last_good
-            && let Err(error) = file.save(&self.accepted)
-        {
-            tracing::warn!(%error, "last good configuration cannot be written");
+    fn note_change(&mut self) {
+        self.changes += 1;
+        self.unsaved = true;
+    }
+
+    /// What is accepted and not on disk yet, to be written where one may block; then [`Self::note_saved`].
+    pub fn unsaved(&mut self) -> Option<Snapshot> {
+        let file = self.last_good.as_ref()?;
+        std::mem::take(&mut self.unsaved).then(|| file.snapshot(self.changes, &self.accepted))
+    }
+
+    /// What came of writing.
+    pub fn note_saved(&mut self, written: io::Result<()>) {
+        match written {
+            Ok(()) => self.status.saves += 1,
+            Err(error) => {
+                self.status.save_failures += 1;
+                self.unsaved = true;
+                tracing::warn!(%error, "last good configuration cannot be written");
+            }
+        }
+    }
+
+    /// Writes what is not on disk yet. Blocks: before policy is acknowledged, and at the end.
+    pub fn flush(&mut self) {
+        if let Some(snapshot) = self.unsaved() {
+            self.note_saved(snapshot.write());
         }
     }
 }

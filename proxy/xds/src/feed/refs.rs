@@ -1,7 +1,8 @@
 //! What a resource refers to: the names that make-before-break waits for, and that subscriptions follow.
 
+use crate::ads::Kind;
 use outrigger_traffic::config::{
-    Action, CertificateSource, Cluster, ClusterChoice, ClusterDiscovery, DownstreamTls, Listener,
+    Action, CertificateSource, Cluster, ClusterChoice, ClusterDiscovery, Config, DownstreamTls, Listener,
     RouteConfig, RouteSource, Terminal, UpstreamTls, ValidationSource,
 };
 use std::collections::BTreeSet;
@@ -55,6 +56,30 @@ impl Refs {
         if let Some(tls) = &cluster.tls {
             self.add_upstream_tls(tls);
         }
+    }
+
+    /// What is left when the things that a configuration holds itself are taken away.
+    #[must_use]
+    pub fn without(mut self, base: &Config) -> Self {
+        for known in &base.secrets {
+            self.secrets.remove(&known.name);
+        }
+        for known in &base.route_configs {
+            self.route_configs.remove(&known.name);
+        }
+        for known in &base.endpoints {
+            self.endpoints.remove(&known.cluster_name);
+        }
+        self
+    }
+
+    /// The names that are subscribed to one by one.
+    pub fn by_kind(self) -> [(Kind, BTreeSet<String>); 3] {
+        [
+            (Kind::Endpoints, self.endpoints),
+            (Kind::Secret, self.secrets),
+            (Kind::RouteConfig, self.route_configs),
+        ]
     }
 
     fn add_choice(&mut self, choice: &ClusterChoice) {

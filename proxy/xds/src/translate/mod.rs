@@ -26,7 +26,7 @@ mod trace;
 mod value;
 
 pub(crate) use at::{At, Cx};
-pub(crate) use value::socket_address;
+pub(crate) use value::{positive, socket_address};
 
 use files::{Disk, FileReader};
 use outrigger_api::envoy::config::cluster::v3::Cluster;

@@ -38,6 +38,9 @@ pub(super) fn tracing(message: &hcm::Tracing, at: &At<'_>) -> Option<Tracing> {
     if !target.authority.is_empty() {
         at.field("authority").refuse("is not supported for spans");
     }
+    if target.retry_policy.is_some() {
+        at.field("retry_policy").refuse("is not supported for spans");
+    }
     Some(Tracing {
         client_sampling,
         random_sampling,

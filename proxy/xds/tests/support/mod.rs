@@ -1,6 +1,10 @@
 //! A control service of the test's own: the test reads each request and writes each response itself.
 
-#![allow(unreachable_pub, reason = "shared by test crates, each of which is a root of its own")]
+#![allow(
+    unreachable_pub,
+    dead_code,
+    reason = "shared by test crates, each of which is a root and uses a part"
+)]
 
 use outrigger_api::envoy::config::cluster::v3::Cluster;
 use outrigger_api::envoy::config::core::v3::address::Address as AddressKind;
@@ -16,9 +20,11 @@ use outrigger_api::envoy::service::discovery::v3::aggregated_discovery_service_s
 use outrigger_api::envoy::service::discovery::v3::{
     DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse, Resource,
 };
+use outrigger_api::envoy::service::listener::v3::listener_discovery_service_server::ListenerDiscoveryService;
 use outrigger_traffic::config::{Config, ConfigError, Endpoints};
 use outrigger_xds::ads::session::Variant;
 use outrigger_xds::ads::stream::{self, StreamOptions, StreamStatus};
+use outrigger_xds::feed::links::LinkPlan;
 use outrigger_xds::feed::{Feed, Sink};
 use outrigger_xds::last_good::LastGood;
 use outrigger_xds::transport::ControlAddress;
@@ -31,7 +37,7 @@ use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
 use tokio_stream::{Stream, StreamExt};
 use tonic::{Request, Response, Status, Streaming};
 
-const PATIENCE: Duration = Duration::from_secs(10);
+pub const PATIENCE: Duration = Duration::from_secs(10);
 
 /// One stream as the server sees it.
 pub struct Conversation<Req, Resp> {
@@ -136,13 +142,48 @@ impl Recorder {
     }
 }
 
+/// A listeners' server of its own: it hands over each stream.
+pub struct ListenerServer(pub mpsc::Sender<Delta>);
+
+#[tonic::async_trait]
+impl ListenerDiscoveryService for ListenerServer {
+    type DeltaListenersStream = Pin<Box<dyn Stream<Item = Result<DeltaDiscoveryResponse, Status>> + Send>>;
+    type StreamListenersStream = Pin<Box<dyn Stream<Item = Result<DiscoveryResponse, Status>> + Send>>;
+
+    async fn delta_listeners(
+        &self,
+        request: Request<Streaming<DeltaDiscoveryRequest>>,
+    ) -> Result<Response<Self::DeltaListenersStream>, Status> {
+        let (tx, rx) = mpsc::channel(16);
+        let _ = self.0.send(Conversation { requests: request.into_inner(), responses: tx }).await;
+        Ok(Response::new(Box::pin(ReceiverStream::new(rx))))
+    }
+
+    async fn stream_listeners(
+        &self,
+        _: Request<Streaming<DiscoveryRequest>>,
+    ) -> Result<Response<Self::StreamListenersStream>, Status> {
+        Err(Status::unimplemented("the tests use delta"))
+    }
+}
+
+/// How a client reaches a server on loopback.
+pub fn control_address(address: std::net::SocketAddr) -> ControlAddress {
+    ControlAddress {
+        addresses: vec![address.to_string()],
+        tls: None,
+        server_name: String::new(),
+        connect_timeout: Duration::from_secs(2),
+    }
+}
+
 /// A server and a client connected to it.
 pub struct Bed {
     pub delta: mpsc::Receiver<Delta>,
     pub sotw: mpsc::Receiver<Sotw>,
     pub recorder: Arc<Recorder>,
     pub feed: Arc<Mutex<Feed>>,
-    client: tokio::task::JoinHandle<()>,
+    pub client: tokio::task::JoinHandle<()>,
     server: tokio::task::JoinHandle<()>,
 }
 
@@ -155,6 +196,12 @@ impl Drop for Bed {
 
 impl Bed {
     pub async fn start(variant: Variant, last_good: Option<LastGood>) -> Self {
+        Self::start_with(vec![LinkPlan::everything(variant)], last_good).await
+    }
+
+    /// With these streams, of which the client of the first is started.
+    pub async fn start_with(links: Vec<LinkPlan>, last_good: Option<LastGood>) -> Self {
+        let variant = links[0].variant;
         let (delta, delta_rx) = mpsc::channel(4);
         let (sotw, sotw_rx) = mpsc::channel(4);
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -169,20 +216,15 @@ impl Bed {
                 .unwrap();
         });
         let recorder = Arc::new(Recorder::default());
-        let mut feed = Feed::new(variant, Config::default(), recorder.clone(), last_good);
+        let mut feed = Feed::with_links(links, Config::default(), recorder.clone(), last_good);
         feed.start(Instant::now()).unwrap();
         let feed = Arc::new(Mutex::new(feed));
-        let transport = Arc::new(ControlAddress {
-            addresses: vec![address.to_string()],
-            tls: None,
-            server_name: String::new(),
-            connect_timeout: Duration::from_secs(2),
-        });
+        let transport = Arc::new(control_address(address));
         let node = Node { id: "test-node".into(), ..Node::default() };
         let client = tokio::spawn(stream::run(
             feed.clone(),
             transport,
-            StreamOptions { variant, node, metadata: Vec::new() },
+            StreamOptions::aggregated(variant, node),
             Arc::new(StreamStatus::default()),
         ));
         Self { delta: delta_rx, sotw: sotw_rx, recorder, feed, client, server }

@@ -18,12 +18,17 @@ fn ok(resources: &[(&str, &str)]) -> Verdict {
     Verdict { accepted: resources.iter().map(|(n, v)| ((*n).into(), (*v).into())).collect(), errors: vec![] }
 }
 
+/// Wants these names, and tells the server.
+fn interest(s: &mut Session, kind: Kind, names: BTreeSet<String>) -> Option<Request> {
+    if s.want(kind, names) { s.catch_up(kind) } else { None }
+}
+
 #[test]
 fn first_requests_ask_for_wildcard_kinds_only_until_names_are_known() {
     let mut s = Session::new(Variant::Delta);
     let kinds: Vec<_> = s.connected().into_iter().filter_map(|r| r.kind).collect();
     assert_eq!(kinds, [Kind::Cluster, Kind::Listener]);
-    let r = s.interest(Kind::Endpoints, names(&["a", "b"]), true).unwrap();
+    let r = interest(&mut s, Kind::Endpoints, names(&["a", "b"])).unwrap();
     assert_eq!(
         (r.subscribe, r.unsubscribe, r.nonce.as_str()),
         (vec!["a".to_owned(), "b".into()], vec![], "")
@@ -34,10 +39,10 @@ fn first_requests_ask_for_wildcard_kinds_only_until_names_are_known() {
 fn interest_change_sends_only_the_difference() {
     let mut s = Session::new(Variant::Delta);
     s.connected();
-    s.interest(Kind::Endpoints, names(&["a", "b"]), true);
-    let r = s.interest(Kind::Endpoints, names(&["b", "c"]), true).unwrap();
+    interest(&mut s, Kind::Endpoints, names(&["a", "b"]));
+    let r = interest(&mut s, Kind::Endpoints, names(&["b", "c"])).unwrap();
     assert_eq!((r.subscribe, r.unsubscribe), (vec!["c".to_owned()], vec!["a".to_owned()]));
-    assert_eq!(s.interest(Kind::Endpoints, names(&["b", "c"]), true), None);
+    assert_eq!(interest(&mut s, Kind::Endpoints, names(&["b", "c"])), None);
 }
 
 #[test]
@@ -79,7 +84,7 @@ fn duplicate_nonce_is_ignored() {
 fn resource_nobody_asked_for_is_left_out() {
     let mut s = Session::new(Variant::Delta);
     s.connected();
-    s.interest(Kind::Endpoints, names(&["a"]), true);
+    interest(&mut s, Kind::Endpoints, names(&["a"]));
     let resp = response(Kind::Endpoints, "n1", &[("x", "1"), ("a", "1")], &[]);
     assert_eq!(s.received(&resp), Some((Kind::Endpoints, vec![1])));
 }
@@ -99,7 +104,7 @@ fn kind_never_asked_for_is_ignored() {
 fn state_of_the_world_removes_what_a_complete_response_leaves_out() {
     let mut s = Session::new(Variant::StateOfTheWorld);
     s.connected();
-    s.interest(Kind::Endpoints, names(&["a", "b"]), true);
+    interest(&mut s, Kind::Endpoints, names(&["a", "b"]));
     for (kind, removed) in [(Kind::Cluster, vec!["b".to_owned()]), (Kind::Endpoints, vec![])] {
         let both = response(kind, "n1", &[("a", "1"), ("b", "1")], &[]);
         s.received(&both);
@@ -128,13 +133,13 @@ fn state_of_the_world_repeats_version_in_force_when_it_refuses() {
 fn unsubscribed_name_is_forgotten_and_fetched_again_when_wanted_again() {
     let mut s = Session::new(Variant::Delta);
     s.connected();
-    s.interest(Kind::RouteConfig, names(&["r"]), true);
+    interest(&mut s, Kind::RouteConfig, names(&["r"]));
     let resp = response(Kind::RouteConfig, "n1", &[("r", "1")], &[]);
     s.received(&resp);
     s.answer(Kind::RouteConfig, &resp, &[], ok(&[("r", "1")]));
     assert!(s.missing(Kind::RouteConfig).is_empty());
-    s.interest(Kind::RouteConfig, names(&[]), true);
-    s.interest(Kind::RouteConfig, names(&["r"]), true);
+    interest(&mut s, Kind::RouteConfig, names(&[]));
+    interest(&mut s, Kind::RouteConfig, names(&["r"]));
     assert_eq!(s.missing(Kind::RouteConfig), ["r"]);
 }
 
@@ -148,4 +153,14 @@ fn nack_text_is_cut_at_its_limit() {
         let verdict = Verdict { accepted: vec![], errors: vec!["x".repeat(len)] };
         assert_eq!(s.answer(Kind::Cluster, &resp, &[], verdict).unwrap().error.unwrap().len(), expect);
     }
+}
+
+#[test]
+fn kinds_that_are_not_carried_are_neither_asked_for_nor_taken() {
+    let mut s = Session::carrying(Variant::Delta, [Kind::Cluster].into());
+    let kinds: Vec<_> = s.connected().into_iter().map(|request| request.kind).collect();
+    assert_eq!(kinds, [Some(Kind::Cluster)]);
+    assert!(!s.want(Kind::Endpoints, names(&["a"])));
+    assert_eq!(s.received(&response(Kind::Listener, "n1", &[("a", "1")], &[])), None);
+    assert!(s.received(&response(Kind::Cluster, "n1", &[("a", "1")], &[])).is_some());
 }
