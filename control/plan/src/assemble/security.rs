@@ -378,8 +378,13 @@ fn header_match(name: &str, text: &str, ignore_case: bool) -> HeaderMatch {
     HeaderMatch { name: name.to_owned(), value, invert: false, treat_missing_as_empty: false }
 }
 
-/// A policy's text: `*` at one end matches any rest.
+/// A policy's text: `*` at one end matches any rest. Alone it asks for a value, so that `connection.sni: "*"` does not
+/// let a client in that names no host. Source: Istio, "presence match".
 fn text_match(text: &str, ignore_case: bool) -> StringMatch {
+    if text == "*" {
+        // Patterns have no use for the other.
+        return StringMatch { pattern: StringPattern::Regex(".+".to_owned()), ignore_case: false };
+    }
     let pattern = if let Some(rest) = text.strip_prefix('*') {
         StringPattern::Suffix(rest.to_owned())
     } else if let Some(rest) = text.strip_suffix('*') {

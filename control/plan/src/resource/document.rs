@@ -108,6 +108,9 @@ fn read_value(mut value: Value, namespace: &str, results: &mut Vec<Result<Object
     }
 }
 
+/// Annotation of policies that are to be tried only.
+const DRY_RUN: &str = "istio.io/dry-run";
+
 /// Reads one document.
 ///
 /// *Errors*: every problem found.
@@ -204,7 +207,7 @@ fn read_kind(kind: Kind, root: &Node<'_>) -> Option<(Metadata, Spec)> {
     root.message(shape, |f| {
         // Both were looked at to recognise the kind.
         let _ = (f.field("apiVersion"), f.field("kind"));
-        let metadata = f.required("metadata").map(|n| read_metadata(&n)).unwrap_or_default();
+        let metadata = f.required("metadata").map(|n| read_metadata(kind, &n)).unwrap_or_default();
         Some((metadata, read_spec(kind, f)?))
     })
     .flatten()
@@ -239,8 +242,9 @@ fn read_typed(kind: Kind, spec: &Node<'_>) -> Option<Spec> {
     }
 }
 
-fn read_metadata(node: &Node<'_>) -> Metadata {
+fn read_metadata(kind: Kind, node: &Node<'_>) -> Metadata {
     let read = node.message(&shape::METADATA, |f| {
+        refuse_dry_run(kind, f);
         let name = f.required("name").map(|n| n.name()).unwrap_or_default();
         if !name.is_empty() && !is_name(&name) {
             f.problem("name", "must be 1 to 253 characters of a-z, 0-9, '-' and '.', beginning and ending with a letter or digit");
@@ -258,6 +262,14 @@ fn read_metadata(node: &Node<'_>) -> Metadata {
         }
     });
     read.unwrap_or_default()
+}
+
+/// An annotation that, ignored, would turn what it is for into its opposite.
+fn refuse_dry_run(kind: Kind, f: &Fields<'_>) {
+    let dry_run = f.texts_by_key("annotations").get(DRY_RUN).is_some_and(|value| value != "false");
+    if kind == Kind::AuthorizationPolicy && dry_run {
+        f.problem(&format!("annotations[{DRY_RUN}]"), "not supported yet: the policy would be in force");
+    }
 }
 
 /// A DNS label in lower case (RFC 1123 §2.1).
