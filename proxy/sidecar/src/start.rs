@@ -6,6 +6,7 @@ use crate::concurrency::default_concurrency;
 use crate::feed::{EngineSink, FeedView};
 use crate::logging::{self, LevelHandle};
 use crate::mesh::client::ControlClient;
+use crate::mesh::own::OwnSvid;
 use crate::mesh::register::Registration;
 use crate::mesh::{enrol, svid::Svid};
 use crate::otlp::{self, ExportStatus};
@@ -67,8 +68,12 @@ async fn run(flags: &Run, plan: Plan, level: LevelHandle) -> anyhow::Result<Exit
         plan.identity.id.as_str().into(),
         Arc::new(ExportStatus::default()),
     ));
-    let membership = configure(flags, plan, &proxy, view).await?;
+    let membership = configure(flags, plan, &proxy, view.clone()).await?;
     wait_for_the_end(&proxy).await?;
+    if let Some(membership) = &membership {
+        membership.stream.abort();
+    }
+    view.flush();
     if let Some(membership) = membership {
         leave(&membership, Duration::from_millis(flags.mesh.leave_grace_ms)).await;
     }
@@ -127,10 +132,10 @@ async fn join_mesh(
     tracing::info!(resources = restored, role = ?settings.role, "started from disk");
     let feed = Arc::new(Mutex::new(feed));
     view.set(feed.clone());
-    let (svids, renewed) = watch::channel(first);
-    tokio::spawn(enrol::keep_fresh(client.clone(), settings.clone(), svids.clone()));
-    tokio::spawn(enrol::follow_roots(client.clone(), settings.clone(), svids));
-    tokio::spawn(use_renewed(renewed, feed.clone()));
+    let own = Arc::new(OwnSvid::new(client.clone(), &settings.state_dir, first));
+    tokio::spawn(use_renewed(own.watch(), feed.clone()));
+    tokio::spawn(enrol::keep_fresh(client.clone(), settings.clone(), own.clone()));
+    tokio::spawn(enrol::follow_roots(client.clone(), own));
     let registration = Arc::new(Registration::new(client.clone(), settings));
     let kept = registration.clone();
     tokio::spawn(async move { kept.keep().await });
@@ -160,10 +165,10 @@ async fn use_renewed(mut renewed: watch::Receiver<Svid>, feed: Arc<Mutex<Feed>>)
 
 /// Peers are told first; for a moment they may still come.
 ///
-/// The configuration is not followed any more: that of a workload that has left is empty. It would take the listeners away
-/// while requests still come, and the last good configuration from the disk, of which the next start is to serve.
+/// The configuration is not followed any more by now: that of a workload that has left is empty. It would take the
+/// listeners away while requests still come, and the last good configuration from the disk, of which the next start is
+/// to serve.
 async fn leave(membership: &Membership, grace: Duration) {
-    membership.stream.abort();
     let registration = &membership.registration;
     if let Err(error) = registration.leave().await {
         tracing::warn!(error = format!("{error:#}"), "left without telling the control service");

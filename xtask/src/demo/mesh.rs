@@ -105,6 +105,8 @@ impl Mesh {
             format!("--xds-address={}", self.xds),
             format!("--api-address={}", self.api),
             format!("--svid-ttl={}s", self.svid_ttl.as_secs()),
+            // All of this mesh is on this host.
+            "--allow-loopback-workloads".to_owned(),
         ];
         let mut control = Process::start("control", &self.bin.control, &args, &self.dir.join("logs"))?;
         wait_until("control service", Duration::from_secs(20), || {
@@ -162,10 +164,10 @@ impl Mesh {
         self.cli(&["apply", "-f", "-", "--wait"], Some(yaml)).map(drop)
     }
 
-    fn join_token(&self, service_account: &str) -> anyhow::Result<String> {
-        let args =
+    fn join_token(&self, service_account: &str, grant: &[&str]) -> anyhow::Result<String> {
+        let create =
             ["token", "create", "--namespace", NAMESPACE, "--service-account", service_account, "-o", "json"];
-        let answer: serde_json::Value = serde_json::from_str(&self.cli(&args, None)?)?;
+        let answer: serde_json::Value = serde_json::from_str(&self.cli(&[&create, grant].concat(), None)?)?;
         answer.get("token").and_then(|t| t.as_str()).map(str::to_owned).context("answer holds no token")
     }
 
@@ -194,7 +196,7 @@ impl Mesh {
             app,
             sidecar: None,
         };
-        let token = self.join_token(service)?;
+        let token = self.join_token(service, &[])?;
         self.start_sidecar(&mut member, Some(token))?;
         self.members.push(member);
         Ok(())
@@ -221,7 +223,7 @@ impl Mesh {
         let admin = loopback(free_port()?);
         let mut args = self.proxy_args("gateway", "gateway", admin);
         args.extend(["--role=gateway".to_owned(), "--label=app=gateway".to_owned()]);
-        args.push(format!("--join-token={}", self.join_token("gateway")?));
+        args.push(format!("--join-token={}", self.join_token("gateway", &["--gateway"])?));
         self.gateway = Some(Process::start("gateway", &self.bin.proxy, &args, &self.dir.join("logs"))?);
         Ok(admin)
     }

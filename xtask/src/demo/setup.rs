@@ -19,8 +19,8 @@ use std::time::Duration;
 const GATEWAY: ([u8; 4], u16) = ([0, 0, 0, 0], 8443);
 /// The operator API, in the network namespace of the control service.
 const API: ([u8; 4], u16) = ([127, 0, 0, 1], 15080);
-/// Service accounts and how many proxies join as each.
-const MEMBERS: &[(&str, &str)] = &[("a", "1"), ("b", "2"), ("gateway", "1")];
+/// Service accounts, how many proxies join as each, and what these may be besides the service of the same name.
+const MEMBERS: &[(&str, &str, &[&str])] = &[("a", "1", &[]), ("b", "2", &[]), ("gateway", "1", &["--gateway"])];
 
 /// Does nothing where it was done before: the file written last tells.
 pub fn run(args: &[String]) -> anyhow::Result<()> {
@@ -45,9 +45,10 @@ pub fn run(args: &[String]) -> anyhow::Result<()> {
     let outrigger = |args: &[&str], input: Option<&str>| run_program(&cli, args, &env, input);
     outrigger(&["login"], None)?;
     fs::copy(data.join("identity/root.crt"), join.join("trust-bundle.pem")).context("trust bundle")?;
-    for (account, uses) in MEMBERS {
+    for (account, uses, grant) in MEMBERS {
         let create = ["token", "create", "-n", NAMESPACE, "-s", account, "--uses", uses];
-        write_private(&join.join(format!("{account}.token")), &outrigger(&create, None)?)?;
+        let token = outrigger(&[&create, *grant].concat(), None)?;
+        write_private(&join.join(format!("{account}.token")), &token)?;
     }
     let public = public_certificate()?;
     let edge = resources::edge(SocketAddr::from(GATEWAY), &public.certificate_pem, &public.key_pem);

@@ -197,7 +197,7 @@ fn rotation(mesh: &mut Mesh, load: &Load) -> anyhow::Result<String> {
     load.take();
     let names = ["a", "b-v1", "b-v2", "gateway"];
     let serials = |mesh: &Mesh| -> anyhow::Result<Vec<String>> {
-        names.iter().map(|n| Ok(std::fs::read_to_string(mesh.state_dir(n).join("svid.pem"))?)).collect()
+        names.iter().map(|name| Ok(kept(mesh, name)?.chain_pem)).collect()
     };
     let before = serials(mesh)?;
     let took = wait_until("every certificate was renewed", Duration::from_secs(40), || {
@@ -242,10 +242,10 @@ fn termination(mesh: &mut Mesh, load: &Load) -> anyhow::Result<String> {
 
 fn ca_rotation(mesh: &mut Mesh, load: &Load) -> anyhow::Result<String> {
     load.take();
-    let before = std::fs::read_to_string(mesh.state_dir("a").join("roots.pem"))?;
+    let before = kept(mesh, "a")?.roots_pem;
     let answer = mesh.cli(&["ca", "rotate"], None)?;
     let chain = |mesh: &Mesh| -> anyhow::Result<String> {
-        let pem = std::fs::read_to_string(mesh.state_dir("a").join("svid.pem"))?;
+        let pem = kept(mesh, "a")?.chain_pem;
         Ok(pem.rsplit("-----BEGIN CERTIFICATE-----").next().unwrap_or_default().to_owned())
     };
     let issuer = chain(mesh)?;
@@ -255,7 +255,7 @@ fn ca_rotation(mesh: &mut Mesh, load: &Load) -> anyhow::Result<String> {
     sleep(Duration::from_secs(1));
     let seen = load.take();
     none_failed(&seen)?;
-    let roots = std::fs::read_to_string(mesh.state_dir("a").join("roots.pem"))?;
+    let roots = kept(mesh, "a")?.roots_pem;
     let word = if roots == before { "roots unchanged" } else { "roots extended" };
     let first = answer.trim().lines().next().unwrap_or_default().to_owned();
     Ok(format!("{} requests, {word}, new issuer after {:.1} s: {first}", seen.ok, took.as_secs_f64()))
@@ -268,11 +268,28 @@ struct Identity {
     roots_pem: String,
 }
 
+/// What a proxy keeps of its identity: chain, key, trust bundle.
+struct Kept {
+    chain_pem: String,
+    key_pem: String,
+    roots_pem: String,
+}
+
+fn kept(mesh: &Mesh, name: &str) -> anyhow::Result<Kept> {
+    let text = std::fs::read_to_string(mesh.state_dir(name).join("identity.json"))?;
+    let value: serde_json::Value = serde_json::from_str(&text)?;
+    let part = |pointer: &str| {
+        let text = value.pointer(pointer).and_then(serde_json::Value::as_str).map(str::to_owned);
+        text.with_context(|| format!("identity of {name} has no {pointer}"))
+    };
+    let (chain_pem, key_pem) = (part("/chainPem")?, part("/keyPem")?);
+    Ok(Kept { chain_pem, key_pem, roots_pem: part("/bundle/pem")? })
+}
+
 /// The current identity of a member, from its state folder.
 fn identity(mesh: &Mesh, name: &str) -> anyhow::Result<Identity> {
-    let folder = mesh.state_dir(name);
-    let read = |file: &str| std::fs::read_to_string(folder.join(file));
-    Ok(Identity { certificate: Some((read("svid.pem")?, read("svid.key")?)), roots_pem: read("roots.pem")? })
+    let kept = kept(mesh, name)?;
+    Ok(Identity { certificate: Some((kept.chain_pem, kept.key_pem)), roots_pem: kept.roots_pem })
 }
 
 /// A's identity as somebody else would forge it: right name, wrong CA.

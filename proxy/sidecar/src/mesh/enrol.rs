@@ -1,15 +1,15 @@
 //! Getting a certificate and keeping it fresh.
 
 use super::client::{CALL_TIMEOUT, ControlClient};
+use super::own::OwnSvid;
 use super::settings::Settings;
-use super::svid::Svid;
+use super::svid::{Bundle, Svid};
 use anyhow::Context;
 use outrigger_api::outrigger::v1::certificate_service_client::CertificateServiceClient;
 use outrigger_api::outrigger::v1::{SignRequest, WatchTrustBundleRequest};
 use rcgen::{CertificateParams, KeyPair};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
-use tokio::sync::watch;
 
 /// Bounds of the wait after a failure.
 const RETRY_FIRST: Duration = Duration::from_millis(250);
@@ -34,7 +34,7 @@ pub async fn sign(client: &ControlClient, join_token: Option<&str>) -> anyhow::R
     Ok(Svid {
         chain_pem: answer.certificate_chain_pem,
         key_pem: key.serialize_pem(),
-        roots_pem: bundle.pem,
+        bundle: Bundle { pem: bundle.pem, version: bundle.version },
         received: SystemTime::now(),
     })
 }
@@ -61,16 +61,13 @@ pub async fn first(client: &ControlClient, settings: &Settings) -> anyhow::Resul
     }
 }
 
-/// Renews at half life, for ever; every new certificate goes to `publish`. When the certificate has expired meanwhile,
-/// the join token is tried, if it still counts.
-pub async fn keep_fresh(client: Arc<ControlClient>, settings: Arc<Settings>, publish: watch::Sender<Svid>) {
+/// Renews at half life, for ever. When the certificate has expired meanwhile, the join token is tried, if it still counts.
+pub async fn keep_fresh(client: Arc<ControlClient>, settings: Arc<Settings>, own: Arc<OwnSvid>) {
     let mut wait = RETRY_FIRST;
     loop {
         let now = SystemTime::now();
-        let (half, end) = {
-            let svid = publish.borrow();
-            (svid.half_life().unwrap_or(now), svid.end().unwrap_or(now))
-        };
+        let svid = own.current();
+        let (half, end) = (svid.half_life().unwrap_or(now), svid.end().unwrap_or(now));
         if let Ok(left) = half.duration_since(now) {
             // Spread the renewals of a fleet that was enrolled together.
             tokio::time::sleep(left.mul_f64(0.95 + fastrand::f64() / 20.0)).await;
@@ -78,13 +75,9 @@ pub async fn keep_fresh(client: Arc<ControlClient>, settings: Arc<Settings>, pub
         }
         let expired = end <= SystemTime::now();
         let token = if expired { settings.join_token.as_deref() } else { None };
-        match sign(&client, token).await.and_then(|svid| client.use_svid(&svid).map(|()| svid)) {
-            Ok(svid) => {
-                if let Err(error) = svid.save(&settings.state_dir) {
-                    tracing::warn!(error = format!("{error:#}"), "certificate cannot be kept on disk");
-                }
+        match sign(&client, token).await.and_then(|svid| own.renewed(svid)) {
+            Ok(()) => {
                 tracing::info!("certificate renewed");
-                publish.send_replace(svid);
                 wait = RETRY_FIRST;
                 tokio::time::sleep(RENEWAL_GAP).await;
             }
@@ -98,7 +91,7 @@ pub async fn keep_fresh(client: Arc<ControlClient>, settings: Arc<Settings>, pub
 }
 
 /// Follows the trust bundle: a rotated authority is trusted before it signs anything.
-pub async fn follow_roots(client: Arc<ControlClient>, settings: Arc<Settings>, publish: watch::Sender<Svid>) {
+pub async fn follow_roots(client: Arc<ControlClient>, own: Arc<OwnSvid>) {
     let mut wait = RETRY_FIRST;
     loop {
         let watched: anyhow::Result<()> = async {
@@ -106,14 +99,10 @@ pub async fn follow_roots(client: Arc<ControlClient>, settings: Arc<Settings>, p
             let mut bundles = service.watch_trust_bundle(WatchTrustBundleRequest {}).await?.into_inner();
             while let Some(bundle) = bundles.message().await? {
                 wait = RETRY_FIRST;
-                if publish.borrow().roots_pem == bundle.pem {
-                    continue;
+                let version = bundle.version;
+                if own.trust(Bundle { pem: bundle.pem, version })? {
+                    tracing::info!(version, "trust bundle changed");
                 }
-                tracing::info!(version = bundle.version, "trust bundle changed");
-                publish.send_modify(|svid| svid.roots_pem = bundle.pem);
-                let svid = publish.borrow().clone();
-                client.use_svid(&svid)?;
-                svid.save(&settings.state_dir)?;
             }
             Ok(())
         }

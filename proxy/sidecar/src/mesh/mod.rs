@@ -9,6 +9,7 @@
 
 pub mod client;
 pub mod enrol;
+pub mod own;
 pub mod register;
 pub mod settings;
 pub mod svid;

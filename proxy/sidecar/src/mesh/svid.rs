@@ -6,6 +6,7 @@ use outrigger_traffic::config::{Secret, SecretValue, TlsCertificate, ValidationC
 use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use serde::{Deserialize, Serialize};
 use std::fs;
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
@@ -13,50 +14,70 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+/// File that holds certificate, key and trust bundle together.
+const FILE: &str = "identity.json";
+
 /// A certificate with its key and what it trusts.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Svid {
     /// Chain, leaf first, PEM.
     pub chain_pem: String,
     /// Private key, PEM.
     pub key_pem: String,
-    /// Trust roots, PEM.
-    pub roots_pem: String,
+    /// Whom it trusts.
+    pub bundle: Bundle,
     /// When it was signed, by our clock. Certificates are dated back for clocks that go slow, so their own beginning says
     /// nothing about when half of their life is over.
     pub received: SystemTime,
 }
 
+/// The authorities of the mesh.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Debug)]
+#[serde(rename_all = "camelCase")]
+pub struct Bundle {
+    /// Certificates, PEM.
+    pub pem: String,
+    /// Grows with every change, unless the control service was restored from a backup.
+    pub version: u64,
+}
+
+impl std::fmt::Debug for Svid {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mut text = f.debug_struct("Svid");
+        text.field("chain_pem", &self.chain_pem).field("key_pem", &"[redacted]");
+        text.field("bundle", &self.bundle).field("received", &self.received).finish()
+    }
+}
+
 impl Svid {
     /// What an earlier run left, if it is complete and not expired.
     pub fn load(folder: &Path) -> Option<Self> {
-        let read = |name: &str| fs::read_to_string(folder.join(name)).ok();
-        let received = fs::metadata(folder.join("svid.pem")).and_then(|m| m.modified()).ok()?;
-        let svid = Self {
-            chain_pem: read("svid.pem")?,
-            key_pem: read("svid.key")?,
-            roots_pem: read("roots.pem")?,
-            received,
-        };
+        let text = fs::read_to_string(folder.join(FILE)).ok()?;
+        let svid: Self = serde_json::from_str(&text)
+            .inspect_err(|error| tracing::warn!(%error, "certificate on disk cannot be read"))
+            .ok()?;
         (svid.end().ok()? > SystemTime::now() && svid.client_config("").is_ok()).then_some(svid)
     }
 
-    /// Keeps it for the next run; the key is readable by the owner alone. Each file is renamed into place, the key
-    /// first: a chain never lies beside an older key than its own for longer than a rename.
+    /// Keeps it for the next run, readable by the owner alone. One file, written whole and renamed into place: whenever the
+    /// host goes down, certificate and key belong together.
+    ///
+    /// # Errors
+    /// Those of the file system; the old file stays then.
     pub fn save(&self, folder: &Path) -> anyhow::Result<()> {
-        for (name, text, mode) in [
-            ("svid.key", &self.key_pem, 0o600),
-            ("svid.pem", &self.chain_pem, 0o644),
-            ("roots.pem", &self.roots_pem, 0o644),
-        ] {
-            let part = folder.join(format!("{name}.part"));
-            let mut file =
-                fs::OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(&part)?;
-            file.write_all(text.as_bytes())?;
-            file.sync_all()?;
-            fs::rename(&part, folder.join(name)).with_context(|| name.to_owned())?;
+        let part = folder.join(format!("{FILE}.part"));
+        // What an earlier run left may be readable by others.
+        match fs::remove_file(&part) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),
+            _ => {}
         }
-        Ok(())
+        let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&part)?;
+        file.write_all(&serde_json::to_vec(self)?)?;
+        file.sync_all()?;
+        fs::rename(&part, folder.join(FILE)).context(FILE)?;
+        // Without this the rename itself may be lost.
+        Ok(fs::File::open(folder)?.sync_all()?)
     }
 
     /// When to renew: half of the time between its signing and its end has passed.
@@ -84,7 +105,7 @@ impl Svid {
     pub fn secrets(&self) -> Vec<Secret> {
         let own = TlsCertificate { chain_pem: self.chain_pem.clone(), key_pem: self.key_pem.clone() };
         let roots = ValidationContext {
-            trusted_ca_pem: Some(self.roots_pem.clone()),
+            trusted_ca_pem: Some(self.bundle.pem.clone()),
             ..ValidationContext::default()
         };
         vec![
@@ -100,7 +121,7 @@ impl Svid {
             CertificateDer::pem_slice_iter(self.chain_pem.as_bytes()).collect::<Result<Vec<_>, _>>()?;
         let key = PrivateKeyDer::from_pem_slice(self.key_pem.as_bytes())?;
         let builder = ClientConfig::builder()
-            .with_root_certificates(roots(&format!("{}\n{first_roots}", self.roots_pem))?);
+            .with_root_certificates(roots(&format!("{}\n{first_roots}", self.bundle.pem))?);
         Ok(http2(builder.with_client_auth_cert(chain, key)?))
     }
 }
@@ -122,4 +143,62 @@ fn roots(pem: &str) -> anyhow::Result<RootCertStore> {
     }
     anyhow::ensure!(!store.is_empty(), "trust bundle holds no certificate");
     Ok(store)
+}
+
+#[cfg(test)]
+pub mod tests {
+    use super::*;
+    use rcgen::{CertificateParams, KeyPair};
+    use std::os::unix::fs::PermissionsExt;
+
+    /// A certificate of somebody, PEM.
+    pub fn certificate() -> String {
+        let key = KeyPair::generate().unwrap();
+        CertificateParams::new(vec!["mesh.test".to_owned()]).unwrap().self_signed(&key).unwrap().pem()
+    }
+
+    /// A certificate with its key, and a trust bundle of this version.
+    pub fn svid(version: u64) -> Svid {
+        let key = KeyPair::generate().unwrap();
+        let params = CertificateParams::new(vec!["mesh.test".to_owned()]).unwrap();
+        let bundle = Bundle { pem: certificate(), version };
+        // To the second, so that it is the same when it was read back from text of any precision.
+        let received = SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000);
+        let chain_pem = params.self_signed(&key).unwrap().pem();
+        Svid { chain_pem, key_pem: key.serialize_pem(), bundle, received }
+    }
+
+    #[test]
+    fn certificate_key_and_bundle_are_kept_together_for_the_owner_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(Svid::load(folder.path()).is_none());
+        let first = svid(1);
+        first.save(folder.path()).unwrap();
+        assert_eq!(Svid::load(folder.path()), Some(first.clone()));
+        let files: Vec<_> = fs::read_dir(folder.path()).unwrap().map(Result::unwrap).collect();
+        assert_eq!(files.len(), 1, "one file, so that none can be newer than another");
+        assert_eq!(files[0].metadata().unwrap().permissions().mode() & 0o777, 0o600);
+        let shown = format!("{first:?}");
+        assert!(!shown.contains("PRIVATE KEY") && shown.contains("redacted"), "{shown}");
+    }
+
+    #[test]
+    fn crash_while_saving_leaves_the_old_one_and_is_no_obstacle() {
+        let folder = tempfile::tempdir().unwrap();
+        let (old, new) = (svid(1), svid(2));
+        old.save(folder.path()).unwrap();
+        let part = folder.path().join("identity.json.part");
+        fs::write(&part, &serde_json::to_vec(&new).unwrap()[..100]).unwrap();
+        assert_eq!(Svid::load(folder.path()), Some(old));
+        new.save(folder.path()).unwrap();
+        assert_eq!(Svid::load(folder.path()), Some(new));
+        assert!(!part.exists());
+    }
+
+    #[test]
+    fn key_of_another_certificate_is_not_used() {
+        let folder = tempfile::tempdir().unwrap();
+        Svid { key_pem: svid(1).key_pem, ..svid(1) }.save(folder.path()).unwrap();
+        assert!(Svid::load(folder.path()).is_none());
+    }
 }
