@@ -21,10 +21,11 @@ from outrigger.v1 import identity_pb2, identity_pb2_grpc, registration_pb2, regi
 class Mesh:
     """A running control service."""
 
-    def __init__(self):
+    def __init__(self, address="127.0.0.1"):
         data = f"{WORK}/control"
-        self.process = start([os.environ["OUTRIGGER_CONTROL_BIN"], "run", "--data-dir", data, "--xds-address", "127.0.0.1:0",
-                              "--api-address", "127.0.0.1:0", "--allow-loopback-workloads"], "control")
+        more = ["--allow-loopback-workloads"] if address == "127.0.0.1" else ["--server-ip", address]
+        self.process = start([os.environ["OUTRIGGER_CONTROL_BIN"], "run", "--data-dir", data, "--xds-address", f"{address}:0",
+                              "--api-address", "127.0.0.1:0", *more], "control")
         end = time.time() + 30
         while not os.path.exists(f"{data}/addresses.json"):
             if time.time() > end or self.process.poll() is not None:

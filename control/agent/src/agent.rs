@@ -151,7 +151,9 @@ impl Agent {
     /// Has every container looked at that is a task's or has a sidecar, and clears away what belongs to none.
     async fn reconcile(self: &Arc<Self>, docker: &Docker) -> Result<(), DockerError> {
         Metrics::count(&self.metrics.reconciles);
-        for app in self.everything(docker).await? {
+        let everything = self.everything(docker).await?;
+        lock(&self.seen).retain(|app, _| everything.contains(app));
+        for app in everything {
             self.tell(&app, What::Changed);
         }
         let known: Vec<String> = lock(&self.workers).keys().cloned().collect();
@@ -200,7 +202,6 @@ impl Agent {
         // Another may have taken its place already.
         if workers.get(app).is_some_and(|other| Arc::ptr_eq(other, mailbox)) {
             workers.remove(app);
-            lock(&self.seen).remove(app);
             Metrics::set(&self.metrics.containers, workers.len());
         }
     }
@@ -343,17 +344,26 @@ impl Agent {
         Ok(())
     }
 
-    /// Keeps what a container is, for `/containers` and for whoever makes its sidecar.
-    pub fn note_verdict(&self, app: &str, verdict: &Verdict) {
-        let mut seen = lock(&self.seen);
-        if let Verdict::Member(member) = verdict
-            && seen.get(app) != Some(verdict)
-        {
-            for notice in &member.notices {
-                tracing::warn!(container = member.container_name, notice, "member");
-            }
+    /// Keeps what a container is, for `/containers` and for whoever makes its sidecar; says what is new.
+    pub fn note_verdict(&self, app: &str, name: &str, verdict: &Verdict) {
+        let before = lock(&self.seen).insert(app.to_owned(), verdict.clone());
+        if before.as_ref() == Some(verdict) {
+            return;
         }
-        seen.insert(app.to_owned(), verdict.clone());
+        match verdict {
+            Verdict::Member(member) => {
+                let service = format!("{}.{}", member.service, member.namespace);
+                tracing::info!(name, service, account = member.service_account, "member");
+                for notice in &member.notices {
+                    tracing::warn!(name, notice, "member");
+                }
+            }
+            Verdict::Refused(reasons) => {
+                Metrics::count(&self.metrics.members_refused);
+                tracing::warn!(name, reasons = reasons.join("; "), "cannot be a member");
+            }
+            Verdict::NotOurs | Verdict::NotRunning => {}
+        }
     }
 
     fn verdict(&self, app: &str) -> Option<Verdict> {

@@ -115,6 +115,8 @@ pub struct SidecarConfig {
     pub memory_mib: u32,
     /// CPU limit. Default 1.
     pub cpus: f64,
+    /// Limit of open files; a connection of an application is two. Default: docker's.
+    pub open_files: Option<u32>,
     /// Longest time that requests may take to finish when it ends. Default 30.
     pub drain_seconds: u32,
     /// Its log level. Default `info`.
@@ -133,6 +135,7 @@ impl Default for SidecarConfig {
             uid: 1337,
             memory_mib: 128,
             cpus: 1.0,
+            open_files: None,
             drain_seconds: 30,
             log_level: "info".into(),
             env: BTreeMap::new(),
@@ -313,6 +316,7 @@ impl SidecarConfig {
         ensure!(self.uid > 0, "sidecar.uid: must not be root");
         ensure!(self.memory_mib >= 16, "sidecar.memoryMib: at least 16");
         ensure!((0.05..=64.0).contains(&self.cpus), "sidecar.cpus: 0.05 to 64");
+        ensure!(self.open_files.is_none_or(|files| files >= 256), "sidecar.openFiles: at least 256");
         ensure!((1..=3600).contains(&self.drain_seconds), "sidecar.drainSeconds: 1 to 3600");
         ensure!(self.host_ports.0 >= 1024, "sidecar.hostPorts: from 1024 on");
         ensure!(self.host_ports.0 < self.host_ports.1, "sidecar.hostPorts: first, last");

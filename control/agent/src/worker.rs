@@ -129,8 +129,6 @@ pub struct Worker {
     signal: Option<i32>,
     /// When the application of this network namespace was told to end.
     leaving: Option<(String, Instant)>,
-    /// What an operator was told last, so that it is said once.
-    said: String,
     /// Give it back, whatever its labels say.
     offboard: bool,
 }
@@ -146,15 +144,7 @@ struct Seen {
 impl Worker {
     /// Knows nothing yet.
     pub fn new(agent: Arc<Agent>, app: String) -> Self {
-        Self {
-            agent,
-            app,
-            memory: Memory::default(),
-            signal: None,
-            leaving: None,
-            said: String::new(),
-            offboard: false,
-        }
+        Self { agent, app, memory: Memory::default(), signal: None, leaving: None, offboard: false }
     }
 
     /// One that gives the container back.
@@ -215,10 +205,8 @@ impl Worker {
             Seen { app: App::Gone, spec: None, namespace: namespace(container.as_ref()), sidecars };
         let Some(container) = container else { return Ok(seen) };
         let verdict = look(&container, &self.agent.config);
-        self.agent.note_verdict(&self.app, &verdict);
-        if !matches!(verdict, Verdict::Refused(_)) {
-            self.said.clear();
-        }
+        let name = container.name.as_deref().unwrap_or_default().trim_start_matches('/');
+        self.agent.note_verdict(&self.app, name, &verdict);
         seen.app = match verdict {
             Verdict::NotRunning => App::Gone,
             _ if self.offboard => {
@@ -227,11 +215,7 @@ impl Worker {
             }
             // What runs and was never looked at as a task of ours may still have a sidecar that outlived its label.
             Verdict::NotOurs if !runs(&container) => App::Gone,
-            Verdict::NotOurs => App::Foreign,
-            Verdict::Refused(reasons) => {
-                self.say_refused(&container, &reasons);
-                App::Foreign
-            }
+            Verdict::NotOurs | Verdict::Refused(_) => App::Foreign,
             Verdict::Member(member) if self.is_leaving(&container, &member) => App::Leaving,
             Verdict::Member(member) => {
                 self.memory.was_member = true;
@@ -241,16 +225,6 @@ impl Worker {
             }
         };
         Ok(seen)
-    }
-
-    fn say_refused(&mut self, container: &ContainerInspectResponse, reasons: &[String]) {
-        let text = reasons.join("; ");
-        if self.said != text {
-            Metrics::count(&self.agent.metrics.members_refused);
-            let name = container.name.as_deref().unwrap_or_default();
-            tracing::warn!(container = self.short(), name, reasons = text, "cannot be a member");
-            self.said = text;
-        }
     }
 
     /// Whether it was told to end, in this life of it and not too long ago.

@@ -35,9 +35,6 @@ const SECOND_NS: i64 = 1_000_000_000;
 /// How often its health is looked at. Each time a small process is started.
 const HEALTH_INTERVAL_NS: i64 = 2 * SECOND_NS;
 
-/// Open files: connections, twice.
-const FILES_MAX: i64 = 1 << 20;
-
 /// Processes and threads in the container.
 const PIDS_MAX: i64 = 256;
 
@@ -60,6 +57,7 @@ pub struct Spec {
     network: String,
     memory: i64,
     nano_cpus: i64,
+    files: Option<i64>,
     stop_seconds: i64,
 }
 
@@ -74,7 +72,6 @@ pub fn spec(member: &Member, config: &AgentConfig, address: IpAddr, image: &Imag
         ("OUTRIGGER_CONTROL".into(), config.control.join(",")),
         ("OUTRIGGER_DRAIN_TIME_S".into(), sidecar.drain_seconds.to_string()),
         ("OUTRIGGER_INBOUND_PORT".into(), layout.reached.first().copied().unwrap_or(15_006).to_string()),
-        ("OUTRIGGER_LABELS".into(), workload_labels(member)),
         ("OUTRIGGER_LOCALITY".into(), config.locality.clone()),
         ("OUTRIGGER_LOG_LEVEL".into(), sidecar.log_level.clone()),
         ("OUTRIGGER_NAMESPACE".into(), member.namespace.clone()),
@@ -106,6 +103,7 @@ pub fn spec(member: &Member, config: &AgentConfig, address: IpAddr, image: &Imag
         memory: i64::from(sidecar.memory_mib) << 20,
         // Checked to be at most 64.
         nano_cpus: (sidecar.cpus * 1e9) as i64,
+        files: sidecar.open_files.map(i64::from),
         stop_seconds: i64::from(sidecar.drain_seconds) + LEAVE_GRACE_SECONDS + STOP_SLACK_SECONDS,
     };
     let short = member.container_id.get(..12).unwrap_or(&member.container_id);
@@ -125,16 +123,6 @@ fn ports(member: &Member, layout: &Layout) -> String {
         format!("{}:{}:{}:{}:{reached}", at.name, at.protocol.name(), at.number, at.target)
     });
     ports.collect::<Vec<_>>().join(",")
-}
-
-/// Labels that policies can select. Values beyond what the registry takes are left out, never cut.
-fn workload_labels(member: &Member) -> String {
-    let task = &member.task;
-    let all =
-        [("ecs-cluster", &task.cluster), ("ecs-family", &task.family), ("ecs-revision", &task.revision)];
-    let fits = |value: &str| (1..=63).contains(&value.len()) && !value.contains([',', '=']);
-    let texts = all.iter().filter(|(_, value)| fits(value)).map(|(key, value)| format!("{key}={value}"));
-    texts.collect::<Vec<_>>().join(",")
 }
 
 /// What the planner is told beside the registration: which ports to bind instead of those of the host, and whose sidecar it
@@ -157,7 +145,7 @@ fn node(member: &Member, layout: &Layout) -> String {
 
 fn digest(spec: &Spec) -> String {
     let text = format!(
-        "{:?}|{:?}|{}|{}|{}|{}|{}|{}",
+        "{:?}|{:?}|{}|{}|{}|{}|{}|{:?}|{}",
         spec.env,
         spec.args,
         spec.image,
@@ -165,6 +153,7 @@ fn digest(spec: &Spec) -> String {
         spec.network,
         spec.memory,
         spec.nano_cpus,
+        spec.files,
         spec.stop_seconds
     );
     Sha256::digest(text.as_bytes()).iter().fold(String::new(), |mut hex, byte| {
@@ -208,11 +197,11 @@ impl Spec {
             memory_swap: Some(self.memory),
             nano_cpus: Some(self.nano_cpus),
             pids_limit: Some(PIDS_MAX),
-            ulimits: Some(vec![ResourcesUlimits {
-                name: Some("nofile".into()),
-                soft: Some(FILES_MAX),
-                hard: Some(FILES_MAX),
-            }]),
+            // Without a wish docker's own limit holds; more than that docker may not be able to give.
+            ulimits: self.files.map(|files| {
+                let (soft, hard) = (Some(files), Some(files));
+                vec![ResourcesUlimits { name: Some("nofile".into()), soft, hard }]
+            }),
             // Not after a stop that was asked for, and not after docker's own restart: then its task is gone.
             restart_policy: Some(RestartPolicy {
                 name: Some(RestartPolicyNameEnum::ON_FAILURE),

@@ -124,7 +124,6 @@ fn sidecar_is_locked_up_and_says_whose_it_is() {
         "OUTRIGGER_CONTROL=10.0.0.5:15012",
         "OUTRIGGER_LOCALITY=hq/rack7",
         "OUTRIGGER_ADMIN_ADDRESS=127.0.0.1:15000",
-        "OUTRIGGER_LABELS=ecs-cluster=prod,ecs-family=shop-b,ecs-revision=3",
         "TZ=UTC",
         &format!("OUTRIGGER_INSTANCE_ID={}", made.instance),
     ] {
