@@ -186,7 +186,7 @@ impl End {
                     one.arrived.trailers = of_block(&trailers);
                     one.ended = true;
                 }
-                Event::Window { .. } | Event::Room => {}
+                Event::Window { .. } | Event::Room | Event::Settings => {}
                 other => panic!("unexpected {other:?}"),
             }
         }

@@ -143,21 +143,10 @@ impl BodyWriter {
     ///
     /// *Cancel safety*: not to be used again after it was dropped unfinished.
     pub async fn send_from(&mut self, reader: &mut BodyReader) -> Result<usize, BodyError> {
-        match (&mut *self, &mut *reader) {
-            (Self::H2(writer), BodyReader::H2(reader)) => {
-                let last = reader.ends_after_data();
-                let chunk = reader.chunk();
-                let n = writer.send_bytes(chunk, last).await?;
-                reader.consume(n);
-                Ok(n)
-            }
-            _ => {
-                let last = reader.ends_after_data();
-                let n = self.send(reader.data(), last).await?;
-                reader.consume(n);
-                Ok(n)
-            }
-        }
+        let last = reader.ends_after_data();
+        let n = self.send(reader.data(), last).await?;
+        reader.consume(n);
+        Ok(n)
     }
 
     /// Sends (or gathers) body bytes; returns how many were taken. With `last`, they are the end of the body when all

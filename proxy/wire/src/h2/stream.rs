@@ -19,6 +19,9 @@ use super::flow::{ReceiveWindow, SendWindow};
 /// Streams of ours that were reset lately and whose frames may still be on their way.
 const RESETS_REMEMBERED: usize = 256;
 
+/// Places an idle connection keeps.
+const SLOTS_KEPT: usize = 8;
+
 /// Names a stream of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct StreamKey {
@@ -197,16 +200,11 @@ impl Streams {
             self.free.push(key.index);
             self.by_id.remove(&key.id);
         }
-        if self.by_id.is_empty() && self.slots.len() > 8 {
-            // An idle connection holds no memory of its busy times.
-            self.slots = Vec::new();
-            self.free = Vec::new();
-        }
     }
 
     /// Frees what an idle connection does not need.
     pub(super) fn shrink(&mut self) {
-        if self.by_id.is_empty() {
+        if self.by_id.is_empty() && self.slots.len() > SLOTS_KEPT {
             self.slots = Vec::new();
             self.free = Vec::new();
             self.by_id.shrink_to_fit();

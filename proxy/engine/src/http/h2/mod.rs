@@ -1,11 +1,15 @@
-//! HTTP/2 on a socket, on the `h2` crate, whose types stay inside this folder and `upstream/pool/h2.rs`.
+//! HTTP/2 on a socket, downstream and upstream, on the codec of [`outrigger_wire::h2`].
 //!
-//! [`head`] converts and checks heads, [`stream`] moves bodies, [`server`] serves a downstream connection.
+//! One task drives a connection ([`link`]): it reads much at once, hands what arrives to the streams' [`mailbox`]es and
+//! writes, once per turn of the scheduler, what all streams have appended meanwhile. The tasks of the streams ([`stream`])
+//! never touch the socket. [`server`] serves a downstream connection; [`keepalive`] finds dead peers.
 
-mod guard;
-pub mod head;
+pub(crate) mod keepalive;
+pub(crate) mod link;
+mod mailbox;
 mod stream;
 
 pub mod server;
 
-pub use stream::{H2Reader, H2Writer, body_error};
+pub(crate) use stream::open;
+pub use stream::{H2Reader, H2Writer};

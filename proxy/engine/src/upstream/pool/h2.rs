@@ -1,21 +1,21 @@
 //! HTTP/2 connections of one host: one, until its streams are used up, then another.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::fmt;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
+use std::task::Poll;
 
-use bytes::Bytes;
-use h2::client::{Builder, Connection, SendRequest};
-use h2::{Ping, PingPong};
 use outrigger_traffic::config::{Http2Options, HttpUpstream};
 use outrigger_wire::Version;
+use outrigger_wire::h2::{Code, Options, Role, Settings};
 use tokio::time::Instant;
 
 use super::open::Checked;
-use super::{Attempt, HostPool, PoolError, Want};
-use crate::io::{Io, IoStream};
+use super::{Attempt, HostPool, PoolError, RESPONSE_LIMITS, Want};
+use crate::http::h2::keepalive::KeepAlive;
+use crate::http::h2::link::Link;
+use crate::io::Io;
 use crate::live::LiveCluster;
 use crate::upstream::ConnectError;
 use crate::worker::Worker;
@@ -25,9 +25,9 @@ const HEADER_LIST: u32 = 60 * 1024;
 /// The window every HTTP/2 stream begins with (RFC 9113 §6.9.2); less would slow every response down.
 const WINDOW_MIN: u32 = 65_535;
 
-/// A connection that speaks HTTP/2.
+/// A connection that speaks HTTP/2. When it is dropped, the connection ends with its last stream.
 pub struct H2Conn {
-    send: RefCell<SendRequest<Bytes>>,
+    link: Rc<Link>,
     /// The connection.
     pub io: Rc<Io>,
     active: Cell<u32>,
@@ -43,6 +43,12 @@ pub struct H2Conn {
 impl fmt::Debug for H2Conn {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("H2Conn").field("active", &self.active.get()).finish_non_exhaustive()
+    }
+}
+
+impl Drop for H2Conn {
+    fn drop(&mut self) {
+        self.link.shut_down();
     }
 }
 
@@ -69,13 +75,16 @@ impl H2Slot {
         self.conn.served.get() > 1
     }
 
-    /// A handle to open the stream with.
-    pub(super) fn sender(&self) -> SendRequest<Bytes> {
-        self.conn.send.borrow().clone()
+    /// The connection's frames.
+    pub(super) fn link(&self) -> &Rc<Link> {
+        &self.conn.link
     }
 
-    /// The connection takes no new streams: leave it to those it has.
-    pub(super) fn retire(&self) {
+    /// Leaves the connection to the streams it has, when it takes no new ones.
+    pub(super) fn retire_if_over(&self) {
+        if !self.conn.link.is_used_up() {
+            return;
+        }
         self.conn.retired.set(true);
         self.pool.shared.borrow_mut().retain(|conn| !Rc::ptr_eq(conn, &self.conn));
     }
@@ -107,19 +116,11 @@ impl H2Conn {
         if self.retired.get() {
             return false;
         }
-        let mut send = self.send.borrow_mut();
-        let peer = u32::try_from(send.current_max_send_streams()).unwrap_or(u32::MAX);
-        if self.active.get() >= peer.min(self.most) {
+        if self.link.is_used_up() {
+            self.retired.set(true);
             return false;
         }
-        match send.poll_ready(&mut Context::from_waker(Waker::noop())) {
-            Poll::Ready(Ok(())) => true,
-            Poll::Ready(Err(_)) => {
-                self.retired.set(true);
-                false
-            }
-            Poll::Pending => false,
-        }
+        self.active.get() < self.most && self.link.streams_left() > 0
     }
 }
 
@@ -218,18 +219,13 @@ impl HostPool {
         }
         self.learned.set(Some(Version::Http2));
         let options = &cluster.cluster.config.http.http2;
-        let limit = Some(cluster.cluster.config.connect_timeout);
         let limit_bytes = cluster.cluster.config.per_connection_buffer_limit_bytes;
-        let handshake = builder(options, limit_bytes).handshake::<_, Bytes>(IoStream(io.clone()));
-        let (send, connection) = match worker.wheel.timeout(limit, handshake).await {
-            Some(Ok(both)) => both,
-            Some(Err(error)) => return Err(ConnectError::settings(std::io::Error::other(error))),
-            None => return Err(ConnectError::settings(std::io::ErrorKind::TimedOut.into())),
-        };
+        let link_options = link_options(options, limit_bytes, io.is_tls());
+        let link = Link::new(worker, io.clone(), Role::Client, link_options, None);
         cluster.stats.at(worker.id).upstream_cx_http2_total.inc();
         let now = Instant::now();
         let conn = Rc::new(H2Conn {
-            send: RefCell::new(send),
+            link: link.clone(),
             io,
             active: Cell::new(0),
             served: Cell::new(0),
@@ -244,63 +240,45 @@ impl HostPool {
         let (worker, options) = (worker.clone(), options.clone());
         let weak = Rc::downgrade(&conn);
         worker.clone().jobs.spawn(async move {
-            drive(&worker, connection, &options).await;
+            drive(&worker, &link, &options).await;
             if let Some(conn) = weak.upgrade() {
                 conn.retired.set(true);
                 guard.pool.shared.borrow_mut().retain(|other| !Rc::ptr_eq(other, &conn));
             }
+            link.close(&worker, Code::NO_ERROR).await;
             drop(guard);
         });
         Ok(())
     }
 }
 
-/// `limit` is `per_connection_buffer_limit_bytes`. What a stream may have in flight either way is bounded by it, not
-/// what all streams of a connection may: one stalled response would stall the others.
-fn builder(options: &Http2Options, limit: u32) -> Builder {
-    let limit = limit.max(WINDOW_MIN);
-    let mut builder = Builder::new();
-    builder
-        .enable_push(false)
-        .header_table_size(options.hpack_table_size)
-        .initial_window_size(options.initial_stream_window_size.min(limit))
-        .initial_connection_window_size(options.initial_connection_window_size)
-        .max_header_list_size(HEADER_LIST)
-        .max_send_buffer_size(usize::try_from(limit).unwrap_or(usize::MAX));
-    builder
+/// `limit` is `per_connection_buffer_limit_bytes`. What a stream may have in flight is bounded by it, not what all streams
+/// of a connection may: one stalled response would stall the others.
+fn link_options(options: &Http2Options, limit: u32, secure: bool) -> Options {
+    Options {
+        settings: Settings {
+            header_table_bytes: options.hpack_table_size,
+            initial_window: options.initial_stream_window_size.min(limit.max(WINDOW_MIN)),
+            max_header_list_bytes: HEADER_LIST,
+            ..Settings::default()
+        },
+        connection_window: options.initial_connection_window_size,
+        max_fields: RESPONSE_LIMITS.max_fields,
+        secure,
+    }
 }
 
 /// Runs a connection until it ends; with keep-alive, until a PING is not answered in time.
-async fn drive(worker: &Rc<Worker>, mut connection: Connection<IoStream, Bytes>, options: &Http2Options) {
-    let Some(interval) = options.keepalive_interval else {
-        let _ = connection.await;
-        return;
-    };
-    let Some(mut pings) = connection.ping_pong() else { return };
-    let timeout = options.keepalive_timeout;
-    let mut keepalive = std::pin::pin!(keep_alive(worker, &mut pings, interval, timeout));
-    let mut connection = std::pin::pin!(connection);
+async fn drive(worker: &Worker, link: &Rc<Link>, options: &Http2Options) {
+    let mut keepalive = KeepAlive::new(worker, options);
     std::future::poll_fn(|cx| {
-        if connection.as_mut().poll(cx).is_ready() {
+        if link.poll_drive(cx, &mut |_| {}).is_ready() {
             return Poll::Ready(());
         }
-        keepalive.as_mut().poll(cx)
+        if link.active() == 0 {
+            link.rest();
+        }
+        keepalive.poll_dead(cx, link)
     })
     .await;
-}
-
-/// Returns when the peer is dead.
-async fn keep_alive(
-    worker: &Worker,
-    pings: &mut PingPong,
-    interval: std::time::Duration,
-    timeout: std::time::Duration,
-) {
-    loop {
-        worker.wheel.sleep(interval).await;
-        match worker.wheel.timeout(Some(timeout), pings.ping(Ping::opaque())).await {
-            Some(Ok(_)) => {}
-            Some(Err(_)) | None => return,
-        }
-    }
 }

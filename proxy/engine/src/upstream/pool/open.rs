@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use super::{H1Conn, H2Slot};
 use crate::http::body::{BodyError, BodyReader, BodyWriter};
-use crate::http::h2::{H2Reader, H2Writer, body_error, head};
+use crate::http::h2;
 use crate::io::{Io, TlsFacts};
 use crate::worker::Worker;
 
@@ -89,22 +89,16 @@ impl Checked {
                 })
             }
             Self::H2(slot) => {
-                let written = head::write_request(request).ok_or(BodyError::Protocol)?;
-                let ended = body.is_empty();
-                let (response, stream) = match slot.sender().send_request(written, ended) {
+                let (reader, writer) = match h2::open(slot.link(), request, body.is_empty()) {
                     Ok(both) => both,
                     Err(error) => {
-                        slot.retire();
-                        return Err(match body_error(&error) {
-                            BodyError::Protocol if error.is_library() => BodyError::Protocol,
-                            // Nothing was sent: the stream does not exist.
-                            _ => BodyError::Refused,
-                        });
+                        slot.retire_if_over();
+                        return Err(error);
                     }
                 };
                 Ok(UpstreamStream {
-                    reader: BodyReader::H2(H2Reader::response(response, super::RESPONSE_LIMITS.max_fields)),
-                    writer: BodyWriter::H2(H2Writer::request(stream, ended)),
+                    reader: BodyReader::H2(reader),
+                    writer: BodyWriter::H2(writer),
                     home: Home::H2(slot),
                 })
             }
@@ -138,7 +132,7 @@ impl UpstreamStream {
     ) -> Poll<Result<ResponseFraming, BodyError>> {
         match reader {
             BodyReader::H1(reader) => reader.poll_response(cx, request.method(), head),
-            BodyReader::H2(reader) => reader.poll_response(cx, request.method(), head),
+            BodyReader::H2(reader) => reader.poll_response(cx, head),
         }
     }
 

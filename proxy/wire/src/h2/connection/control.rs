@@ -61,13 +61,13 @@ impl Connection {
         }
         let by = i64::from(self.peer.initial_window) - i64::from(before.initial_window);
         if by != 0 {
-            for stream in self.streams.iter_mut() {
+            for stream in self.streams.iter_mut().filter(|stream| stream.send != Send::Ended) {
                 // RFC 9113 §6.9.2: an error of the connection, whichever stream it is.
                 stream.window.change(by)?;
             }
         }
         self.control(|out| put_head(out, 0, Kind::Settings, ACK, 0));
-        Ok(Step::Event(Event::Room))
+        Ok(Step::Event(Event::Settings))
     }
 
     pub(super) fn on_ping<'a>(&mut self, head: FrameHead, payload: &[u8]) -> Stepped<'a> {

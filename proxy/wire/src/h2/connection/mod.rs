@@ -40,6 +40,8 @@ const STREAM_ID_MAX: u32 = 0x7fff_ffff;
 const ENCODER_TABLE_BYTES: usize = 4096;
 /// Memory for output that is kept while streams are open, bytes.
 const OUTPUT_KEEP: usize = 32 << 10;
+/// Memory of one kind that an idle connection keeps, bytes.
+const REST_BYTES: usize = 2048;
 /// PING that finds out when the peer has seen our first GOAWAY.
 const SHUTDOWN_PING: [u8; 8] = *b"shutdown";
 /// PING that finds out whether the peer is alive.
@@ -124,8 +126,10 @@ pub enum Event<'a> {
         /// The stream.
         stream: StreamKey,
     },
-    /// More can be sent on the connection, or on all of its streams, or more streams can be opened.
+    /// More can be sent on the connection.
     Room,
+    /// The peer's settings changed: any stream may have more room, or more streams can be opened.
+    Settings,
     /// The peer takes no new streams.
     GoAway {
         /// What it said.
@@ -307,6 +311,12 @@ impl Connection {
         ending && self.streams.occupied() == 0
     }
 
+    /// Streams that are not over, or that their owner has not let go of.
+    #[must_use]
+    pub fn streams(&self) -> usize {
+        self.streams.occupied()
+    }
+
     /// Why the connection failed.
     #[must_use]
     pub const fn error(&self) -> Option<H2Error> {
@@ -328,17 +338,17 @@ impl Connection {
         self.control_output = 0;
     }
 
-    /// Frees memory that an idle connection does not need.
+    /// Frees memory that an idle connection does not need; what an ordinary request needs again is kept.
     pub fn rest(&mut self) {
-        if self.output.is_empty() {
+        if self.output.is_empty() && self.output.capacity() > REST_BYTES {
             self.output = Vec::new();
         }
         if self.continuing.is_none() {
             self.block = Vec::new();
         }
-        self.request = RequestHead::default();
-        self.response = ResponseHead::default();
-        self.trailers = FieldBlock::default();
+        for fields in [&mut self.request.fields, &mut self.response.fields, &mut self.trailers] {
+            fields.shrink_above(REST_BYTES);
+        }
         self.streams.shrink();
     }
 

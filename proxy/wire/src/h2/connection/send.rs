@@ -162,6 +162,12 @@ impl Connection {
         });
     }
 
+    /// Whether the stream's own window is used up: [`Event::Room`](super::Event::Room) will not help it.
+    #[must_use]
+    pub fn is_window_shut(&self, stream: StreamKey) -> bool {
+        self.streams.get(stream).is_none_or(|stream| stream.window.available() == 0)
+    }
+
     /// How the stream ended before its time; `None` while it did not.
     #[must_use]
     pub fn end_of(&self, stream: StreamKey) -> Option<StreamEnd> {

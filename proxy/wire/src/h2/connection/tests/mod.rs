@@ -105,7 +105,7 @@ impl Bench {
                 Event::Trailers { stream } => Seen::Trailers(stream.id()),
                 Event::Reset { stream, end, complete } => Seen::Reset(stream.id(), end, complete),
                 Event::Window { stream } => Seen::Window(stream.id()),
-                Event::Room => Seen::Room,
+                Event::Room | Event::Settings => Seen::Room,
                 Event::GoAway { code } => Seen::GoAway(code),
                 Event::Pong => Seen::Pong,
             });
