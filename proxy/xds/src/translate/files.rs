@@ -26,6 +26,10 @@ pub struct Disk;
 impl FileReader for Disk {
     fn read(&self, path: &str) -> io::Result<Vec<u8>> {
         use std::io::Read;
+        // A pipe or a device would be waited for, and configuration with it.
+        if !std::fs::metadata(path)?.is_file() {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "is not a regular file"));
+        }
         let mut content = Vec::new();
         std::fs::File::open(path)?.take(FILE_BYTES_MAX + 1).read_to_end(&mut content)?;
         if content.len() as u64 > FILE_BYTES_MAX {
@@ -73,6 +77,21 @@ pub(crate) fn text(source: &DataSource, at: &At<'_>) -> Option<String> {
         Err(_) => {
             at.refuse("is not UTF-8");
             None
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Disk, FileReader};
+
+    #[test]
+    fn files_are_read_and_devices_are_not() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "content").unwrap();
+        assert_eq!(Disk.read(file.path().to_str().unwrap()).unwrap(), b"content");
+        for path in ["/dev/null", "/dev/zero", "/"] {
+            assert!(Disk.read(path).is_err(), "{path}");
         }
     }
 }

@@ -81,7 +81,7 @@ pub fn translate_any_from(
     bytes: &[u8],
 ) -> Result<Resource, Vec<ConfigError>> {
     let around = Surroundings { came_from, ..Surroundings::default() };
-    let resource = one_of_any_kind(type_url, bytes, &around);
+    let resource = translate_any_with(type_url, bytes, &around);
     for notice in around.notices.take() {
         ::tracing::info!(
             resource = notice.resource,
@@ -93,7 +93,10 @@ pub fn translate_any_from(
     resource
 }
 
-fn one_of_any_kind(
+/// [`translate_any`], in these surroundings.
+///
+/// *Errors*: as [`translate_any`].
+pub fn translate_any_with(
     type_url: &str,
     bytes: &[u8],
     around: &Surroundings<'_>,
