@@ -101,23 +101,13 @@ fn is_valid_state(text: &[u8]) -> bool {
     members > 0
 }
 
+/// `( lcalpha / DIGIT ) 0*255( keychar )`, of level 2 (§3.3.1.3.1); that of level 1, where a key had at most one `@`, is
+/// part of it.
 fn is_valid_key(key: &[u8]) -> bool {
-    let is_rest = |b: &u8| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-' | b'*' | b'/');
-    match key.iter().position(|b| *b == b'@') {
-        None => {
-            key.len() <= 256 && key.first().is_some_and(u8::is_ascii_lowercase) && key.iter().all(is_rest)
-        }
-        Some(at) => {
-            let (tenant, system) = key.split_at(at);
-            let system = system.get(1..).unwrap_or_default();
-            tenant.len() <= 241
-                && tenant.first().is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit())
-                && tenant.iter().all(is_rest)
-                && system.len() <= 14
-                && system.first().is_some_and(u8::is_ascii_lowercase)
-                && system.iter().all(is_rest)
-        }
-    }
+    let is_keychar = |b: &u8| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-' | b'*' | b'/' | b'@');
+    key.len() <= 256
+        && key.first().is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit())
+        && key.iter().all(is_keychar)
 }
 
 fn is_valid_value(value: &[u8]) -> bool {
