@@ -94,6 +94,9 @@ pub struct ProxyOptions {
     pub threads: Arc<dyn Threads>,
     /// What the administration shows beyond what the engine knows.
     pub admin_sources: admin::Sources,
+    /// Whether listeners may share their addresses with another proxy of the same user, so that this one can relieve it
+    /// without a moment in which nobody listens. Default false: a second proxy on the same port is a mistake then.
+    pub share_ports: bool,
     /// Whether readiness waits for the first configuration. Default true.
     pub ready_after_config: bool,
 }
@@ -110,6 +113,7 @@ impl Default for ProxyOptions {
             resolver: Arc::new(SystemResolver::default()),
             threads: Arc::new(OsThreads),
             admin_sources: admin::Sources::default(),
+            share_ports: false,
             ready_after_config: true,
         }
     }
@@ -152,7 +156,7 @@ impl Proxy {
         options.threads.start("outrigger-log".into(), Box::new(write_logs))?;
         let (senders, alive) = spawn_workers(&shared, &*options.threads)?;
         let jobs = ClusterJobs::new(Handle::current(), options.resolver);
-        let applier = Applier::new(shared.clone(), Listeners::new(senders), jobs);
+        let applier = Applier::new(shared.clone(), Listeners::new(senders, options.share_ports), jobs);
         let admin_addr = admin_socket.as_ref().and_then(|socket| socket.local_addr().ok());
         let handle = ProxyHandle(Arc::new(Steering {
             shared,

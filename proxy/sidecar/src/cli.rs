@@ -80,6 +80,9 @@ pub struct Run {
     /// Longest time that requests may take to finish after SIGTERM.
     #[arg(long, env = "OUTRIGGER_DRAIN_TIME_S", default_value_t = 600)]
     pub drain_time_s: u64,
+    /// Share listening addresses with another proxy of the same user, to relieve it without a gap.
+    #[arg(long, env = "OUTRIGGER_SHARE_PORTS")]
+    pub share_ports: bool,
     /// trace, debug, info, warning, error, critical or off; may be followed by `,target=level`.
     #[arg(short = 'l', long, env = "OUTRIGGER_LOG_LEVEL", default_value = "info")]
     pub log_level: String,

@@ -48,6 +48,7 @@ async fn run(flags: &Run, plan: Plan, level: LevelHandle) -> anyhow::Result<Exit
         node: plan.identity.clone(),
         admin: plan.admin,
         drain_time: Duration::from_secs(flags.drain_time_s),
+        share_ports: flags.share_ports,
         spans: Some(Arc::new(spans)),
         admin_sources: Sources {
             config_dump: Some(Arc::new(view.clone())),

@@ -25,7 +25,7 @@ use tonic::transport::Channel;
 use crate::config::AgentConfig;
 use crate::sidecar::spec::TRUST_BUNDLE;
 use client::CALL_TIMEOUT;
-use svid::Svid;
+use svid::{Bundle, Svid};
 
 /// Namespace and service account.
 pub type IdentityKey = (String, String);
@@ -201,10 +201,11 @@ async fn sign(channel: Channel, join_token: &str) -> anyhow::Result<Svid> {
     request.set_timeout(CALL_TIMEOUT);
     let answer = CertificateServiceClient::new(channel).sign(request).await;
     let answer = answer.context("certificate was not signed")?.into_inner();
+    let bundle = answer.trust_bundle.context("answer holds no trust bundle")?;
     Ok(Svid {
         chain_pem: answer.certificate_chain_pem,
         key_pem: key.serialize_pem(),
-        roots_pem: answer.trust_bundle.context("answer holds no trust bundle")?.pem,
+        bundle: Bundle { pem: bundle.pem, version: bundle.version },
         received: SystemTime::now(),
     })
 }

@@ -14,47 +14,59 @@ use anyhow::{Context as _, ensure};
 use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use serde::{Deserialize, Serialize};
 
-const CHAIN: &str = "svid.pem";
-const KEY: &str = "svid.key";
-const ROOTS: &str = "roots.pem";
+/// File that holds certificate, key and trust bundle together. Its name and shape are those the proxy reads and writes: the
+/// agent leaves it in a sidecar's state folder, from then on the sidecar renews it there.
+const FILE: &str = "identity.json";
 
 /// A certificate with its key and what it trusts.
-#[derive(Clone)]
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Svid {
     /// Chain, leaf first, PEM.
     pub chain_pem: String,
     /// Private key, PEM.
     pub key_pem: String,
-    /// Trust roots, PEM.
-    pub roots_pem: String,
+    /// Whom it trusts.
+    pub bundle: Bundle,
     /// When it was signed, by our clock.
     pub received: SystemTime,
 }
 
+/// The authorities of the mesh.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Bundle {
+    /// Certificates, PEM.
+    pub pem: String,
+    /// Grows with every change.
+    pub version: u64,
+}
+
 impl std::fmt::Debug for Svid {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Svid").field("key_pem", &"[redacted]").finish_non_exhaustive()
+        let mut text = f.debug_struct("Svid");
+        text.field("chain_pem", &self.chain_pem).field("key_pem", &"[redacted]");
+        text.field("bundle", &self.bundle).field("received", &self.received).finish()
     }
 }
 
 impl Svid {
     /// What an earlier run left, if it is complete and not expired.
     pub fn load(folder: &Path) -> Option<Self> {
-        let read = |name: &str| fs::read_to_string(folder.join(name)).ok();
-        let received = fs::metadata(folder.join(CHAIN)).and_then(|m| m.modified()).ok()?;
-        let svid = Self { chain_pem: read(CHAIN)?, key_pem: read(KEY)?, roots_pem: read(ROOTS)?, received };
+        let text = fs::read_to_string(folder.join(FILE)).ok()?;
+        let svid: Self = serde_json::from_str(&text)
+            .inspect_err(|error| tracing::warn!(%error, "certificate on disk cannot be read"))
+            .ok()?;
         (svid.end().ok()? > SystemTime::now() && svid.client_config("").is_ok()).then_some(svid)
     }
 
-    /// Keeps it in a folder that only `owner` may enter. The key is renamed into place before its certificate.
+    /// Keeps it, readable by `owner` alone.
     ///
     /// *Errors*: the file system's.
     pub fn save(&self, folder: &Path, owner: u32) -> anyhow::Result<()> {
-        for (name, text) in [(KEY, &self.key_pem), (CHAIN, &self.chain_pem), (ROOTS, &self.roots_pem)] {
-            write(folder, name, text, owner)?;
-        }
-        Ok(())
+        write(folder, FILE, &serde_json::to_string(self)?, owner)
     }
 
     /// When to renew: half of the time between its signing and its end has passed.
@@ -81,7 +93,7 @@ impl Svid {
         let chain =
             CertificateDer::pem_slice_iter(self.chain_pem.as_bytes()).collect::<Result<Vec<_>, _>>()?;
         let key = PrivateKeyDer::from_pem_slice(self.key_pem.as_bytes())?;
-        let roots = roots(&format!("{}\n{first_roots}", self.roots_pem))?;
+        let roots = roots(&format!("{}\n{first_roots}", self.bundle.pem))?;
         Ok(http2(ClientConfig::builder().with_root_certificates(roots).with_client_auth_cert(chain, key)?))
     }
 }

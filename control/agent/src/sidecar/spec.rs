@@ -80,6 +80,8 @@ pub fn spec(member: &Member, config: &AgentConfig, address: IpAddr, image: &Imag
         ("OUTRIGGER_PORTS".into(), ports),
         ("OUTRIGGER_SERVICE".into(), member.service.clone()),
         ("OUTRIGGER_SERVICE_ACCOUNT".into(), member.service_account.clone()),
+        // During an upgrade two of them live in one namespace.
+        ("OUTRIGGER_SHARE_PORTS".into(), "true".into()),
         ("OUTRIGGER_STATE_DIR".into(), STATE.into()),
         ("OUTRIGGER_TRUST_BUNDLE".into(), format!("{STATE}/{TRUST_BUNDLE}")),
         ("OUTRIGGER_VERSION".into(), member.version.clone()),

@@ -26,6 +26,8 @@ pub struct Listeners {
     closing: Vec<(SocketAddr, Instant)>,
     /// One per worker. Holds at most one entry per listener address that was added and not yet taken over.
     workers: Vec<mpsc::UnboundedSender<Listen>>,
+    /// Addresses may be those of another proxy, which this one is to relieve.
+    with_predecessor: bool,
 }
 
 #[derive(Debug)]
@@ -40,9 +42,10 @@ struct Open {
 pub struct Prepared(Vec<(Arc<str>, SocketAddr, u32, Bound)>);
 
 impl Listeners {
-    /// No socket yet; `workers` take what is added.
-    pub fn new(workers: Vec<mpsc::UnboundedSender<Listen>>) -> Self {
-        Self { open: HashMap::new(), closing: Vec::new(), workers }
+    /// No socket yet; `workers` take what is added. `with_predecessor` lets it share addresses with another proxy of the same
+    /// user, which it is to relieve.
+    pub fn new(workers: Vec<mpsc::UnboundedSender<Listen>>, with_predecessor: bool) -> Self {
+        Self { open: HashMap::new(), closing: Vec::new(), workers, with_predecessor }
     }
 
     /// Binds the addresses that are not open yet.
@@ -62,7 +65,7 @@ impl Listeners {
                 let ours = ours.chain(self.closing.iter().map(|(local, _)| *local));
                 let mut ours = ours.chain(new.iter().map(|(_, _, _, bound): &(_, _, _, Bound)| bound.local));
                 // By port alone: `0.0.0.0` and an address of its own are in each other's way as well.
-                let shared = ours.any(|local| local.port() == address.port());
+                let shared = self.with_predecessor || ours.any(|local| local.port() == address.port());
                 match bind(address, listener.tcp_backlog_size, self.workers.len(), shared) {
                     Ok(bound) => new.push((key.0, key.1, listener.tcp_backlog_size, bound)),
                     Err(error) => {
