@@ -102,6 +102,11 @@ impl Stream {
         matches!((self.receive, self.send), (Receive::Ended, Send::Ended))
     }
 
+    /// Whether the peer may still send on it in good faith: it had not heard that we ended the stream.
+    pub(super) const fn is_cut_by_us(&self) -> bool {
+        matches!(self.end, Some(StreamEnd::Fault(_) | StreamEnd::Owner(_)))
+    }
+
     /// Ends both directions.
     pub(super) const fn cut(&mut self, end: StreamEnd) {
         self.receive = Receive::Ended;

@@ -75,7 +75,7 @@ impl Connection {
             return if expected { Ok(None) } else { Err(H2Error::ClosedStream) };
         };
         let Some(stream) = self.streams.get_mut(key) else { return Ok(None) };
-        if stream.end.is_some() {
+        if stream.is_cut_by_us() {
             return Ok(None);
         }
         match stream.receive {

@@ -210,8 +210,11 @@ impl Connection {
         self.decoder.decode(block.octets, &mut sink)?;
         let read = sink.finish();
         let Some(stream) = self.streams.get(key) else { return Ok(Step::Taken) };
-        let error = if stream.end.is_some() {
+        let error = if stream.is_cut_by_us() {
             return Ok(Step::Taken);
+        } else if stream.end.is_some() {
+            // The peer had reset it itself (RFC 9113 §5.1, closed).
+            return Err(H2Error::ClosedStream.into());
         } else if stream.receive == Receive::Ended {
             H2Error::ClosedStream
         } else if !block.ended || read.is_err() {

@@ -6,7 +6,7 @@ use super::super::PREFACE;
 use super::super::error::H2Error;
 use super::super::frame::{ACK, FrameHead, HEAD_BYTES, Kind, put_reset};
 use super::super::limit::CONTROL_OUTPUT_BYTES;
-use super::super::stream::{Receive, StreamEnd};
+use super::super::stream::{Receive, Stream, StreamEnd};
 use super::{Connection, Event, Place};
 
 /// What became of some octets.
@@ -144,11 +144,13 @@ impl Connection {
         let found = self.streams.find(id);
         let (mut end, mut complete) = (None, false);
         if let Some(key) = found {
-            let already = self.streams.get(key).is_some_and(|stream| stream.end.is_some());
-            if already {
+            if self.streams.get(key).is_some_and(Stream::is_cut_by_us) {
                 return Ok(Step::Taken);
             }
             self.streams.change(key, |stream| {
+                if stream.end.is_some() {
+                    return;
+                }
                 complete = stream.receive == Receive::Ended;
                 stream.cut(StreamEnd::Fault(error));
                 end = stream.held.then_some(StreamEnd::Fault(error));

@@ -276,6 +276,8 @@ fn reset_of_the_peer_is_told_with_what_was_complete() {
     assert_eq!(bench.feed(&reset(1)), Ok(vec![Seen::Reset(1, end, true)]));
     assert_eq!(bench.feed(&reset(3)), Ok(vec![Seen::Reset(3, end, false)]));
     assert_eq!(bench.feed(&reset(3)), Ok(vec![]));
+    assert_eq!(bench.feed(&frame(DATA, 1, 3, b"after its own reset")), Ok(vec![]));
+    assert_eq!(bench.told(), [(3, Code::STREAM_CLOSED)]);
     assert_eq!(bench.respond(1, true), Err(SendError::Over));
     assert_eq!(bench.conn.end_of(bench.key(1)), Some(end));
     assert_eq!((bench.conn.open_streams(), bench.conn.lingering_streams()), (0, 2));
@@ -284,4 +286,17 @@ fn reset_of_the_peer_is_told_with_what_was_complete() {
         bench.conn.release(key);
     }
     assert_eq!((bench.conn.lingering_streams(), bench.told()), (0, vec![]));
+}
+
+#[test]
+fn head_after_the_peers_own_reset_ends_the_connection() {
+    for gone in [false, true] {
+        let mut bench = Bench::server();
+        bench.feed(&[bench.get(1, 4), frame(RESET, 0, 1, &[0; 4])].concat()).unwrap();
+        if gone {
+            let key = bench.key(1);
+            bench.conn.release(key);
+        }
+        assert_eq!(bench.feed(&bench.get(1, 5)), Err(H2Error::ClosedStream));
+    }
 }
