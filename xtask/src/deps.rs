@@ -38,6 +38,17 @@ const RULES: &[(&str, &[&str])] = &[
     ),
     ("outrigger-control", &["outrigger-engine", "outrigger-wire", "outrigger-xds"]),
     ("outrigger", &["outrigger-engine", "outrigger-wire", "outrigger-xds", "outrigger-control"]),
+    (
+        "outrigger-agent",
+        &[
+            "outrigger-traffic",
+            "outrigger-engine",
+            "outrigger-wire",
+            "outrigger-xds",
+            "outrigger-plan",
+            "outrigger-control",
+        ],
+    ),
 ];
 
 /// Nowhere: other TLS stacks, and C outside the TLS provider.

@@ -15,6 +15,7 @@ const PROXY_BYTES_MAX: u64 = 20_000_000;
 const IMAGES: &[(&str, &str)] = &[
     ("proxy", "outrigger-proxy"),
     ("control", "outrigger-control"),
+    ("agent", "outrigger-agent"),
     ("cli", "outrigger"),
     ("demo", "outrigger-demo"),
 ];
@@ -100,7 +101,7 @@ fn build(target: &Path, profile: &str) -> anyhow::Result<PathBuf> {
     let folder = target.join(if profile == "dev" { "debug" } else { profile });
     let out = target.join("images/bin");
     fs::create_dir_all(&out)?;
-    for package in ["outrigger-proxy", "outrigger-control", "outrigger", "xtask"] {
+    for package in ["outrigger-proxy", "outrigger-control", "outrigger-agent", "outrigger", "xtask"] {
         // Only the last step is told to link statically: everything below is shared with an ordinary build, and macros
         // stay dynamic, as they must.
         let mut command = cargo();

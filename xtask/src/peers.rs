@@ -15,6 +15,11 @@ const PACKAGES: &[(&str, &str)] = &[
     ("slowhttptest", "slowhttptest"),
     ("nodejs", "node"),
     ("npm", "npm"),
+    ("docker.io", "dockerd"),
+    ("nftables", "nft"),
+    ("iptables", "iptables"),
+    ("iproute2", "ip"),
+    ("util-linux", "nsenter"),
 ];
 
 /// Where everything is.
@@ -23,6 +28,7 @@ struct Peers {
     venv: PathBuf,
     proxy: PathBuf,
     control: PathBuf,
+    agent: PathBuf,
     cli: PathBuf,
     /// Test data and suites beside the repository.
     shared: PathBuf,
@@ -38,6 +44,7 @@ const CHECKS: &[(&str, Check)] = &[
     ("envoy", |p| p.python("envoy.py", &[])),
     ("grpc-xds", |p| p.python("grpc_xds.py", &[])),
     ("suites", |p| p.python("suites.py", &[])),
+    ("agent", |p| p.python("agent.py", &[])),
 ];
 
 /// Runs the checks named, or all.
@@ -97,6 +104,8 @@ impl Peers {
             "-p",
             "outrigger-control",
             "-p",
+            "outrigger-agent",
+            "-p",
             "outrigger",
         ];
         run_command(Command::new(cargo()).args(build))?;
@@ -105,6 +114,7 @@ impl Peers {
             venv,
             proxy: bin.join("outrigger-proxy"),
             control: bin.join("outrigger-control"),
+            agent: bin.join("outrigger-agent"),
             cli: bin.join("outrigger"),
             shared: root.join("../shared"),
             root,
@@ -120,6 +130,9 @@ impl Peers {
                 .env("OUTRIGGER_PROXY", &self.proxy)
                 .env("OUTRIGGER_CONTROL_BIN", &self.control)
                 .env("OUTRIGGER_CLI", &self.cli)
+                .env("OUTRIGGER_AGENT", &self.agent)
+                // Holds the demo's application.
+                .env("OUTRIGGER_XTASK", std::env::current_exe()?)
                 .env("OUTRIGGER_SHARED", &self.shared)
                 .env("PATH", format!("{}:{path}", self.venv.join("bin").display())),
         )

@@ -169,19 +169,36 @@ fn families(namespace: &Namespace) -> Vec<Family> {
 
 /// Docker's own file is the namespace's for as long as that lives; a process id may be another's in a moment.
 fn file_of(namespace: &Namespace) -> anyhow::Result<PathBuf> {
-    let key = Path::new(&namespace.sandbox_key);
-    if key.is_absolute() {
-        let on_host = Path::new(HOST_ROOT).join(key.strip_prefix("/")?);
-        for file in [key.to_owned(), on_host] {
-            if file.exists() {
-                return Ok(file);
-            }
-        }
+    if let Some(file) = sandbox_files(&namespace.sandbox_key).into_iter().find(|file| file.exists()) {
+        return Ok(file);
     }
     ensure!(namespace.pid > 0, "the container has no process");
     Ok(format!("/proc/{}/ns/net", namespace.pid).into())
 }
 
+/// Where docker's file may be: as docker names it, and on the host as seen from a container. There `/var/run` would lead
+/// astray: a link that begins with `/` is followed from the reader's own root.
+fn sandbox_files(key: &str) -> Vec<PathBuf> {
+    let Some(inside) = key.strip_prefix('/').filter(|rest| !rest.is_empty()) else { return Vec::new() };
+    let real = inside.strip_prefix("var/run/").map_or_else(|| inside.to_owned(), |rest| format!("run/{rest}"));
+    vec![PathBuf::from(key), Path::new(HOST_ROOT).join(real)]
+}
+
 fn has(root: &Path, program: &str) -> bool {
     PATH.split(':').any(|folder| root.join(folder.trim_start_matches('/')).join(program).exists())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn namespace_is_looked_for_on_the_host_without_its_links() {
+        let files = sandbox_files("/var/run/docker/netns/1a2b");
+        assert_eq!(files, [Path::new("/var/run/docker/netns/1a2b"), Path::new("/proc/1/root/run/docker/netns/1a2b")]);
+        assert_eq!(sandbox_files(""), [PathBuf::new(); 0]);
+        assert!(file_of(&Namespace::none()).is_err(), "no container, no namespace");
+        let by_pid = Namespace { sandbox_key: "/nowhere/x".into(), pid: 7 };
+        assert_eq!(file_of(&by_pid).unwrap(), Path::new("/proc/7/ns/net"));
+    }
 }
