@@ -223,3 +223,40 @@ async fn loopback_address_is_refused_unless_the_service_was_told_otherwise() {
     client.register(v1::RegisterRequest { workload: Some(asked) }).await.unwrap();
     service.stop().await;
 }
+
+#[tokio::test]
+async fn host_that_was_given_the_old_root_joins_while_the_root_is_exchanged() {
+    let dir = tempfile::tempdir().unwrap();
+    let service = start_with(dir.path(), Duration::from_secs(20)).await;
+    let operator = Operator::of(&service, dir.path());
+    let old_root = root_of(&service);
+    let cart = join(&service, &operator, "cart").await;
+    let mut watcher = CertificateServiceClient::new(channel_as(&service, &cart).await);
+    let mut bundles = watcher.watch_trust_bundle(v1::WatchTrustBundleRequest {}).await.unwrap().into_inner();
+    assert_eq!(bundles.message().await.unwrap().unwrap().roots_pem, old_root);
+    let body = r#"{"root": true, "propagationSeconds": 0, "rootOverlapSeconds": 3600}"#;
+    let (status, shown) = operator.call("POST", "/api/v1/ca/rotate", body).await;
+    assert_eq!((status, shown["roots"].as_array().map(Vec::len)), (200, Some(2)), "{shown}");
+    assert_eq!(operator.call("POST", "/api/v1/ca/rotate", body).await.0, 409);
+    let told = bundles.message().await.unwrap().unwrap();
+    assert!(told.roots_pem.ends_with(&old_root) && told.roots_pem.len() > old_root.len());
+    assert_eq!(root_of(&service), told.roots_pem);
+    // Until the new CA signs, and after that, whoever has the old root, or both, joins.
+    for _ in 0..500 {
+        for root in [&old_root, &told.roots_pem] {
+            let token = operator.join_token("cart", 1).await;
+            let nobody = channel(service.addresses.xds, root, None).await.unwrap();
+            sign(nobody, &token).await.unwrap();
+        }
+        let (_, shown) = operator.call("GET", "/api/v1/ca", "").await;
+        let signing = shown["signing"].as_array().unwrap().iter().find(|line| line["stage"] == "SIGNING");
+        if signing.is_some_and(|line| line["id"] == 2) {
+            break;
+        }
+    }
+    sign(channel_as(&service, &cart).await, "").await.unwrap();
+    for wrong in [r#"{"rootOverlapSeconds": 5}"#, r#"{"root": true, "rootOverlapSeconds": 99999999999}"#] {
+        assert_eq!(operator.call("POST", "/api/v1/ca/rotate", wrong).await.0, 400, "{wrong}");
+    }
+    service.stop().await;
+}

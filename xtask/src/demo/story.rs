@@ -243,7 +243,7 @@ fn termination(mesh: &mut Mesh, load: &Load) -> anyhow::Result<String> {
 fn ca_rotation(mesh: &mut Mesh, load: &Load) -> anyhow::Result<String> {
     load.take();
     let before = kept(mesh, "a")?.roots_pem;
-    let answer = mesh.cli(&["ca", "rotate"], None)?;
+    let answer = mesh.cli(&["ca", "rotate", "--root"], None)?;
     let chain = |mesh: &Mesh| -> anyhow::Result<String> {
         let pem = kept(mesh, "a")?.chain_pem;
         Ok(pem.rsplit("-----BEGIN CERTIFICATE-----").next().unwrap_or_default().to_owned())

@@ -12,7 +12,7 @@ use crate::session;
 pub enum Ca {
     /// The signing CAs and what each is doing.
     Show {
-        /// Print the root certificate (PEM): what a host needs before it joins.
+        /// Print the root certificates (PEM), the newest first: what a host needs before it joins.
         #[arg(long)]
         root: bool,
         /// Print the trust bundle (PEM): what members accept their peers by.
@@ -25,6 +25,13 @@ pub enum Ca {
         /// How long the new one is trusted before it signs. Default: the life of a workload certificate.
         #[arg(long, value_parser = super::seconds)]
         propagation: Option<u64>,
+        /// Exchange the root too: hosts that join later need the new one, which `ca show --root` prints; until the old
+        /// one retires, those that have only that one can join as well.
+        #[arg(long)]
+        root: bool,
+        /// How long the old root is known after the new signing CA has taken over. Default: 30d.
+        #[arg(long, requires = "root", value_parser = super::seconds)]
+        root_overlap: Option<u64>,
     },
 }
 
@@ -43,9 +50,14 @@ impl Ca {
                 }
                 Ok(())
             }
-            Self::Rotate { propagation } => {
-                let asked =
-                    propagation.map_or_else(|| json!({}), |seconds| json!({"propagationSeconds": seconds}));
+            Self::Rotate { propagation, root, root_overlap } => {
+                let mut asked = json!({"root": root});
+                if let Some(seconds) = propagation {
+                    asked["propagationSeconds"] = json!(seconds);
+                }
+                if let Some(seconds) = root_overlap {
+                    asked["rootOverlapSeconds"] = json!(seconds);
+                }
                 show(global.output, &client.post("/api/v1/ca/rotate", &asked).await?)
             }
         }
@@ -56,7 +68,16 @@ fn show(format: Format, answer: &Value) -> Result<(), Failure> {
     if format == Format::Table {
         println!("Trust domain:      {}", cell(&answer["trustDomain"]));
         println!("Certificates live: {} s", cell(&answer["svidTtlSeconds"]));
-        println!("Trust bundle:      version {}\n", cell(&answer["trustBundle"]["version"]));
+        println!("Trust bundle:      version {}", cell(&answer["trustBundle"]["version"]));
+        for root in answer["roots"].as_array().into_iter().flatten() {
+            let (id, expires) = (cell(&root["id"]), cell(&root["expiresAt"]));
+            let stage = match root["retiresAt"].as_str() {
+                Some(at) => format!("retires {at}"),
+                None => "certifies".to_owned(),
+            };
+            println!("Root {id}:            {stage}, expires {expires}");
+        }
+        println!();
     }
     output::print(format, answer, |answer| {
         let mut table = Table::new(&["SIGNING CA", "STAGE", "UNTIL", "EXPIRES"]);

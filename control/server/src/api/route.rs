@@ -281,13 +281,13 @@ pub fn table() -> Vec<Route> {
         Route {
             body: Some((
                 "application/json",
-                "propagationSeconds: how long the new signing CA is trusted before it signs; default the life of a workload certificate.",
+                "propagationSeconds: how long the new signing CA is trusted before it signs; default the life of a workload certificate. root: exchange the root too. rootOverlapSeconds: how long the old root is known after that; default 30 days.",
             )),
             ..route(
                 "post",
                 "/api/v1/ca/rotate",
                 "rotateAuthority",
-                "Begin the exchange of the signing CA.",
+                "Begin the exchange of the signing CA, or of the root and the signing CA.",
                 "The authority.",
                 post(ca::rotate),
             )

@@ -110,5 +110,5 @@ fn refuse(error: &JoinError, peer: &crate::serve::Peer) -> Status {
 }
 
 fn to_wire(bundle: &TrustBundle) -> v1::TrustBundle {
-    v1::TrustBundle { pem: bundle.pem.clone(), version: bundle.version }
+    v1::TrustBundle { pem: bundle.pem.clone(), version: bundle.version, roots_pem: bundle.roots_pem.clone() }
 }

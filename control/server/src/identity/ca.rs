@@ -1,8 +1,10 @@
 //! The certificate authority of the mesh.
 //!
-//! On disk, in one directory: `root.crt`/`root.key`, `signing-N.crt`/`signing-N.key` for each signing
-//! CA, and `rotation.json`. Keys are ECDSA P-256 and have mode 0600. What a rotation needs is on disk
-//! before anybody is told of it, so a crash at any point leaves a state from which it goes on.
+//! On disk, in one directory: `root-N.crt`/`root-N.key` for each root, `root.crt` with all of them,
+//! `signing-N.crt`/`signing-N.key` for each signing CA (and `signing-N-by-R.crt`, its certificate by another
+//! root while that one is still known), and `rotation.json`. Keys are ECDSA P-256 and have mode 0600. What a
+//! rotation needs is on disk before anybody is told of it, so a crash at any point leaves a state from which it
+//! goes on.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -12,16 +14,19 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
-    KeyPair, KeyUsagePurpose, PublicKeyData, SanType, SerialNumber, date_time_ymd,
+    CertificateParams, DistinguishedName, ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose,
+    PublicKeyData, SanType, date_time_ymd,
 };
-use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use serde::Serialize;
 use tokio::sync::watch;
 
+use super::ca_files::{
+    CaFile, Cross, adopt_only_root, corrupt, create_root, create_signing, cross_path, file_error, load_ca,
+    load_cross, millis, read, root_paths, save, seconds, serial, signing_paths, write_roots,
+};
 use super::csr::ProvenKey;
-use super::keys::{self, PUBLIC_MODE, SECRET_MODE};
+use super::keys;
 use super::rotation::{RotateError, Rotation, Stage, UnixMs};
 use super::spiffe::Identity;
 use crate::random;
@@ -101,6 +106,9 @@ pub struct TrustBundle {
     pub pem: String,
     /// The same as DER.
     pub der: Vec<CertificateDer<'static>>,
+    /// The roots, PEM, the newest first: by them this service is known to hosts that hold no other authority any more.
+    /// Members do not accept each other by them.
+    pub roots_pem: String,
 }
 
 /// A signed workload certificate; its key is with whoever asked for it.
@@ -148,15 +156,27 @@ pub struct AuthorityStatus {
     pub expires_at: UnixMs,
 }
 
+/// One root for operators.
+#[derive(Clone, Serialize, Debug)]
+#[serde(rename_all = "camelCase")]
+pub struct RootStatus {
+    /// Counts up.
+    pub id: u32,
+    /// When it is known no more; `None` for the one that certifies.
+    pub retires_at: Option<UnixMs>,
+    /// End of its own certificate's life.
+    pub expires_at: UnixMs,
+}
+
 struct SigningCa {
-    certificate_pem: String,
-    certificate_der: CertificateDer<'static>,
-    issuer: Issuer<'static, KeyPair>,
-    not_after: UnixMs,
+    ca: CaFile,
+    /// Its certificates by roots other than the one in its own file.
+    cross: BTreeMap<u32, Cross>,
 }
 
 struct State {
     rotation: Rotation,
+    roots: BTreeMap<u32, CaFile>,
     cas: BTreeMap<u32, SigningCa>,
 }
 
@@ -165,9 +185,6 @@ struct State {
 pub struct Authority {
     dir: PathBuf,
     settings: AuthoritySettings,
-    root_pem: String,
-    root: Issuer<'static, KeyPair>,
-    root_not_after: UnixMs,
     state: Mutex<State>,
     bundle: watch::Sender<Arc<TrustBundle>>,
 }
@@ -179,41 +196,31 @@ impl Authority {
     /// or is a key that others can read.
     pub fn open(dir: &Path, settings: AuthoritySettings, now: UnixMs) -> Result<Self, AuthorityError> {
         keys::create_private_dir(dir).map_err(|source| file_error(dir, source))?;
-        let (root_crt, root_key) = (dir.join("root.crt"), dir.join("root.key"));
-        if read(&root_key)?.is_none() {
-            create_root(&root_crt, &root_key, &settings, now)?;
-        }
-        let root = load_ca(&root_crt, &root_key)?;
+        adopt_only_root(dir)?;
         let state_path = dir.join("rotation.json");
         let rotation = match read(&state_path)? {
             Some(text) => serde_json::from_str::<Rotation>(&text)
                 .map_err(|error| corrupt(&state_path, error.to_string()))?,
             None => {
                 let rotation = Rotation::first();
-                create_signing(dir, 1, &root, &settings, now)?;
+                let (crt, key) = root_paths(dir, 1);
+                let root = match read(&key)? {
+                    Some(_) => load_ca(&crt, &key)?,
+                    None => create_root(dir, 1, &settings, now)?,
+                };
+                create_signing(dir, 1, &root, &[], &settings, now)?;
                 save(&state_path, &rotation)?;
                 rotation
             }
         };
-        if rotation.signing().is_none() {
-            return Err(corrupt(&state_path, "no signing CA is marked as signing".to_owned()));
+        if rotation.signing().is_none() || rotation.root().is_none() {
+            return Err(corrupt(&state_path, "no CA is marked as signing".to_owned()));
         }
-        let mut cas = BTreeMap::new();
-        for member in &rotation.members {
-            let (crt, key) = signing_paths(dir, member.id);
-            cas.insert(member.id, load_ca(&crt, &key)?);
-        }
-        let state = State { rotation, cas };
+        let state = State::load(dir, rotation)?;
+        // It follows from what was loaded; a crash may have left an older one.
+        write_roots(dir, &state.roots_pem())?;
         let bundle = watch::Sender::new(Arc::new(state.bundle()));
-        Ok(Self {
-            dir: dir.to_owned(),
-            settings,
-            root_pem: root.certificate_pem,
-            root_not_after: root.not_after,
-            root: root.issuer,
-            state: Mutex::new(state),
-            bundle,
-        })
+        Ok(Self { dir: dir.to_owned(), settings, state: Mutex::new(state), bundle })
     }
 
     /// What was chosen.
@@ -222,8 +229,8 @@ impl Authority {
     }
 
     /// The root certificate, PEM: what a host needs to authenticate this service before it is a member.
-    pub fn root_pem(&self) -> &str {
-        &self.root_pem
+    pub fn root_pem(&self) -> String {
+        self.lock().roots_pem()
     }
 
     /// The trust bundle and its changes.
@@ -254,64 +261,116 @@ impl Authority {
         Ok(KeyedSvid { svid, key_pem: key.serialize_pem(), key_der })
     }
 
-    /// Begins the exchange of the signing CA: a new one is trusted now and signs after `propagation`,
-    /// the time in which every member is sure to have learnt of it.
+    /// Begins to exchange the signing CA: the new one is trusted at once and signs after `propagation`.
     ///
-    /// *Errors*: [`RotateError::UnderWay`]; those of making and saving, after which nothing has changed.
+    /// *Errors*: [`AuthorityError::Rotate`] while one is waiting to sign; files.
     pub fn rotate(&self, propagation: Duration, now: UnixMs) -> Result<(), AuthorityError> {
         let mut state = self.lock();
+        let rotation = state.rotation.clone();
+        self.publish_signing(&mut state, rotation, propagation, now)
+    }
+
+    /// Begins to exchange the root, and with it the signing CA. Members and `root.crt` have the new root beside the
+    /// old one at once; the new signing CA, certified by both, signs after `propagation`; the old root is known for
+    /// `overlap` longer, so that hosts that were given only that one can still join meanwhile.
+    ///
+    /// *Errors*: [`AuthorityError::Rotate`] while a rotation of either is under way; files.
+    pub fn rotate_root(
+        &self,
+        propagation: Duration,
+        overlap: Duration,
+        now: UnixMs,
+    ) -> Result<(), AuthorityError> {
+        let mut state = self.lock();
         let mut rotation = state.rotation.clone();
+        let ends = now.saturating_add(millis(propagation)).saturating_add(millis(overlap));
+        let id = rotation.publish_root(ends)?;
+        // Asked before anything is made.
+        rotation.clone().publish(now)?;
+        let root = create_root(&self.dir, id, &self.settings, now)?;
+        state.roots.insert(id, root);
+        let begun = self.publish_signing(&mut state, rotation, propagation, now);
+        if begun.is_err() {
+            state.roots.remove(&id);
+        } else {
+            write_roots(&self.dir, &state.roots_pem())?;
+        }
+        begun
+    }
+
+    /// Makes the next signing CA, certified by the roots of `rotation`, and puts that into force.
+    fn publish_signing(
+        &self,
+        state: &mut State,
+        mut rotation: Rotation,
+        propagation: Duration,
+        now: UnixMs,
+    ) -> Result<(), AuthorityError> {
         let id = rotation.publish(now.saturating_add(millis(propagation)))?;
-        let root = &self.root;
-        let ca = create_signing_from(&self.dir, id, root, self.root_not_after, &self.settings, now)?;
+        let missing = || corrupt(&self.dir.join("rotation.json"), "no root certifies".to_owned());
+        let current = rotation.root().map(|root| root.id).ok_or_else(missing)?;
+        let root = state.roots.get(&current).ok_or_else(missing)?;
+        let others: Vec<(u32, &CaFile)> = rotation
+            .roots
+            .iter()
+            .filter(|root| root.id != current)
+            .filter_map(|root| state.roots.get(&root.id).map(|file| (root.id, file)))
+            .collect();
+        let ca = create_signing(&self.dir, id, root, &others, &self.settings, now)?;
+        let cross = cross_of(&self.dir, id, &rotation)?;
         save(&self.dir.join("rotation.json"), &rotation)?;
         state.rotation = rotation;
-        state.cas.insert(id, ca);
-        self.publish(&state);
+        state.cas.insert(id, SigningCa { ca, cross });
+        self.publish(state);
         Ok(())
     }
 
-    /// Does what is due: lets a new signing CA take over, forgets an old one, begins a rotation when the
-    /// signing CA nears its end. Returns when to call again.
+    /// Does what is due, and begins a rotation when the signing CA nears its end. Returns when to come again.
     ///
-    /// *Errors*: those of making and saving; it is tried again at the next call.
+    /// *Errors*: files; it can be tried again.
     pub fn advance(&self, now: UnixMs) -> Result<Option<UnixMs>, AuthorityError> {
         {
             let mut state = self.lock();
             let mut rotation = state.rotation.clone();
             if rotation.advance(now, millis(self.settings.clock_skew)) {
                 save(&self.dir.join("rotation.json"), &rotation)?;
-                let gone: Vec<u32> = state
-                    .cas
-                    .keys()
-                    .filter(|id| rotation.members.iter().all(|m| m.id != **id))
-                    .copied()
-                    .collect();
                 state.rotation = rotation;
-                for id in gone {
-                    state.cas.remove(&id);
-                    let (crt, key) = signing_paths(&self.dir, id);
-                    for path in [key, crt] {
-                        if let Err(error) = std::fs::remove_file(&path) {
-                            tracing::warn!(path = %path.display(), %error, "retired signing ca not removed");
-                        }
+                let gone = state.forget_gone(&self.dir);
+                write_roots(&self.dir, &state.roots_pem())?;
+                for path in gone {
+                    if let Err(error) = std::fs::remove_file(&path)
+                        && error.kind() != io::ErrorKind::NotFound
+                    {
+                        tracing::warn!(path = %path.display(), %error, "file of a retired ca not removed");
                     }
                 }
                 self.publish(&state);
             }
         }
-        let (waiting, ends) = {
+        let (waiting, ends, root_ends) = {
             let state = self.lock();
             let waiting = state.rotation.members.iter().any(|m| matches!(m.stage, Stage::Published { .. }));
             let signing = state.rotation.signing().and_then(|member| state.cas.get(&member.id));
-            (waiting, signing.map_or(now, |ca| ca.not_after))
+            let root = state.rotation.root().and_then(|root| state.roots.get(&root.id));
+            (waiting, signing.map_or(now, |held| held.ca.not_after), root.map_or(now, |root| root.not_after))
         };
         let renew_at = ends.saturating_sub(millis(SIGNING_LIFE) / 3);
-        if !waiting && renew_at <= now && self.root_not_after > ends {
+        if !waiting && renew_at <= now && root_ends > ends {
             tracing::info!("signing ca nears its end, rotation begins");
             self.rotate(self.settings.svid_ttl, now)?;
         }
         Ok(self.lock().rotation.next_due())
+    }
+
+    /// The roots, oldest first.
+    pub fn roots(&self) -> Vec<RootStatus> {
+        let state = self.lock();
+        let line = |root: &super::rotation::Root| RootStatus {
+            id: root.id,
+            retires_at: root.retires_at,
+            expires_at: state.roots.get(&root.id).map_or(0, |file| file.not_after),
+        };
+        state.rotation.roots.iter().map(line).collect()
     }
 
     /// Every signing CA the mesh trusts, oldest first.
@@ -320,7 +379,7 @@ impl Authority {
         let line = |member: &super::rotation::Member| AuthorityStatus {
             id: member.id,
             stage: member.stage,
-            expires_at: state.cas.get(&member.id).map_or(0, |ca| ca.not_after),
+            expires_at: state.cas.get(&member.id).map_or(0, |held| held.ca.not_after),
         };
         state.rotation.members.iter().map(line).collect()
     }
@@ -351,6 +410,7 @@ impl Authority {
             .signing()
             .and_then(|member| state.cas.get(&member.id))
             .ok_or_else(|| corrupt(&path(), "no signing CA".to_owned()))?;
+        let SigningCa { ca, cross } = ca;
         let expires_at = now.saturating_add(ttl).min(ca.not_after);
         let mut params = CertificateParams::default();
         // Renewal comes at half of the life the certificate shows. If most of that lay in the past, it would
@@ -371,12 +431,16 @@ impl Authority {
             vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         params.use_authority_key_identifier_extension = true;
         let leaf = params.signed_by(key, &ca.issuer)?;
-        Ok(Svid {
-            identity: identity.clone(),
-            chain_pem: format!("{}{}", leaf.pem(), ca.certificate_pem),
-            chain_der: vec![leaf.der().clone(), ca.certificate_der.clone()],
-            expires_at,
-        })
+        let mut chain_pem = format!("{}{}", leaf.pem(), ca.certificate_pem);
+        let mut chain_der = vec![leaf.der().clone(), ca.certificate_der.clone()];
+        // This service is known by a root to hosts that join. Workloads are known by the signing CA.
+        if !names.dns.is_empty() || !names.ip.is_empty() {
+            for other in cross.values() {
+                chain_pem.push_str(&other.pem);
+                chain_der.push(other.der.clone());
+            }
+        }
+        Ok(Svid { identity: identity.clone(), chain_pem, chain_der, expires_at })
     }
 
     fn publish(&self, state: &State) {
@@ -398,143 +462,73 @@ impl Authority {
 }
 
 impl State {
+    fn load(dir: &Path, rotation: Rotation) -> Result<Self, AuthorityError> {
+        let (mut roots, mut cas) = (BTreeMap::new(), BTreeMap::new());
+        for root in &rotation.roots {
+            let (crt, key) = root_paths(dir, root.id);
+            roots.insert(root.id, load_ca(&crt, &key)?);
+        }
+        for member in &rotation.members {
+            let (crt, key) = signing_paths(dir, member.id);
+            let cross = cross_of(dir, member.id, &rotation)?;
+            cas.insert(member.id, SigningCa { ca: load_ca(&crt, &key)?, cross });
+        }
+        Ok(Self { rotation, roots, cas })
+    }
+
     fn bundle(&self) -> TrustBundle {
         TrustBundle {
             version: self.rotation.bundle_version,
-            pem: self.cas.values().map(|ca| ca.certificate_pem.as_str()).collect(),
-            der: self.cas.values().map(|ca| ca.certificate_der.clone()).collect(),
+            pem: self.cas.values().map(|held| held.ca.certificate_pem.as_str()).collect(),
+            der: self.cas.values().map(|held| held.ca.certificate_der.clone()).collect(),
+            roots_pem: self.roots_pem(),
         }
     }
-}
 
-fn create_root(
-    crt: &Path,
-    key_path: &Path,
-    settings: &AuthoritySettings,
-    now: UnixMs,
-) -> Result<(), AuthorityError> {
-    let key = KeyPair::generate()?;
-    let name = format!("Outrigger root {}", settings.trust_domain);
-    let not_after = now.saturating_add(millis(ROOT_LIFE));
-    let params = ca_params(&name, BasicConstraints::Constrained(1), settings, now, not_after)?;
-    let certificate = params.self_signed(&key)?;
-    write(crt, certificate.pem().as_bytes(), PUBLIC_MODE)?;
-    // The key last: it is what says that the root exists.
-    write(key_path, key.serialize_pem().as_bytes(), SECRET_MODE)
-}
-
-fn create_signing(
-    dir: &Path,
-    id: u32,
-    root: &SigningCa,
-    settings: &AuthoritySettings,
-    now: UnixMs,
-) -> Result<SigningCa, AuthorityError> {
-    create_signing_from(dir, id, &root.issuer, root.not_after, settings, now)
-}
-
-fn create_signing_from(
-    dir: &Path,
-    id: u32,
-    root: &Issuer<'static, KeyPair>,
-    root_not_after: UnixMs,
-    settings: &AuthoritySettings,
-    now: UnixMs,
-) -> Result<SigningCa, AuthorityError> {
-    let key = KeyPair::generate()?;
-    let name = format!("Outrigger signing {id} {}", settings.trust_domain);
-    let not_after = now.saturating_add(millis(SIGNING_LIFE)).min(root_not_after);
-    let params = ca_params(&name, BasicConstraints::Constrained(0), settings, now, not_after)?;
-    let certificate = params.signed_by(&key, root)?;
-    let (crt_path, key_path) = signing_paths(dir, id);
-    write(&key_path, key.serialize_pem().as_bytes(), SECRET_MODE)?;
-    write(&crt_path, certificate.pem().as_bytes(), PUBLIC_MODE)?;
-    load_ca(&crt_path, &key_path)
-}
-
-fn ca_params(
-    name: &str,
-    constraint: BasicConstraints,
-    settings: &AuthoritySettings,
-    now: UnixMs,
-    not_after: UnixMs,
-) -> Result<CertificateParams, AuthorityError> {
-    let mut params = CertificateParams::default();
-    params.distinguished_name = DistinguishedName::new();
-    params.distinguished_name.push(DnType::OrganizationName, "Outrigger");
-    params.distinguished_name.push(DnType::CommonName, name);
-    params.subject_alt_names = vec![SanType::URI(format!("spiffe://{}", settings.trust_domain).try_into()?)];
-    params.is_ca = IsCa::Ca(constraint);
-    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-    params.not_before = date_time_ymd(1970, 1, 1) + seconds(now.saturating_sub(millis(settings.clock_skew)));
-    params.not_after = date_time_ymd(1970, 1, 1) + seconds(not_after);
-    params.serial_number = Some(serial()?);
-    params.use_authority_key_identifier_extension = true;
-    Ok(params)
-}
-
-fn load_ca(crt: &Path, key_path: &Path) -> Result<SigningCa, AuthorityError> {
-    let missing = |path: &Path| corrupt(path, "missing".to_owned());
-    keys::check_private(key_path).map_err(|source| file_error(key_path, source))?;
-    let certificate_pem = read(crt)?.ok_or_else(|| missing(crt))?;
-    let key_pem = read(key_path)?.ok_or_else(|| missing(key_path))?;
-    let key = KeyPair::from_pem(&key_pem).map_err(|error| corrupt(key_path, error.to_string()))?;
-    let der = CertificateDer::from_pem_slice(certificate_pem.as_bytes())
-        .map_err(|error| corrupt(crt, error.to_string()))?;
-    let (not_after, same_key) = {
-        let (_, parsed) =
-            x509_parser::parse_x509_certificate(&der).map_err(|error| corrupt(crt, error.to_string()))?;
-        let raw = &parsed.public_key().subject_public_key.data;
-        (parsed.validity().not_after.timestamp().saturating_mul(1_000), raw.as_ref() == key.public_key_raw())
-    };
-    if !same_key {
-        return Err(corrupt(crt, format!("does not belong to the key {}", key_path.display())));
+    /// Every root, the newest first.
+    fn roots_pem(&self) -> String {
+        self.roots.values().rev().map(|root| root.certificate_pem.as_str()).collect()
     }
-    let issuer = Issuer::from_ca_cert_der(&der, key).map_err(|error| corrupt(crt, error.to_string()))?;
-    Ok(SigningCa { certificate_pem, certificate_der: der.into_owned(), issuer, not_after })
-}
 
-fn signing_paths(dir: &Path, id: u32) -> (PathBuf, PathBuf) {
-    (dir.join(format!("signing-{id}.crt")), dir.join(format!("signing-{id}.key")))
-}
-
-/// Random and positive (RFC 5280 section 4.1.2.2): a key that is certified again gets another number.
-fn serial() -> Result<SerialNumber, AuthorityError> {
-    let mut bytes = random::bytes::<16>()?;
-    if let Some(first) = bytes.first_mut() {
-        *first = (*first & 0x7f) | 0x40;
+    /// Lets go of what the rotation does not know any more; returns its files, keys first.
+    fn forget_gone(&mut self, dir: &Path) -> Vec<PathBuf> {
+        let (members, roots) = (&self.rotation.members, &self.rotation.roots);
+        let (mut keys, mut certificates) = (Vec::new(), Vec::new());
+        let is_root = |id: &u32| roots.iter().any(|root| root.id == *id);
+        for id in self.roots.keys().filter(|id| !is_root(id)) {
+            let (crt, key) = root_paths(dir, *id);
+            keys.push(key);
+            certificates.push(crt);
+        }
+        for (id, held) in &self.cas {
+            let stays = members.iter().any(|member| member.id == *id);
+            let cross = held.cross.keys().filter(|root| !(stays && is_root(root)));
+            certificates.extend(cross.map(|root| cross_path(dir, *id, *root)));
+            if !stays {
+                let (crt, key) = signing_paths(dir, *id);
+                keys.push(key);
+                certificates.push(crt);
+            }
+        }
+        self.roots.retain(|id, _| roots.iter().any(|root| root.id == *id));
+        self.cas.retain(|id, _| members.iter().any(|member| member.id == *id));
+        for held in self.cas.values_mut() {
+            held.cross.retain(|id, _| roots.iter().any(|root| root.id == *id));
+        }
+        keys.append(&mut certificates);
+        keys
     }
-    Ok(SerialNumber::from_slice(&bytes))
 }
 
-/// Time since 1970 in whole seconds. Certificates know whole seconds only.
-fn seconds(at: UnixMs) -> Duration {
-    Duration::from_secs(u64::try_from(at / 1_000).unwrap_or(0))
-}
-
-fn millis(duration: Duration) -> i64 {
-    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
-}
-
-fn save(path: &Path, rotation: &Rotation) -> Result<(), AuthorityError> {
-    let text = serde_json::to_string_pretty(rotation).map_err(|error| corrupt(path, error.to_string()))?;
-    write(path, text.as_bytes(), PUBLIC_MODE)
-}
-
-fn write(path: &Path, content: &[u8], mode: u32) -> Result<(), AuthorityError> {
-    keys::write_atomic(path, content, mode).map_err(|source| file_error(path, source))
-}
-
-fn read(path: &Path) -> Result<Option<String>, AuthorityError> {
-    keys::read_optional(path).map_err(|source| file_error(path, source))
-}
-
-fn file_error(path: &Path, source: io::Error) -> AuthorityError {
-    AuthorityError::File { path: path.to_owned(), source }
-}
-
-fn corrupt(path: &Path, reason: String) -> AuthorityError {
-    AuthorityError::Corrupt { path: path.to_owned(), reason }
+/// The certificates of a signing CA by other roots than that in its own file.
+fn cross_of(dir: &Path, id: u32, rotation: &Rotation) -> Result<BTreeMap<u32, Cross>, AuthorityError> {
+    let mut cross = BTreeMap::new();
+    for root in &rotation.roots {
+        if let Some(found) = load_cross(dir, id, root.id)? {
+            cross.insert(root.id, found);
+        }
+    }
+    Ok(cross)
 }
 
 #[cfg(test)]

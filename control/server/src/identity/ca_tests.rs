@@ -180,3 +180,111 @@ fn key_readable_by_others_and_damaged_files_stop_the_start() {
     std::fs::write(dir.path().join("rotation.json"), "{").unwrap();
     assert!(matches!(Authority::open(dir.path(), settings(), NOW), Err(AuthorityError::Corrupt { .. })));
 }
+
+/// Whether a host that was given these roots accepts the service at `now`.
+fn knows(roots_pem: &str, service: &KeyedSvid, now: UnixMs) -> bool {
+    use rustls::client::WebPkiServerVerifier;
+    use rustls::client::danger::ServerCertVerifier as _;
+    use rustls_pki_types::pem::PemObject as _;
+    let mut roots = RootCertStore::empty();
+    for der in CertificateDer::pem_slice_iter(roots_pem.as_bytes()) {
+        roots.add(der.unwrap()).unwrap();
+    }
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider).build().unwrap();
+    let at = UnixTime::since_unix_epoch(Duration::from_millis(now.try_into().unwrap()));
+    let chain = &service.svid.chain_der;
+    let name = "control.test".try_into().unwrap();
+    verifier.verify_server_cert(&chain[0], &chain[1..], &name, &[], at).is_ok()
+}
+
+fn service(authority: &Authority, now: UnixMs) -> KeyedSvid {
+    let names = ServerNames { dns: vec!["control.test".to_owned()], ip: Vec::new() };
+    authority.issue(&identity("control"), &names, now).unwrap()
+}
+
+fn files(dir: &Path) -> Vec<String> {
+    let names = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name());
+    let mut names: Vec<String> = names.map(|name| name.into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn root_is_exchanged_with_both_known_side_by_side_and_members_notice_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut authority = Authority::open(dir.path(), settings(), NOW).unwrap();
+    let old_root = authority.root_pem();
+    let member = signed(&authority, NOW);
+    let hour = Duration::from_secs(3_600);
+    authority.rotate_root(hour, 24 * hour, NOW).unwrap();
+    assert!(matches!(
+        authority.rotate_root(hour, hour, NOW),
+        Err(AuthorityError::Rotate(RotateError::RootUnderWay))
+    ));
+    assert!(matches!(authority.rotate(hour, NOW), Err(AuthorityError::Rotate(RotateError::UnderWay))));
+    let both = authority.root_pem();
+    let new_root = both.strip_suffix(&old_root).expect("the new one first, then the old one").to_owned();
+    assert_eq!(std::fs::read_to_string(dir.path().join("root.crt")).unwrap(), both);
+    assert_eq!(authority.trust_bundle().borrow().roots_pem, both, "members are told");
+    for (hours, old_knows, new_knows) in
+        [(0, true, false), (1, true, true), (24, true, true), (25, false, true), (26, false, true)]
+    {
+        let now = NOW + hours * HOUR;
+        authority.advance(now).unwrap();
+        for reopened in [false, true] {
+            if reopened {
+                drop(authority);
+                authority = Authority::open(dir.path(), settings(), now).unwrap();
+            }
+            let service = service(&authority, now);
+            let who = (knows(&old_root, &service, now), knows(&new_root, &service, now));
+            assert_eq!(who, (old_knows, new_knows), "after {hours} h, reopened: {reopened}");
+            assert!(knows(&authority.root_pem(), &service, now), "who has what is given out, always");
+            let bundle = authority.trust_bundle().borrow().clone();
+            assert!(accepts(&bundle, &signed(&authority, now), now));
+            assert!(accepts(&bundle, &service.svid, now));
+            assert_eq!(bundle.roots_pem, authority.root_pem());
+            if hours == 0 {
+                assert!(accepts(&bundle, &member, now));
+            }
+        }
+    }
+    assert_eq!(authority.root_pem(), new_root);
+    let expected =
+        ["root-2.crt", "root-2.key", "root.crt", "rotation.json", "signing-2.crt", "signing-2.key"];
+    assert_eq!(files(dir.path()), expected, "nothing of the old one is left");
+    let workload = signed(&authority, NOW + 26 * HOUR);
+    assert_eq!(workload.chain_der.len(), 2, "workloads are not known by roots");
+}
+
+#[test]
+fn signing_ca_that_is_exchanged_while_an_old_root_is_known_is_certified_by_both() {
+    let dir = tempfile::tempdir().unwrap();
+    let authority = Authority::open(dir.path(), settings(), NOW).unwrap();
+    let old_root = authority.root_pem();
+    authority.rotate_root(Duration::ZERO, Duration::from_secs(86_400), NOW).unwrap();
+    authority.advance(NOW).unwrap();
+    authority.rotate(Duration::ZERO, NOW + HOUR).unwrap();
+    authority.advance(NOW + HOUR).unwrap();
+    let service = service(&authority, NOW + HOUR);
+    assert!(knows(&old_root, &service, NOW + HOUR));
+    assert_eq!(authority.status().iter().map(|line| line.id).max(), Some(3));
+}
+
+#[test]
+fn files_of_a_version_with_one_root_are_adopted() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = Authority::open(dir.path(), settings(), NOW).unwrap().root_pem();
+    let path = |name: &str| dir.path().join(name);
+    std::fs::rename(path("root-1.key"), path("root.key")).unwrap();
+    std::fs::remove_file(path("root-1.crt")).unwrap();
+    let mut state: serde_json::Value =
+        serde_json::from_str(&std::fs::read_to_string(path("rotation.json")).unwrap()).unwrap();
+    state.as_object_mut().unwrap().shift_remove("roots");
+    std::fs::write(path("rotation.json"), state.to_string()).unwrap();
+    let authority = Authority::open(dir.path(), settings(), NOW).unwrap();
+    assert_eq!(authority.root_pem(), root);
+    assert!(knows(&root, &service(&authority, NOW), NOW));
+    assert!(!path("root.key").exists());
+}

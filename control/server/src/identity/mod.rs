@@ -2,13 +2,15 @@
 //!
 //! In reading order: [`spiffe`] (the name written into a certificate), [`csr`] (what is taken from a
 //! request: one public key, nothing else), [`rotation`] (the pure state machine of signing CAs),
-//! [`keys`] (files on disk), [`ca`] (the authority itself), [`join_token`] (first enrolment),
+//! [`keys`] (files on disk), [`ca_files`] (certificates and keys
+//! of the CAs on disk), [`ca`] (the authority itself), [`join_token`] (first enrolment),
 //! [`grant`] (what a service account may then say of itself), [`svid`] (certificates generated here for xDS clients that cannot make requests), and
 //! [`server_tls`] (the TLS configuration of our own port, which follows all of the above).
 //!
 //! What the mesh trusts is the *signing* CAs in use, each being a trust anchor, and not the root:
 //! otherwise a retired signing CA would stay trusted as long as the root does. The root signs the
-//! signing CAs and authenticates this service to a host that has nothing yet but a join token.
+//! signing CAs and authenticates this service to a host that has nothing yet but a join token. When the root is
+//! exchanged, old and new are known side by side for a while, and what signs is certified by both.
 
 pub mod spiffe;
 
@@ -19,6 +21,8 @@ pub mod rotation;
 pub mod keys;
 
 pub mod ca;
+
+pub mod ca_files;
 
 pub mod join_token;
 

@@ -51,7 +51,18 @@ pub struct Member {
     pub issued_ttl_ms_max: i64,
 }
 
-/// All signing CAs the mesh trusts. Saved as it is.
+/// One root. The last one that does not retire certifies signing CAs.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Root {
+    /// Counts up; also names its files.
+    pub id: u32,
+    /// Another one has taken its place; it is known until then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retires_at: Option<UnixMs>,
+}
+
+/// All signing CAs the mesh trusts, and the roots. Saved as it is.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Rotation {
@@ -59,6 +70,13 @@ pub struct Rotation {
     pub members: Vec<Member>,
     /// Grows whenever the set of members changes; the trust bundle's version.
     pub bundle_version: u64,
+    /// Oldest first. Absent in files of a version that had one for good.
+    #[serde(default = "first_roots")]
+    pub roots: Vec<Root>,
+}
+
+fn first_roots() -> Vec<Root> {
+    vec![Root { id: 1, retires_at: None }]
 }
 
 /// Why a rotation was not begun.
@@ -67,18 +85,42 @@ pub enum RotateError {
     /// The one before has not taken over yet.
     #[error("a rotation is already under way: the new signing CA takes over first")]
     UnderWay,
+    /// The root before is still known.
+    #[error("a rotation of the root is already under way: the old one retires first")]
+    RootUnderWay,
 }
 
 impl Rotation {
     /// The state at first start: one CA, signing.
     pub fn first() -> Self {
         let member = Member { id: 1, stage: Stage::Signing, issued_ttl_ms_max: 0 };
-        Self { members: vec![member], bundle_version: 1 }
+        Self { members: vec![member], bundle_version: 1, roots: first_roots() }
     }
 
     /// The member that signs, if the state is sound.
     pub fn signing(&self) -> Option<&Member> {
         self.members.iter().find(|member| member.stage == Stage::Signing)
+    }
+
+    /// The root that certifies signing CAs, if the state is sound.
+    pub fn root(&self) -> Option<&Root> {
+        self.roots.iter().rev().find(|root| root.retires_at.is_none())
+    }
+
+    /// Adds a root that certifies from now on; the one before retires at `retires_at`. Returns its id.
+    ///
+    /// *Errors*: [`RotateError::RootUnderWay`] while another one has not retired.
+    pub fn publish_root(&mut self, retires_at: UnixMs) -> Result<u32, RotateError> {
+        if self.roots.iter().any(|root| root.retires_at.is_some()) {
+            return Err(RotateError::RootUnderWay);
+        }
+        let id = self.roots.iter().map(|root| root.id).max().unwrap_or(0).saturating_add(1);
+        for root in &mut self.roots {
+            root.retires_at = Some(retires_at);
+        }
+        self.roots.push(Root { id, retires_at: None });
+        self.bundle_version += 1;
+        Ok(id)
     }
 
     /// The id the next member will have.
@@ -122,7 +164,12 @@ impl Rotation {
         self.members.retain(
             |member| !matches!(member.stage, Stage::Retired { trusted_until } if trusted_until <= now),
         );
-        if self.members.len() != before {
+        let roots_before = self.roots.len();
+        // The switch comes first: an old root is not forgotten while what it alone certified still signs.
+        if !self.members.iter().any(|member| matches!(member.stage, Stage::Published { .. })) {
+            self.roots.retain(|root| root.retires_at.is_none_or(|at| at > now));
+        }
+        if self.members.len() != before || self.roots.len() != roots_before {
             self.bundle_version += 1;
             changed = true;
         }
@@ -138,6 +185,7 @@ impl Rotation {
                 Stage::Signing => None,
                 Stage::Retired { trusted_until } => Some(trusted_until),
             })
+            .chain(self.roots.iter().filter_map(|root| root.retires_at))
             .min()
     }
 
@@ -221,5 +269,31 @@ mod tests {
         rotation.publish(5).unwrap();
         let text = serde_json::to_string(&rotation).unwrap();
         assert_eq!(serde_json::from_str::<Rotation>(&text).unwrap(), rotation);
+    }
+
+    #[test]
+    fn old_root_is_known_until_its_time_and_not_before_the_new_one_has_taken_over() {
+        let mut rotation = Rotation::first();
+        assert_eq!(rotation.publish_root(50).unwrap(), 2);
+        assert_eq!(rotation.publish(100).unwrap(), 2);
+        assert_eq!(rotation.bundle_version, 3);
+        assert_eq!(rotation.root().unwrap().id, 2);
+        assert_eq!(rotation.publish_root(60).unwrap_err(), RotateError::RootUnderWay);
+        assert!(!rotation.advance(60, 0), "the old one still stands behind what signs");
+        assert!(rotation.advance(100, 0));
+        assert_eq!(rotation.roots, [Root { id: 2, retires_at: None }]);
+        assert_eq!(rotation.publish_root(500).unwrap(), 3);
+        assert_eq!(rotation.next_due(), Some(500));
+        assert!(!rotation.advance(499, 0));
+        let version = rotation.bundle_version;
+        assert!(rotation.advance(500, 0));
+        assert_eq!((rotation.roots.len(), rotation.bundle_version), (1, version + 1));
+    }
+
+    #[test]
+    fn state_of_a_version_with_one_root_for_good_is_read() {
+        let mut value: serde_json::Value = serde_json::to_value(Rotation::first()).unwrap();
+        value.as_object_mut().unwrap().shift_remove("roots");
+        assert_eq!(serde_json::from_value::<Rotation>(value).unwrap(), Rotation::first());
     }
 }

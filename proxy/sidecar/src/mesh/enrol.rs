@@ -3,7 +3,7 @@
 use super::client::{CALL_TIMEOUT, ControlClient};
 use super::own::OwnSvid;
 use super::settings::Settings;
-use super::svid::{Bundle, Svid};
+use super::svid::Svid;
 use anyhow::Context;
 use outrigger_api::outrigger::v1::certificate_service_client::CertificateServiceClient;
 use outrigger_api::outrigger::v1::{SignRequest, WatchTrustBundleRequest};
@@ -34,7 +34,7 @@ pub async fn sign(client: &ControlClient, join_token: Option<&str>) -> anyhow::R
     Ok(Svid {
         chain_pem: answer.certificate_chain_pem,
         key_pem: key.serialize_pem(),
-        bundle: Bundle { pem: bundle.pem, version: bundle.version },
+        bundle: bundle.into(),
         received: SystemTime::now(),
     })
 }
@@ -100,7 +100,7 @@ pub async fn follow_roots(client: Arc<ControlClient>, own: Arc<OwnSvid>) {
             while let Some(bundle) = bundles.message().await? {
                 wait = RETRY_FIRST;
                 let version = bundle.version;
-                if own.trust(Bundle { pem: bundle.pem, version })? {
+                if own.trust(bundle.into())? {
                     tracing::info!(version, "trust bundle changed");
                 }
             }

@@ -94,7 +94,7 @@ mod tests {
     }
 
     fn bundle(version: u64) -> Bundle {
-        Bundle { pem: certificate(), version }
+        Bundle { pem: certificate(), version, roots_pem: String::new() }
     }
 
     #[test]
@@ -130,7 +130,7 @@ mod tests {
         let own = own(folder.path(), svid(1));
         let before = own.current();
         let watch = own.watch();
-        assert!(own.trust(Bundle { pem: "nonsense".to_owned(), version: 2 }).is_err());
+        assert!(own.trust(Bundle { pem: "nonsense".to_owned(), ..bundle(2) }).is_err());
         assert!(own.renewed(Svid { key_pem: String::new(), ..svid(2) }).is_err());
         assert_eq!(own.current(), before);
         assert!(!watch.has_changed().unwrap());

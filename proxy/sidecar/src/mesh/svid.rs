@@ -2,6 +2,7 @@
 
 use super::{SECRET_OWN, SECRET_ROOTS};
 use anyhow::Context;
+use outrigger_api::outrigger::v1::TrustBundle;
 use outrigger_traffic::config::{Secret, SecretValue, TlsCertificate, ValidationContext};
 use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::pem::PemObject;
@@ -40,6 +41,15 @@ pub struct Bundle {
     pub pem: String,
     /// Grows with every change, unless the control service was restored from a backup.
     pub version: u64,
+    /// The control service's roots, PEM: for calls to it, not for peers.
+    #[serde(default)]
+    pub roots_pem: String,
+}
+
+impl From<TrustBundle> for Bundle {
+    fn from(wire: TrustBundle) -> Self {
+        Self { pem: wire.pem, version: wire.version, roots_pem: wire.roots_pem }
+    }
 }
 
 impl std::fmt::Debug for Svid {
@@ -115,13 +125,15 @@ impl Svid {
     }
 
     /// TLS towards the control service with this certificate. `first_roots` are those of the first contact: a proxy that slept
-    /// through a whole rotation knows none of the authorities that sign now.
+    /// through a whole rotation knows none of the authorities that sign now. Roots that came later are in the bundle.
     pub fn client_config(&self, first_roots: &str) -> anyhow::Result<Arc<ClientConfig>> {
         let chain =
             CertificateDer::pem_slice_iter(self.chain_pem.as_bytes()).collect::<Result<Vec<_>, _>>()?;
         let key = PrivateKeyDer::from_pem_slice(self.key_pem.as_bytes())?;
-        let builder = ClientConfig::builder()
-            .with_root_certificates(roots(&format!("{}\n{first_roots}", self.bundle.pem))?);
+        let builder = ClientConfig::builder().with_root_certificates(roots(&format!(
+            "{}\n{}\n{first_roots}",
+            self.bundle.pem, self.bundle.roots_pem
+        ))?);
         Ok(http2(builder.with_client_auth_cert(chain, key)?))
     }
 }
@@ -161,7 +173,7 @@ pub mod tests {
     pub fn svid(version: u64) -> Svid {
         let key = KeyPair::generate().unwrap();
         let params = CertificateParams::new(vec!["mesh.test".to_owned()]).unwrap();
-        let bundle = Bundle { pem: certificate(), version };
+        let bundle = Bundle { pem: certificate(), version, roots_pem: String::new() };
         // To the second, so that it is the same when it was read back from text of any precision.
         let received = SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000);
         let chain_pem = params.self_signed(&key).unwrap().pem();

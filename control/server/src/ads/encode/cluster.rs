@@ -142,9 +142,7 @@ fn outlier_detection(value: &OutlierDetection) -> proto::OutlierDetection {
         enforcing_consecutive_local_origin_failure: Some(whole_percent(
             value.enforcing_consecutive_local_origin_failure,
         )),
-        enforcing_local_origin_success_rate: Some(whole_percent(
-            value.success_rate.enforcing_local_origin,
-        )),
+        enforcing_local_origin_success_rate: Some(whole_percent(value.success_rate.enforcing_local_origin)),
         failure_percentage_threshold: Some(value.failure_percentage.threshold),
         enforcing_failure_percentage: Some(whole_percent(value.failure_percentage.enforcing)),
         enforcing_failure_percentage_local_origin: Some(whole_percent(
