@@ -60,6 +60,7 @@ pub const SAFE_TO_IGNORE: &[Ignored] = &[
     ignored("envoy.config.listener.v3.FilterChain", "metadata", LABELS),
     ignored("envoy.config.route.v3.RouteConfiguration", "metadata", LABELS),
     ignored("envoy.config.route.v3.Route", "stat_prefix", NAMES),
+    ignored("envoy.config.route.v3.VirtualHost", "virtual_clusters", "it only adds metrics"),
     ignored("envoy.config.cluster.v3.Cluster", "track_cluster_stats", "it only adds metrics"),
     ignored("envoy.config.cluster.v3.Cluster", "track_timeout_budgets", "it only adds metrics"),
     ignored(

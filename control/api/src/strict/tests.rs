@@ -33,6 +33,18 @@ fn yaml_and_json_give_the_same_message() {
 }
 
 #[test]
+fn duration_as_a_mapping_is_the_same_as_one_as_text() {
+    let read = |text: &str| {
+        let cluster: Cluster = yaml::<Cluster>(text).expect("accepted").into_typed().expect("cluster");
+        cluster.connect_timeout.map(|time| (time.seconds, time.nanos))
+    };
+    assert_eq!(read("connect_timeout: {seconds: 30, nanos: 5}"), Some((30, 5)));
+    assert_eq!(read("connect_timeout: {nanos: 0}"), Some((0, 0)));
+    let found = problems::<Cluster>("connect_timeout: {second: 30}");
+    assert!(found[0].starts_with("line 1: connect_timeout.second: unknown field"), "{found:?}");
+}
+
+#[test]
 fn every_problem_is_reported_with_line_and_path() {
     let found = problems::<Bootstrap>(
         "static_resources:\n  clusters:\n  - name: a\n    conect_timeout: 1s\n  - name: 5\n    lb_policy: RING_HASH\n    lrs_server: {self: {}}\n  - connect_timeout: 5\nfoo: 1\n",

@@ -33,7 +33,10 @@ fn message(
         "google.protobuf.Struct" | "google.protobuf.Value" | "google.protobuf.ListValue" => {
             return scalar::json_like(tree, descriptor, path, findings);
         }
-        "google.protobuf.Duration" => return scalar::duration(tree, descriptor, path, findings),
+        // As a mapping of seconds and nanoseconds it is read like any other message: the official parser takes both.
+        "google.protobuf.Duration" if !matches!(tree.value, Shape::Map(_)) => {
+            return scalar::duration(tree, descriptor, path, findings);
+        }
         name if scalar::is_wrapper(name) => {
             let field = descriptor.get_field_by_name("value")?;
             let value = single(tree, &field.kind(), path, depth, findings)?;

@@ -132,6 +132,11 @@ async fn run(x: &mut Exchange<'_>, notes: &mut Notes) -> Result<(), ProxyError> 
         Prepared::RedirectToPath => return respond::redirect_to_path(x, notes).await,
     }
     let serving = x.front.serving.clone();
+    if let Some(table) = serving.table() {
+        for name in &table.config.internal_only_headers {
+            x.front.request.fields.remove(name.as_bytes());
+        }
+    }
     let matched = route::find(&x.front, &serving, notes)?;
     notes.route = Some(matched.route.clone());
     filter::on_request(x.front.connection, &serving, x.front.request, matched.route, notes)?;

@@ -265,6 +265,9 @@ impl Tenures {
         for step in all.chunks(WALK_STEP) {
             let now = Instant::now();
             for holder in step {
+                if Rc::strong_count(holder) == 1 {
+                    continue; // The connection ended while others were looked at.
+                }
                 let before = holder.ended.get();
                 holder.judge(worker, live);
                 if holder.until.get().is_some_and(|until| until <= now) && holder.ended.get().is_none() {

@@ -3,12 +3,12 @@
 use outrigger_testkit::Origin;
 use outrigger_testkit::client::get;
 use outrigger_traffic::config::{
-    Action, ClusterChoice, DirectResponse, HeaderAppend, HeaderEdit, HostRewrite, HttpFilter, PathRewrite,
-    Permission, Policy, Principal, Rbac, RbacAction, Redirect, Rules, StringMatch, StringPattern,
-    WeightedCluster,
+    Action, ClusterChoice, DirectResponse, HeaderAppend, HeaderEdit, HeaderMatch, HeaderValueMatch,
+    HostRewrite, HttpFilter, PathRewrite, Permission, Policy, Principal, Rbac, RbacAction, Redirect, Rules,
+    StringMatch, StringPattern, WeightedCluster,
 };
 
-use crate::bed::{Bed, action, cluster, forward, host, manager, to};
+use crate::bed::{Bed, action, cluster, forward, host, manager, table, to};
 
 fn edit(name: &str, value: &str) -> HeaderEdit {
     HeaderEdit {
@@ -83,6 +83,30 @@ async fn rewrites_and_edits_reach_the_origin_and_the_client() {
     assert_eq!(seen.field("x-envoy-original-path"), Some("/a?b=c"));
     assert_eq!((seen.field("x-forwarded-host"), seen.field("x-secret")), (Some("outer"), None));
     assert_eq!((response.field("x-status"), response.field("x-origin")), (Some("200"), None));
+}
+
+#[tokio::test]
+async fn internal_only_field_is_removed_before_anything_looks_at_it() {
+    let (origin, other) = (Origin::h1("one").await, Origin::h1("two").await);
+    let mut config = to(&[&origin]);
+    config.clusters.push(cluster("b", &[&other]));
+    let mut by_user = forward("/", "b");
+    by_user.matches.headers.push(HeaderMatch {
+        name: "x-user".into(),
+        value: HeaderValueMatch::Present(true),
+        invert: false,
+        treat_missing_as_empty: false,
+    });
+    host(&mut config).routes.insert(0, by_user);
+    let bed = Bed::start(config.clone());
+    let mut client = bed.h1().await;
+    let fields = [("host", "h"), ("x-user", "root")];
+    assert_eq!(client.request("GET", "/", &fields, b"").await.unwrap().origin(), "two");
+    table(&mut config).internal_only_headers.push("x-user".into());
+    let bed = Bed::start(config);
+    let mut client = bed.h1().await;
+    assert_eq!(client.request("GET", "/", &fields, b"").await.unwrap().origin(), "one");
+    assert_eq!(origin.seen()[0].field("x-user"), None);
 }
 
 #[tokio::test]

@@ -18,6 +18,9 @@ pub struct RouteConfig {
     pub virtual_hosts: Vec<VirtualHost>,
     /// Header edits after those of route and virtual host.
     pub headers: HeaderEdits,
+    /// Request fields that nobody outside may set, lower case: removed before the request is matched. No request counts as
+    /// internal here, so from every request.
+    pub internal_only_headers: Vec<String>,
     /// Refuse the table when a route names a cluster that does not exist. Default false for RDS, true for inline tables.
     pub validate_clusters: bool,
     /// Edits of the most specific level come last (and win). Default false: route, virtual host, table.

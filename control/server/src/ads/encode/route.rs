@@ -28,6 +28,7 @@ pub fn route_config(value: &RouteConfig) -> proto::RouteConfiguration {
     proto::RouteConfiguration {
         name: value.name.clone(),
         virtual_hosts: value.virtual_hosts.iter().map(virtual_host).collect(),
+        internal_only_headers: value.internal_only_headers.clone(),
         response_headers_to_add: edits.response_add,
         response_headers_to_remove: edits.response_remove,
         request_headers_to_add: edits.request_add,

@@ -7,7 +7,7 @@ mod headers;
 pub(super) mod matches;
 mod retry;
 
-use super::value::{metadata, metadata_switch};
+use super::value::{header_name, metadata, metadata_switch};
 use super::{At, rbac};
 use headers::header_edits;
 use outrigger_api::envoy::config::route::v3 as proto;
@@ -36,9 +36,12 @@ pub(super) fn route_config(message: &proto::RouteConfiguration, inline: bool, at
             virtual_host(host, body_bytes_max, &at)
         })
         .collect();
+    let internal = message.internal_only_headers.iter().enumerate();
+    let internal = internal.map(|(i, name)| header_name(name, false, &at.item("internal_only_headers", i)));
     RouteConfig {
         name: message.name.clone(),
         virtual_hosts,
+        internal_only_headers: internal.collect(),
         headers: header_edits(
             &message.request_headers_to_add,
             &message.request_headers_to_remove,
@@ -63,6 +66,10 @@ fn virtual_host(message: &proto::VirtualHost, body_bytes_max: u32, at: &At<'_>) 
     }
     let require_tls = match T::try_from(message.require_tls) {
         Ok(T::None) => false,
+        Ok(T::ExternalOnly) => {
+            at.field("require_tls").notice("no request counts as internal here: TLS is required of all");
+            true
+        }
         Ok(T::All) => true,
         Err(_) => {
             at.field("require_tls").refuse("is not supported");

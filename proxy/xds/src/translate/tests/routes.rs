@@ -245,6 +245,20 @@ fn retry_policies_are_translated() {
 }
 
 #[test]
+fn what_depends_on_internal_requests_holds_for_all() {
+    let around = Surroundings::default();
+    let text = "{name: r, internal_only_headers: [X-User], virtual_hosts: [{name: v, domains: ['*'], require_tls: EXTERNAL_ONLY}]}";
+    let found = translate_route_config_with(&message(text), &around).expect("accepted");
+    assert!(found.virtual_hosts[0].require_tls);
+    assert_eq!(found.internal_only_headers, ["x-user"]);
+    let notices: Vec<String> = around.notices.take().into_iter().map(|notice| notice.path).collect();
+    assert_eq!(notices, ["virtual_hosts[0].require_tls"]);
+    let refused =
+        reasons(translate_route_config(&message("{name: r, internal_only_headers: [':path', 'a b']}")));
+    assert_eq!(refused.len(), 2, "{refused:?}");
+}
+
+#[test]
 fn unknown_retry_conditions_are_accepted_with_a_notice() {
     let around = Surroundings::default();
     let text = "{name: r, virtual_hosts: [{name: v, domains: ['*'], routes: [{match: {prefix: /}, route: {cluster: c,
