@@ -16,7 +16,7 @@ use crate::capture::netns::RuleWriter;
 use crate::config::AgentConfig;
 use crate::docker::event::What;
 use crate::docker::{Docker, DockerError};
-use crate::identity::{Identities, IdentityKey};
+use crate::identity::{IdentityKey, Mesh};
 use crate::member::{Verdict, label};
 use crate::metrics::Metrics;
 use crate::sidecar::image::Image;
@@ -51,7 +51,7 @@ pub struct Agent {
     /// Where other hosts reach this one.
     pub address: IpAddr,
     /// Certificates and the registry.
-    pub identities: Identities,
+    pub mesh: Box<dyn Mesh>,
     /// Writes rules; `None` where there is no program to do it with.
     pub writer: Option<Box<dyn RuleWriter>>,
     /// Counters.
@@ -80,13 +80,13 @@ impl Agent {
         config: Arc<AgentConfig>,
         address: IpAddr,
         docker: Docker,
-        identities: Identities,
+        mesh: Box<dyn Mesh>,
         writer: Option<Box<dyn RuleWriter>>,
     ) -> Self {
         Self {
             config,
             address,
-            identities,
+            mesh,
             writer,
             metrics: Metrics::default(),
             ports: Arc::default(),
@@ -208,7 +208,8 @@ impl Agent {
 
     async fn keep_certificates(&self) {
         loop {
-            let (held, missing) = self.identities.refresh().await;
+            let counted = self.mesh.refresh().await;
+            let (held, missing) = counted.unwrap_or((0, self.config.identities.len()));
             Metrics::set(&self.metrics.identities_held, held);
             Metrics::set(&self.metrics.identities_missing, missing);
             tokio::time::sleep(REFRESH.mul_f64(0.9 + fastrand::f64() / 5.0)).await;

@@ -175,7 +175,7 @@ async fn agent(config: &Arc<AgentConfig>) -> anyhow::Result<Arc<Agent>> {
         }
         tokio::time::sleep(std::time::Duration::from_secs(1)).await;
     };
-    Ok(Arc::new(Agent::new(config.clone(), address, docker, identities, writer)))
+    Ok(Arc::new(Agent::new(config.clone(), address, docker, Box::new(identities), writer)))
 }
 
 /// Two agents on one host would undo each other's work.

@@ -324,7 +324,7 @@ impl Worker {
     async fn withdraw(&self, sidecars: &[&Sidecar]) -> Vec<anyhow::Result<String>> {
         let mut done = Vec::new();
         for sidecar in sidecars {
-            let asked = self.agent.identities.withdraw(&sidecar.identity, &sidecar.instance);
+            let asked = self.agent.mesh.withdraw(&sidecar.identity, &sidecar.instance);
             let answer = tokio::time::timeout(WITHDRAW_MAX, asked).await.context("no answer in time");
             done.push(match answer.and_then(|answer| answer) {
                 Ok(()) => {
@@ -367,11 +367,7 @@ impl Worker {
         let _turn = self.agent.creating.acquire().await?;
         let state = self.agent.state_of(&spec.name);
         let owner = self.agent.config.sidecar.uid;
-        self.agent
-            .identities
-            .equip(&identity, &state, owner)
-            .await
-            .context("no certificate for the sidecar")?;
+        self.agent.mesh.equip(&identity, &state, owner).await.context("no certificate for the sidecar")?;
         let id = match docker.create(&spec.name, spec.body(admin_port, &state)).await {
             // Made by a round that was cut short: the next look finds it.
             Err(DockerError::Conflict(_)) => return Ok(()),

@@ -180,7 +180,8 @@ fn file_of(namespace: &Namespace) -> anyhow::Result<PathBuf> {
 /// astray: a link that begins with `/` is followed from the reader's own root.
 fn sandbox_files(key: &str) -> Vec<PathBuf> {
     let Some(inside) = key.strip_prefix('/').filter(|rest| !rest.is_empty()) else { return Vec::new() };
-    let real = inside.strip_prefix("var/run/").map_or_else(|| inside.to_owned(), |rest| format!("run/{rest}"));
+    let real =
+        inside.strip_prefix("var/run/").map_or_else(|| inside.to_owned(), |rest| format!("run/{rest}"));
     vec![PathBuf::from(key), Path::new(HOST_ROOT).join(real)]
 }
 
@@ -195,7 +196,10 @@ mod tests {
     #[test]
     fn namespace_is_looked_for_on_the_host_without_its_links() {
         let files = sandbox_files("/var/run/docker/netns/1a2b");
-        assert_eq!(files, [Path::new("/var/run/docker/netns/1a2b"), Path::new("/proc/1/root/run/docker/netns/1a2b")]);
+        assert_eq!(
+            files,
+            [Path::new("/var/run/docker/netns/1a2b"), Path::new("/proc/1/root/run/docker/netns/1a2b")]
+        );
         assert_eq!(sandbox_files(""), [PathBuf::new(); 0]);
         assert!(file_of(&Namespace::none()).is_err(), "no container, no namespace");
         let by_pid = Namespace { sandbox_key: "/nowhere/x".into(), pid: 7 };

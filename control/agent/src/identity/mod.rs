@@ -10,7 +10,9 @@ pub mod client;
 pub mod svid;
 
 use std::collections::BTreeMap;
+use std::future::Future;
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -29,6 +31,27 @@ use svid::{Bundle, Svid};
 
 /// Namespace and service account.
 pub type IdentityKey = (String, String);
+
+/// A future of the mesh.
+pub type Answer<'a, T> = Pin<Box<dyn Future<Output = anyhow::Result<T>> + Send + 'a>>;
+
+/// What the agent asks of the mesh. A seam for tests: the real one is [`Identities`].
+pub trait Mesh: Send + Sync {
+    /// Makes a key and a certificate for one sidecar, and leaves them with the trust roots in `folder`, which belongs to
+    /// `owner` from then on. A folder that has a certificate that is still good is left as it is.
+    ///
+    /// *Errors*: the control service cannot be reached or refuses; the file system's.
+    fn equip<'a>(&'a self, identity: &'a IdentityKey, folder: &'a Path, owner: u32) -> Answer<'a, ()>;
+
+    /// Takes an instance out of the registry. One that is not there is no error.
+    ///
+    /// *Errors*: the control service cannot be reached or refuses.
+    fn withdraw<'a>(&'a self, identity: &'a IdentityKey, instance: &'a str) -> Answer<'a, ()>;
+
+    /// Obtains the certificates there are tokens for and renews those whose time has come; returns how many are held and
+    /// how many are missing.
+    fn refresh(&self) -> Answer<'_, (usize, usize)>;
+}
 
 /// See the module.
 pub struct Identities {
@@ -55,70 +78,6 @@ impl Identities {
             std::fs::read_to_string(path).with_context(|| format!("trustBundle {}", path.display()))?;
         svid::anonymous(&roots_pem).with_context(|| format!("trustBundle {}", path.display()))?;
         Ok(Self { server_name: config.control_name(), roots_pem, config, held: std::sync::Mutex::default() })
-    }
-
-    /// Makes a key and a certificate for one sidecar, and leaves them with the trust roots in `folder`, which belongs to
-    /// `owner` from then on. A folder that has a certificate that is still good is left as it is.
-    ///
-    /// *Errors*: the control service cannot be reached or refuses; the file system's.
-    pub async fn equip(&self, identity: &IdentityKey, folder: &Path, owner: u32) -> anyhow::Result<()> {
-        svid::private_folder(folder, owner)?;
-        svid::write(folder, TRUST_BUNDLE, &self.roots_pem, owner)?;
-        if Svid::load(folder).is_some_and(|svid| svid.half_life() > SystemTime::now()) {
-            return Ok(());
-        }
-        let held = self.of(identity);
-        let mut held = held.lock().await;
-        self.ensure(identity, &mut held).await?;
-        let channel = self.channel(&mut held).await?;
-        let signed = sign(channel, "").await;
-        if signed.is_err() {
-            held.channel = None;
-        }
-        signed?.save(folder, owner)
-    }
-
-    /// Takes an instance out of the registry. One that is not there is no error.
-    ///
-    /// *Errors*: the control service cannot be reached or refuses.
-    pub async fn withdraw(&self, identity: &IdentityKey, instance: &str) -> anyhow::Result<()> {
-        let held = self.of(identity);
-        let mut held = held.lock().await;
-        self.ensure(identity, &mut held).await?;
-        let channel = self.channel(&mut held).await?;
-        let asked = DeregisterRequest { instance_id: instance.to_owned(), ..DeregisterRequest::default() };
-        let mut request = tonic::Request::new(asked);
-        request.set_timeout(CALL_TIMEOUT);
-        let answer = RegistrationServiceClient::new(channel).deregister(request).await;
-        if answer.is_err() {
-            held.channel = None;
-        }
-        answer.map(drop).context("instance was not withdrawn")
-    }
-
-    /// Obtains the certificates there are tokens for and renews those whose time has come; returns how many are held and how many
-    /// are missing.
-    pub async fn refresh(&self) -> (usize, usize) {
-        let (mut good, mut missing) = (0, 0);
-        for rule in &self.config.identities {
-            let identity = (rule.namespace.clone(), rule.service_account.clone());
-            let held = self.of(&identity);
-            let mut held = held.lock().await;
-            match self.ensure(&identity, &mut held).await {
-                Ok(()) => good += 1,
-                Err(error) => {
-                    missing += 1;
-                    let error = format!("{error:#}");
-                    tracing::warn!(
-                        namespace = identity.0,
-                        service_account = identity.1,
-                        error,
-                        "no certificate"
-                    );
-                }
-            }
-        }
-        (good, missing)
     }
 
     fn of(&self, identity: &IdentityKey) -> Arc<Mutex<Held>> {
@@ -189,6 +148,68 @@ impl Identities {
         let channel = client::connect(&self.config.control, &self.server_name, &tls).await?;
         held.channel = Some(channel.clone());
         Ok(channel)
+    }
+}
+
+impl Mesh for Identities {
+    fn equip<'a>(&'a self, identity: &'a IdentityKey, folder: &'a Path, owner: u32) -> Answer<'a, ()> {
+        Box::pin(async move {
+            svid::private_folder(folder, owner)?;
+            svid::write(folder, TRUST_BUNDLE, &self.roots_pem, owner)?;
+            if Svid::load(folder).is_some_and(|svid| svid.half_life() > SystemTime::now()) {
+                return Ok(());
+            }
+            let held = self.of(identity);
+            let mut held = held.lock().await;
+            self.ensure(identity, &mut held).await?;
+            let channel = self.channel(&mut held).await?;
+            let signed = sign(channel, "").await;
+            if signed.is_err() {
+                held.channel = None;
+            }
+            signed?.save(folder, owner)
+        })
+    }
+
+    fn withdraw<'a>(&'a self, identity: &'a IdentityKey, instance: &'a str) -> Answer<'a, ()> {
+        Box::pin(async move {
+            let channel = {
+                let held = self.of(identity);
+                let mut held = held.lock().await;
+                self.ensure(identity, &mut held).await?;
+                self.channel(&mut held).await?
+            };
+            let instance_id = instance.to_owned();
+            let mut request =
+                tonic::Request::new(DeregisterRequest { instance_id, ..DeregisterRequest::default() });
+            request.set_timeout(CALL_TIMEOUT);
+            let answer = RegistrationServiceClient::new(channel).deregister(request).await;
+            if answer.is_err() {
+                self.of(identity).lock().await.channel = None;
+            }
+            answer.map(drop).context("instance was not withdrawn")
+        })
+    }
+
+    fn refresh(&self) -> Answer<'_, (usize, usize)> {
+        Box::pin(async move {
+            let (mut good, mut missing) = (0, 0);
+            for rule in &self.config.identities {
+                let identity = (rule.namespace.clone(), rule.service_account.clone());
+                let held = self.of(&identity);
+                let mut held = held.lock().await;
+                match self.ensure(&identity, &mut held).await {
+                    Ok(()) => good += 1,
+                    Err(error) => {
+                        missing += 1;
+                        let error = format!("{error:#}");
+                        let (namespace, service_account) = identity;
+                        tracing::warn!(namespace, service_account, error, "no certificate");
+                    }
+                }
+            }
+            Ok((good, missing))
+        })
     }
 }
 
