@@ -65,7 +65,10 @@ fn problems(text: &str) -> Vec<String> {
     nodes.iter().filter_map(|node| planner.plan(node).err()).flatten().map(|e| e.to_string()).collect()
 }
 
-fn check(tasks: &[(&str, &str, &str, Expect)]) {
+/// What it is called, its head, the rest of it, and what should become of it.
+type Task = (&'static str, &'static str, &'static str, Expect);
+
+fn check(tasks: &[Task]) {
     let mut wrong = Vec::new();
     for (page, head, rest, expect) in tasks {
         let found = problems(&format!("{head}{rest}"));
@@ -81,449 +84,452 @@ fn check(tasks: &[(&str, &str, &str, Expect)]) {
 
 #[test]
 fn traffic_management_tasks() {
-    check(&[
-        (
-            "request routing: all v1",
-            VS,
-            "metadata: {name: reviews}\nspec: {hosts: [reviews], http: [{route: [{destination: {host: reviews, subset: v1}}]}]}",
-            Accepted,
-        ),
-        (
-            "request routing: by user",
-            VS,
-            "metadata: {name: reviews}\nspec: {hosts: [reviews], http: [{match: [{headers: {end-user: {exact: jason}}}], route: [{destination: {host: reviews, subset: v2}}]}, {route: [{destination: {host: reviews, subset: v1}}]}]}",
-            Accepted,
-        ),
-        (
-            "request routing: by path and query",
-            VS,
-            "metadata: {name: reviews}\nspec: {hosts: [reviews], http: [{match: [{uri: {prefix: /v2}, queryParams: {debug: {exact: '1'}}, method: {exact: GET}}, {uri: {regex: '/r/[0-9]+'}, ignoreUriCase: true}], rewrite: {uri: /}, route: [{destination: {host: reviews.default.svc.cluster.local, port: {number: 8080}}}]}]}",
-            Accepted,
-        ),
-        (
-            "subsets",
-            DR,
-            "metadata: {name: reviews}\nspec: {host: reviews, trafficPolicy: {loadBalancer: {simple: RANDOM}}, subsets: [{name: v1, labels: {version: v1}}, {name: v2, labels: {version: v2}, trafficPolicy: {loadBalancer: {simple: ROUND_ROBIN}}}]}",
-            Accepted,
-        ),
-        (
-            "fault injection: delay",
-            VS,
-            "metadata: {name: ratings}\nspec: {hosts: [ratings], http: [{fault: {delay: {percentage: {value: 100.0}, fixedDelay: 7s}}, route: [{destination: {host: ratings}}]}]}",
-            Refused("spec.http[0].fault: not supported yet"),
-        ),
-        (
-            "fault injection: abort",
-            VS,
-            "metadata: {name: ratings}\nspec: {hosts: [ratings], http: [{fault: {abort: {percentage: {value: 100.0}, httpStatus: 500}}, route: [{destination: {host: ratings}}]}]}",
-            Refused("spec.http[0].fault: not supported yet"),
-        ),
-        (
-            "traffic shifting",
-            VS,
-            "metadata: {name: reviews}\nspec: {hosts: [reviews], http: [{route: [{destination: {host: reviews, subset: v1}, weight: 50}, {destination: {host: reviews, subset: v3}, weight: 50}]}]}",
-            Accepted,
-        ),
-        (
-            "TCP traffic shifting",
-            VS,
-            "metadata: {name: tcp-echo}\nspec: {hosts: ['*'], gateways: [tcp-echo-gateway], tcp: [{match: [{port: 31400}], route: [{destination: {host: tcp-echo, port: {number: 9000}, subset: v1}, weight: 80}, {destination: {host: tcp-echo, port: {number: 9000}, subset: v2}, weight: 20}]}]}",
-            Accepted,
-        ),
-        (
-            "TCP traffic shifting: gateway",
-            GW,
-            "metadata: {name: tcp-echo-gateway}\nspec: {selector: {istio: ingressgateway}, servers: [{port: {number: 31400, name: tcp, protocol: TCP}, hosts: ['*']}]}",
-            Accepted,
-        ),
-        (
-            "request timeouts",
-            VS,
-            "metadata: {name: reviews}\nspec: {hosts: [reviews], http: [{route: [{destination: {host: reviews, subset: v2}}], timeout: 0.5s}]}",
-            Accepted,
-        ),
-        (
-            "retries",
-            VS,
-            "metadata: {name: ratings}\nspec: {hosts: [ratings], http: [{route: [{destination: {host: ratings}}], retries: {attempts: 3, perTryTimeout: 2s, retryOn: 'connect-failure,refused-stream,503'}}]}",
-            Accepted,
-        ),
-        (
-            "circuit breaking",
-            DR,
-            "metadata: {name: httpbin}\nspec: {host: httpbin, trafficPolicy: {connectionPool: {tcp: {maxConnections: 1}, http: {http1MaxPendingRequests: 1, maxRequestsPerConnection: 1}}, outlierDetection: {consecutive5xxErrors: 1, interval: 1s, baseEjectionTime: 3m, maxEjectionPercent: 100}}}",
-            Accepted,
-        ),
-        (
-            "mirroring",
-            VS,
-            "metadata: {name: httpbin}\nspec: {hosts: [httpbin], http: [{route: [{destination: {host: httpbin, subset: v1}, weight: 100}], mirror: {host: httpbin, subset: v2}, mirrorPercentage: {value: 100.0}}]}",
-            Refused("spec.http[0].mirror: not supported yet"),
-        ),
-        (
-            "mirroring to several",
-            VS,
-            "metadata: {name: httpbin}\nspec: {hosts: [httpbin], http: [{route: [{destination: {host: httpbin}}], mirrors: [{destination: {host: httpbin, subset: v2}}]}]}",
-            Refused("spec.http[0].mirrors: not supported yet"),
-        ),
-        (
-            "locality load balancing",
-            DR,
-            "metadata: {name: httpbin}\nspec: {host: httpbin, trafficPolicy: {loadBalancer: {simple: ROUND_ROBIN, localityLbSetting: {enabled: true, failover: [{from: region1, to: region2}]}}, outlierDetection: {consecutive5xxErrors: 1}}}",
-            Refused("spec.trafficPolicy.loadBalancer.localityLbSetting: not supported yet"),
-        ),
-        (
-            "sticky sessions",
-            DR,
-            "metadata: {name: httpbin}\nspec: {host: httpbin, trafficPolicy: {loadBalancer: {consistentHash: {httpHeaderName: x-user}}}}",
-            Refused("spec.trafficPolicy.loadBalancer.consistentHash: not supported yet"),
-        ),
-        (
-            "CORS",
-            VS,
-            "metadata: {name: ratings}\nspec: {hosts: [ratings], http: [{corsPolicy: {allowOrigins: [{exact: 'https://example.com'}]}, route: [{destination: {host: ratings}}]}]}",
-            Refused("spec.http[0].corsPolicy: not supported yet"),
-        ),
-        (
-            "delegation",
-            VS,
-            "metadata: {name: root}\nspec: {hosts: [ratings], http: [{match: [{uri: {prefix: /p}}], delegate: {name: p, namespace: other}}]}",
-            Refused("spec.http[0].delegate: not supported yet"),
-        ),
-        (
-            "headers",
-            VS,
-            "metadata: {name: reviews}\nspec: {hosts: [reviews], http: [{headers: {request: {set: {x-test: 'true'}}, response: {remove: [x-internal], add: {x-by: mesh}}}, route: [{destination: {host: reviews}, headers: {response: {set: {x-v: one}}}}]}]}",
-            Accepted,
-        ),
-        (
-            "redirect",
-            VS,
-            "metadata: {name: ratings}\nspec: {hosts: [ratings], http: [{match: [{uri: {exact: /old}}], redirect: {uri: /new, authority: other.example.com, redirectCode: 308}}, {match: [{uri: {exact: /gone}}], directResponse: {status: 410, body: {string: gone}}}, {route: [{destination: {host: ratings}}]}]}",
-            Accepted,
-        ),
-        (
-            "a field misspelt",
-            VS,
-            "metadata: {name: ratings}\nspec: {hosts: [ratings], http: [{timout: 1s, route: [{destination: {host: ratings}}]}]}",
-            Refused("spec.http[0].timout"),
-        ),
-        (
-            "sidecar scoping",
-            "apiVersion: networking.istio.io/v1\nkind: Sidecar\n",
-            "metadata: {name: default}\nspec: {egress: [{hosts: ['./*']}]}",
-            Refused("Sidecar is not supported yet"),
-        ),
-        (
-            "envoy filter",
-            "apiVersion: networking.istio.io/v1alpha3\nkind: EnvoyFilter\n",
-            "metadata: {name: ratelimit}\nspec: {}",
-            Refused("EnvoyFilter is not supported yet"),
-        ),
-    ]);
+    check(TRAFFIC);
 }
+
+const TRAFFIC: &[Task] = &[
+    (
+        "request routing: all v1",
+        VS,
+        "metadata: {name: reviews}\nspec: {hosts: [reviews], http: [{route: [{destination: {host: reviews, subset: v1}}]}]}",
+        Accepted,
+    ),
+    (
+        "request routing: by user",
+        VS,
+        "metadata: {name: reviews}\nspec: {hosts: [reviews], http: [{match: [{headers: {end-user: {exact: jason}}}], route: [{destination: {host: reviews, subset: v2}}]}, {route: [{destination: {host: reviews, subset: v1}}]}]}",
+        Accepted,
+    ),
+    (
+        "request routing: by path and query",
+        VS,
+        "metadata: {name: reviews}\nspec: {hosts: [reviews], http: [{match: [{uri: {prefix: /v2}, queryParams: {debug: {exact: '1'}}, method: {exact: GET}}, {uri: {regex: '/r/[0-9]+'}, ignoreUriCase: true}], rewrite: {uri: /}, route: [{destination: {host: reviews.default.svc.cluster.local, port: {number: 8080}}}]}]}",
+        Accepted,
+    ),
+    (
+        "subsets",
+        DR,
+        "metadata: {name: reviews}\nspec: {host: reviews, trafficPolicy: {loadBalancer: {simple: RANDOM}}, subsets: [{name: v1, labels: {version: v1}}, {name: v2, labels: {version: v2}, trafficPolicy: {loadBalancer: {simple: ROUND_ROBIN}}}]}",
+        Accepted,
+    ),
+    (
+        "fault injection: delay",
+        VS,
+        "metadata: {name: ratings}\nspec: {hosts: [ratings], http: [{fault: {delay: {percentage: {value: 100.0}, fixedDelay: 7s}}, route: [{destination: {host: ratings}}]}]}",
+        Refused("spec.http[0].fault: not supported yet"),
+    ),
+    (
+        "fault injection: abort",
+        VS,
+        "metadata: {name: ratings}\nspec: {hosts: [ratings], http: [{fault: {abort: {percentage: {value: 100.0}, httpStatus: 500}}, route: [{destination: {host: ratings}}]}]}",
+        Refused("spec.http[0].fault: not supported yet"),
+    ),
+    (
+        "traffic shifting",
+        VS,
+        "metadata: {name: reviews}\nspec: {hosts: [reviews], http: [{route: [{destination: {host: reviews, subset: v1}, weight: 50}, {destination: {host: reviews, subset: v3}, weight: 50}]}]}",
+        Accepted,
+    ),
+    (
+        "TCP traffic shifting",
+        VS,
+        "metadata: {name: tcp-echo}\nspec: {hosts: ['*'], gateways: [tcp-echo-gateway], tcp: [{match: [{port: 31400}], route: [{destination: {host: tcp-echo, port: {number: 9000}, subset: v1}, weight: 80}, {destination: {host: tcp-echo, port: {number: 9000}, subset: v2}, weight: 20}]}]}",
+        Accepted,
+    ),
+    (
+        "TCP traffic shifting: gateway",
+        GW,
+        "metadata: {name: tcp-echo-gateway}\nspec: {selector: {istio: ingressgateway}, servers: [{port: {number: 31400, name: tcp, protocol: TCP}, hosts: ['*']}]}",
+        Accepted,
+    ),
+    (
+        "request timeouts",
+        VS,
+        "metadata: {name: reviews}\nspec: {hosts: [reviews], http: [{route: [{destination: {host: reviews, subset: v2}}], timeout: 0.5s}]}",
+        Accepted,
+    ),
+    (
+        "retries",
+        VS,
+        "metadata: {name: ratings}\nspec: {hosts: [ratings], http: [{route: [{destination: {host: ratings}}], retries: {attempts: 3, perTryTimeout: 2s, retryOn: 'connect-failure,refused-stream,503'}}]}",
+        Accepted,
+    ),
+    (
+        "circuit breaking",
+        DR,
+        "metadata: {name: httpbin}\nspec: {host: httpbin, trafficPolicy: {connectionPool: {tcp: {maxConnections: 1}, http: {http1MaxPendingRequests: 1, maxRequestsPerConnection: 1}}, outlierDetection: {consecutive5xxErrors: 1, interval: 1s, baseEjectionTime: 3m, maxEjectionPercent: 100}}}",
+        Accepted,
+    ),
+    (
+        "mirroring",
+        VS,
+        "metadata: {name: httpbin}\nspec: {hosts: [httpbin], http: [{route: [{destination: {host: httpbin, subset: v1}, weight: 100}], mirror: {host: httpbin, subset: v2}, mirrorPercentage: {value: 100.0}}]}",
+        Refused("spec.http[0].mirror: not supported yet"),
+    ),
+    (
+        "mirroring to several",
+        VS,
+        "metadata: {name: httpbin}\nspec: {hosts: [httpbin], http: [{route: [{destination: {host: httpbin}}], mirrors: [{destination: {host: httpbin, subset: v2}}]}]}",
+        Refused("spec.http[0].mirrors: not supported yet"),
+    ),
+    (
+        "locality load balancing",
+        DR,
+        "metadata: {name: httpbin}\nspec: {host: httpbin, trafficPolicy: {loadBalancer: {simple: ROUND_ROBIN, localityLbSetting: {enabled: true, failover: [{from: region1, to: region2}]}}, outlierDetection: {consecutive5xxErrors: 1}}}",
+        Refused("spec.trafficPolicy.loadBalancer.localityLbSetting: not supported yet"),
+    ),
+    (
+        "sticky sessions",
+        DR,
+        "metadata: {name: httpbin}\nspec: {host: httpbin, trafficPolicy: {loadBalancer: {consistentHash: {httpHeaderName: x-user}}}}",
+        Refused("spec.trafficPolicy.loadBalancer.consistentHash: not supported yet"),
+    ),
+    (
+        "CORS",
+        VS,
+        "metadata: {name: ratings}\nspec: {hosts: [ratings], http: [{corsPolicy: {allowOrigins: [{exact: 'https://example.com'}]}, route: [{destination: {host: ratings}}]}]}",
+        Refused("spec.http[0].corsPolicy: not supported yet"),
+    ),
+    (
+        "delegation",
+        VS,
+        "metadata: {name: root}\nspec: {hosts: [ratings], http: [{match: [{uri: {prefix: /p}}], delegate: {name: p, namespace: other}}]}",
+        Refused("spec.http[0].delegate: not supported yet"),
+    ),
+    (
+        "headers",
+        VS,
+        "metadata: {name: reviews}\nspec: {hosts: [reviews], http: [{headers: {request: {set: {x-test: 'true'}}, response: {remove: [x-internal], add: {x-by: mesh}}}, route: [{destination: {host: reviews}, headers: {response: {set: {x-v: one}}}}]}]}",
+        Accepted,
+    ),
+    (
+        "redirect",
+        VS,
+        "metadata: {name: ratings}\nspec: {hosts: [ratings], http: [{match: [{uri: {exact: /old}}], redirect: {uri: /new, authority: other.example.com, redirectCode: 308}}, {match: [{uri: {exact: /gone}}], directResponse: {status: 410, body: {string: gone}}}, {route: [{destination: {host: ratings}}]}]}",
+        Accepted,
+    ),
+    (
+        "a field misspelt",
+        VS,
+        "metadata: {name: ratings}\nspec: {hosts: [ratings], http: [{timout: 1s, route: [{destination: {host: ratings}}]}]}",
+        Refused("spec.http[0].timout"),
+    ),
+    (
+        "sidecar scoping",
+        "apiVersion: networking.istio.io/v1\nkind: Sidecar\n",
+        "metadata: {name: default}\nspec: {egress: [{hosts: ['./*']}]}",
+        Refused("Sidecar is not supported yet"),
+    ),
+    (
+        "envoy filter",
+        "apiVersion: networking.istio.io/v1alpha3\nkind: EnvoyFilter\n",
+        "metadata: {name: ratelimit}\nspec: {}",
+        Refused("EnvoyFilter is not supported yet"),
+    ),
+];
 
 #[test]
 fn ingress_tasks() {
-    check(&[
-        (
-            "ingress gateway",
-            GW,
-            "metadata: {name: httpbin-gateway}\nspec: {selector: {istio: ingressgateway}, servers: [{port: {number: 80, name: http, protocol: HTTP}, hosts: [httpbin.example.com]}]}",
-            Accepted,
-        ),
-        (
-            "ingress routes",
-            VS,
-            "metadata: {name: httpbin}\nspec: {hosts: [httpbin.example.com], gateways: [httpbin-gateway], http: [{match: [{uri: {prefix: /status}}, {uri: {prefix: /delay}}], route: [{destination: {port: {number: 8080}, host: httpbin}}]}]}",
-            Accepted,
-        ),
-        (
-            "ingress for a browser",
-            VS,
-            "metadata: {name: httpbin}\nspec: {hosts: ['*'], gateways: [httpbin-gateway], http: [{match: [{uri: {prefix: /headers}}], route: [{destination: {port: {number: 8080}, host: httpbin}}]}]}",
-            Accepted,
-        ),
-        (
-            "secure gateway",
-            GW,
-            "metadata: {name: mygateway}\nspec: {selector: {istio: ingressgateway}, servers: [{port: {number: 443, name: https, protocol: HTTPS}, tls: {mode: SIMPLE, credentialName: httpbin-credential}, hosts: [httpbin.example.com]}, {port: {number: 443, name: https-hello, protocol: HTTPS}, tls: {mode: SIMPLE, credentialName: hello-credential}, hosts: [hello.example.com]}]}",
-            Accepted,
-        ),
-        (
-            "mutual gateway",
-            GW,
-            "metadata: {name: mygateway}\nspec: {selector: {istio: ingressgateway}, servers: [{port: {number: 443, name: https, protocol: HTTPS}, tls: {mode: MUTUAL, credentialName: httpbin-credential, minProtocolVersion: TLSV1_2}, hosts: [httpbin.example.com]}]}",
-            Accepted,
-        ),
-        (
-            "cipher suites",
-            GW,
-            "metadata: {name: mygateway}\nspec: {selector: {istio: ingressgateway}, servers: [{port: {number: 443, name: https, protocol: HTTPS}, tls: {mode: SIMPLE, credentialName: c, cipherSuites: [ECDHE-RSA-AES128-GCM-SHA256]}, hosts: [httpbin.example.com]}]}",
-            Refused("spec.servers[0].tls.cipherSuites: not supported yet"),
-        ),
-        (
-            "certificates from files",
-            GW,
-            "metadata: {name: mygateway}\nspec: {selector: {istio: ingressgateway}, servers: [{port: {number: 443, name: https, protocol: HTTPS}, tls: {mode: SIMPLE, serverCertificate: /etc/tls.crt, privateKey: /etc/tls.key}, hosts: ['*']}]}",
-            Refused("spec.servers[0].tls.serverCertificate: not supported yet"),
-        ),
-        (
-            "redirect to HTTPS",
-            GW,
-            "metadata: {name: mygateway}\nspec: {selector: {istio: ingressgateway}, servers: [{port: {number: 80, name: http, protocol: HTTP}, tls: {httpsRedirect: true}, hosts: ['*.example.com']}]}",
-            Accepted,
-        ),
-        (
-            "TLS passthrough",
-            GW,
-            "metadata: {name: mygateway}\nspec: {selector: {istio: ingressgateway}, servers: [{port: {number: 443, name: https, protocol: HTTPS}, tls: {mode: PASSTHROUGH}, hosts: [nginx.example.com]}]}",
-            Accepted,
-        ),
-        (
-            "TLS passthrough: route",
-            VS,
-            "metadata: {name: nginx}\nspec: {hosts: [nginx.example.com], gateways: [mygateway], tls: [{match: [{port: 443, sniHosts: [nginx.example.com]}], route: [{destination: {host: httpbin, port: {number: 8080}}}]}]}",
-            Accepted,
-        ),
-        (
-            "Kubernetes Ingress",
-            "apiVersion: networking.k8s.io/v1\nkind: Ingress\n",
-            "metadata: {name: ingress}\nspec: {}",
-            Refused("is a Kubernetes kind"),
-        ),
-        (
-            "Gateway API",
-            "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\n",
-            "metadata: {name: httpbin}\nspec: {}",
-            Refused("Gateway API is not supported yet"),
-        ),
-    ]);
+    check(INGRESS);
 }
+
+const INGRESS: &[Task] = &[
+    (
+        "ingress gateway",
+        GW,
+        "metadata: {name: httpbin-gateway}\nspec: {selector: {istio: ingressgateway}, servers: [{port: {number: 80, name: http, protocol: HTTP}, hosts: [httpbin.example.com]}]}",
+        Accepted,
+    ),
+    (
+        "ingress routes",
+        VS,
+        "metadata: {name: httpbin}\nspec: {hosts: [httpbin.example.com], gateways: [httpbin-gateway], http: [{match: [{uri: {prefix: /status}}, {uri: {prefix: /delay}}], route: [{destination: {port: {number: 8080}, host: httpbin}}]}]}",
+        Accepted,
+    ),
+    (
+        "ingress for a browser",
+        VS,
+        "metadata: {name: httpbin}\nspec: {hosts: ['*'], gateways: [httpbin-gateway], http: [{match: [{uri: {prefix: /headers}}], route: [{destination: {port: {number: 8080}, host: httpbin}}]}]}",
+        Accepted,
+    ),
+    (
+        "secure gateway",
+        GW,
+        "metadata: {name: mygateway}\nspec: {selector: {istio: ingressgateway}, servers: [{port: {number: 443, name: https, protocol: HTTPS}, tls: {mode: SIMPLE, credentialName: httpbin-credential}, hosts: [httpbin.example.com]}, {port: {number: 443, name: https-hello, protocol: HTTPS}, tls: {mode: SIMPLE, credentialName: hello-credential}, hosts: [hello.example.com]}]}",
+        Accepted,
+    ),
+    (
+        "mutual gateway",
+        GW,
+        "metadata: {name: mygateway}\nspec: {selector: {istio: ingressgateway}, servers: [{port: {number: 443, name: https, protocol: HTTPS}, tls: {mode: MUTUAL, credentialName: httpbin-credential, minProtocolVersion: TLSV1_2}, hosts: [httpbin.example.com]}]}",
+        Accepted,
+    ),
+    (
+        "cipher suites",
+        GW,
+        "metadata: {name: mygateway}\nspec: {selector: {istio: ingressgateway}, servers: [{port: {number: 443, name: https, protocol: HTTPS}, tls: {mode: SIMPLE, credentialName: c, cipherSuites: [ECDHE-RSA-AES128-GCM-SHA256]}, hosts: [httpbin.example.com]}]}",
+        Refused("spec.servers[0].tls.cipherSuites: not supported yet"),
+    ),
+    (
+        "certificates from files",
+        GW,
+        "metadata: {name: mygateway}\nspec: {selector: {istio: ingressgateway}, servers: [{port: {number: 443, name: https, protocol: HTTPS}, tls: {mode: SIMPLE, serverCertificate: /etc/tls.crt, privateKey: /etc/tls.key}, hosts: ['*']}]}",
+        Refused("spec.servers[0].tls.serverCertificate: not supported yet"),
+    ),
+    (
+        "redirect to HTTPS",
+        GW,
+        "metadata: {name: mygateway}\nspec: {selector: {istio: ingressgateway}, servers: [{port: {number: 80, name: http, protocol: HTTP}, tls: {httpsRedirect: true}, hosts: ['*.example.com']}]}",
+        Accepted,
+    ),
+    (
+        "TLS passthrough",
+        GW,
+        "metadata: {name: mygateway}\nspec: {selector: {istio: ingressgateway}, servers: [{port: {number: 443, name: https, protocol: HTTPS}, tls: {mode: PASSTHROUGH}, hosts: [nginx.example.com]}]}",
+        Accepted,
+    ),
+    (
+        "TLS passthrough: route",
+        VS,
+        "metadata: {name: nginx}\nspec: {hosts: [nginx.example.com], gateways: [mygateway], tls: [{match: [{port: 443, sniHosts: [nginx.example.com]}], route: [{destination: {host: httpbin, port: {number: 8080}}}]}]}",
+        Accepted,
+    ),
+    (
+        "Kubernetes Ingress",
+        "apiVersion: networking.k8s.io/v1\nkind: Ingress\n",
+        "metadata: {name: ingress}\nspec: {}",
+        Refused("is a Kubernetes kind"),
+    ),
+    (
+        "Gateway API",
+        "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\n",
+        "metadata: {name: httpbin}\nspec: {}",
+        Refused("Gateway API is not supported yet"),
+    ),
+];
 
 #[test]
 fn egress_tasks() {
-    check(&[
-        (
-            "external service",
-            SE,
-            "metadata: {name: httpbin-ext}\nspec: {hosts: [httpbin.org], ports: [{number: 80, name: http, protocol: HTTP}], resolution: DNS, location: MESH_EXTERNAL}",
-            Accepted,
-        ),
-        (
-            "external service: timeout",
-            VS,
-            "metadata: {name: httpbin-ext}\nspec: {hosts: [httpbin.org], http: [{timeout: 3s, route: [{destination: {host: httpbin.org}, weight: 100}]}]}",
-            Accepted,
-        ),
-        (
-            "external TLS",
-            SE,
-            "metadata: {name: wikipedia}\nspec: {hosts: [www.wikipedia.org], ports: [{number: 443, name: https, protocol: HTTPS}], resolution: DNS, location: MESH_EXTERNAL}",
-            Accepted,
-        ),
-        (
-            "several ports",
-            SE,
-            "metadata: {name: edition-cnn-com}\nspec: {hosts: [edition.cnn.com], ports: [{number: 80, name: http-port, protocol: HTTP}, {number: 443, name: https-port, protocol: HTTPS}], resolution: DNS}",
-            Accepted,
-        ),
-        (
-            "TLS origination: port",
-            SE,
-            "metadata: {name: edition-cnn-com}\nspec: {hosts: [edition.cnn.com], ports: [{number: 80, name: http-port, protocol: HTTP, targetPort: 443}, {number: 443, name: https-port, protocol: HTTPS}], resolution: DNS}",
-            Accepted,
-        ),
-        (
-            "TLS origination: rule",
-            DR,
-            "metadata: {name: edition-cnn-com}\nspec: {host: edition.cnn.com, trafficPolicy: {portLevelSettings: [{port: {number: 80}, tls: {mode: SIMPLE}}]}}",
-            Accepted,
-        ),
-        (
-            "mutual TLS origination",
-            DR,
-            "metadata: {name: originate-mtls}\nspec: {host: my-nginx.example.com, trafficPolicy: {loadBalancer: {simple: ROUND_ROBIN}, portLevelSettings: [{port: {number: 443}, tls: {mode: MUTUAL, credentialName: client-credential, sni: my-nginx.example.com}}]}}",
-            Accepted,
-        ),
-        (
-            "mutual TLS origination from files",
-            DR,
-            "metadata: {name: originate-mtls}\nspec: {host: my-nginx.example.com, trafficPolicy: {tls: {mode: MUTUAL, clientCertificate: /etc/c.pem, privateKey: /etc/k.pem, caCertificates: /etc/ca.pem}}}",
-            Refused("spec.trafficPolicy.tls.clientCertificate: not supported yet"),
-        ),
-        (
-            "egress gateway",
-            GW,
-            "metadata: {name: istio-egressgateway}\nspec: {selector: {istio: egressgateway}, servers: [{port: {number: 80, name: http, protocol: HTTP}, hosts: [edition.cnn.com]}]}",
-            Accepted,
-        ),
-        (
-            "egress gateway: routes",
-            VS,
-            "metadata: {name: direct-cnn-through-egress-gateway}\nspec: {hosts: [edition.cnn.com], gateways: [istio-egressgateway, mesh], http: [{match: [{gateways: [mesh], port: 80}], route: [{destination: {host: istio-egressgateway.istio-system.svc.cluster.local, port: {number: 80}}, weight: 100}]}, {match: [{gateways: [istio-egressgateway], port: 80}], route: [{destination: {host: edition.cnn.com, port: {number: 80}}, weight: 100}]}]}",
-            Accepted,
-        ),
-        (
-            "wildcard egress without resolution",
-            SE,
-            "metadata: {name: wikipedia}\nspec: {hosts: ['*.wikipedia.org'], ports: [{number: 443, name: https, protocol: HTTPS}]}",
-            Refused("NONE, the default, is not supported yet"),
-        ),
-        (
-            "addresses",
-            SE,
-            "metadata: {name: mongo}\nspec: {hosts: [my-mongo.tcp.svc], addresses: [10.0.0.7/32], ports: [{number: 27017, name: tcp, protocol: TCP}], location: MESH_EXTERNAL, resolution: STATIC, endpoints: [{address: 10.0.0.7}]}",
-            Refused("spec.addresses: not supported yet"),
-        ),
-        (
-            "machines outside",
-            SE,
-            "metadata: {name: details}\nspec: {hosts: [details.bookinfo.com], location: MESH_INTERNAL, ports: [{number: 80, name: http, protocol: HTTP}], resolution: STATIC, workloadSelector: {labels: {app: details-legacy}}}",
-            Accepted,
-        ),
-        (
-            "machine",
-            "apiVersion: networking.istio.io/v1\nkind: WorkloadEntry\n",
-            "metadata: {name: details-svc}\nspec: {serviceAccount: details-legacy, address: 2.2.2.2, labels: {app: details-legacy, instance-id: vm1}, ports: {http: 8080}}",
-            Accepted,
-        ),
-        (
-            "machine group",
-            "apiVersion: networking.istio.io/v1\nkind: WorkloadGroup\n",
-            "metadata: {name: reviews}\nspec: {template: {}}",
-            Refused("WorkloadGroup is not supported yet"),
-        ),
-    ]);
+    check(EGRESS);
 }
+
+const EGRESS: &[Task] = &[
+    (
+        "external service",
+        SE,
+        "metadata: {name: httpbin-ext}\nspec: {hosts: [httpbin.org], ports: [{number: 80, name: http, protocol: HTTP}], resolution: DNS, location: MESH_EXTERNAL}",
+        Accepted,
+    ),
+    (
+        "external service: timeout",
+        VS,
+        "metadata: {name: httpbin-ext}\nspec: {hosts: [httpbin.org], http: [{timeout: 3s, route: [{destination: {host: httpbin.org}, weight: 100}]}]}",
+        Accepted,
+    ),
+    (
+        "external TLS",
+        SE,
+        "metadata: {name: wikipedia}\nspec: {hosts: [www.wikipedia.org], ports: [{number: 443, name: https, protocol: HTTPS}], resolution: DNS, location: MESH_EXTERNAL}",
+        Accepted,
+    ),
+    (
+        "several ports",
+        SE,
+        "metadata: {name: edition-cnn-com}\nspec: {hosts: [edition.cnn.com], ports: [{number: 80, name: http-port, protocol: HTTP}, {number: 443, name: https-port, protocol: HTTPS}], resolution: DNS}",
+        Accepted,
+    ),
+    (
+        "TLS origination: port",
+        SE,
+        "metadata: {name: edition-cnn-com}\nspec: {hosts: [edition.cnn.com], ports: [{number: 80, name: http-port, protocol: HTTP, targetPort: 443}, {number: 443, name: https-port, protocol: HTTPS}], resolution: DNS}",
+        Accepted,
+    ),
+    (
+        "TLS origination: rule",
+        DR,
+        "metadata: {name: edition-cnn-com}\nspec: {host: edition.cnn.com, trafficPolicy: {portLevelSettings: [{port: {number: 80}, tls: {mode: SIMPLE}}]}}",
+        Accepted,
+    ),
+    (
+        "mutual TLS origination",
+        DR,
+        "metadata: {name: originate-mtls}\nspec: {host: my-nginx.example.com, trafficPolicy: {loadBalancer: {simple: ROUND_ROBIN}, portLevelSettings: [{port: {number: 443}, tls: {mode: MUTUAL, credentialName: client-credential, sni: my-nginx.example.com}}]}}",
+        Accepted,
+    ),
+    (
+        "mutual TLS origination from files",
+        DR,
+        "metadata: {name: originate-mtls}\nspec: {host: my-nginx.example.com, trafficPolicy: {tls: {mode: MUTUAL, clientCertificate: /etc/c.pem, privateKey: /etc/k.pem, caCertificates: /etc/ca.pem}}}",
+        Refused("spec.trafficPolicy.tls.clientCertificate: not supported yet"),
+    ),
+    (
+        "egress gateway",
+        GW,
+        "metadata: {name: istio-egressgateway}\nspec: {selector: {istio: egressgateway}, servers: [{port: {number: 80, name: http, protocol: HTTP}, hosts: [edition.cnn.com]}]}",
+        Accepted,
+    ),
+    (
+        "egress gateway: routes",
+        VS,
+        "metadata: {name: direct-cnn-through-egress-gateway}\nspec: {hosts: [edition.cnn.com], gateways: [istio-egressgateway, mesh], http: [{match: [{gateways: [mesh], port: 80}], route: [{destination: {host: istio-egressgateway.istio-system.svc.cluster.local, port: {number: 80}}, weight: 100}]}, {match: [{gateways: [istio-egressgateway], port: 80}], route: [{destination: {host: edition.cnn.com, port: {number: 80}}, weight: 100}]}]}",
+        Accepted,
+    ),
+    (
+        "wildcard egress without resolution",
+        SE,
+        "metadata: {name: wikipedia}\nspec: {hosts: ['*.wikipedia.org'], ports: [{number: 443, name: https, protocol: HTTPS}]}",
+        Refused("NONE, the default, is not supported yet"),
+    ),
+    (
+        "addresses",
+        SE,
+        "metadata: {name: mongo}\nspec: {hosts: [my-mongo.tcp.svc], addresses: [10.0.0.7/32], ports: [{number: 27017, name: tcp, protocol: TCP}], location: MESH_EXTERNAL, resolution: STATIC, endpoints: [{address: 10.0.0.7}]}",
+        Refused("spec.addresses: not supported yet"),
+    ),
+    (
+        "machines outside",
+        SE,
+        "metadata: {name: details}\nspec: {hosts: [details.bookinfo.com], location: MESH_INTERNAL, ports: [{number: 80, name: http, protocol: HTTP}], resolution: STATIC, workloadSelector: {labels: {app: details-legacy}}}",
+        Accepted,
+    ),
+    (
+        "machine",
+        "apiVersion: networking.istio.io/v1\nkind: WorkloadEntry\n",
+        "metadata: {name: details-svc}\nspec: {serviceAccount: details-legacy, address: 2.2.2.2, labels: {app: details-legacy, instance-id: vm1}, ports: {http: 8080}}",
+        Accepted,
+    ),
+    (
+        "machine group",
+        "apiVersion: networking.istio.io/v1\nkind: WorkloadGroup\n",
+        "metadata: {name: reviews}\nspec: {template: {}}",
+        Refused("WorkloadGroup is not supported yet"),
+    ),
+];
 
 #[test]
 fn security_tasks() {
-    check(&[
-        (
-            "strict for the mesh",
-            PA,
-            "metadata: {name: default, namespace: outrigger-system}\nspec: {mtls: {mode: STRICT}}",
-            Accepted,
-        ),
-        (
-            "strict for a workload, one port plain",
-            PA,
-            "metadata: {name: httpbin}\nspec: {selector: {matchLabels: {app: httpbin}}, mtls: {mode: STRICT}, portLevelMtls: {8080: {mode: DISABLE}}}",
-            Accepted,
-        ),
-        ("nothing is allowed", AP, "metadata: {name: allow-nothing}\nspec: {}", Accepted),
-        ("everything is allowed", AP, "metadata: {name: allow-all}\nspec: {rules: [{}]}", Accepted),
-        (
-            "everything is denied",
-            AP,
-            "metadata: {name: deny-all}\nspec: {action: DENY, rules: [{}]}",
-            Accepted,
-        ),
-        (
-            "HTTP: viewer",
-            AP,
-            "metadata: {name: productpage-viewer}\nspec: {selector: {matchLabels: {app: productpage}}, action: ALLOW, rules: [{to: [{operation: {methods: [GET]}}]}]}",
-            Accepted,
-        ),
-        (
-            "HTTP: principal",
-            AP,
-            "metadata: {name: ratings-viewer}\nspec: {selector: {matchLabels: {app: ratings}}, action: ALLOW, rules: [{from: [{source: {principals: [cluster.local/ns/default/sa/reviews]}}], to: [{operation: {methods: [GET], paths: ['/ratings/*', '*.html']}}]}]}",
-            Accepted,
-        ),
-        (
-            "TCP: ports",
-            AP,
-            "metadata: {name: tcp-policy}\nspec: {selector: {matchLabels: {app: tcp-echo}}, action: ALLOW, rules: [{to: [{operation: {ports: ['9000', '9001']}}]}]}",
-            Accepted,
-        ),
-        (
-            "TCP: method as well",
-            AP,
-            "metadata: {name: tcp-policy}\nspec: {selector: {matchLabels: {app: tcp-echo}}, action: DENY, rules: [{to: [{operation: {methods: [GET], ports: ['9000']}}]}]}",
-            Accepted,
-        ),
-        (
-            "deny by header",
-            AP,
-            "metadata: {name: deny-method-get}\nspec: {selector: {matchLabels: {app: httpbin}}, action: DENY, rules: [{to: [{operation: {methods: [GET]}}], when: [{key: 'request.headers[x-token]', notValues: [admin]}]}]}",
-            Accepted,
-        ),
-        (
-            "ingress by address",
-            AP,
-            "metadata: {name: ingress-policy}\nspec: {selector: {matchLabels: {istio: ingressgateway}}, action: ALLOW, rules: [{from: [{source: {ipBlocks: [1.2.3.4, 5.6.7.0/24]}}]}, {from: [{source: {remoteIpBlocks: [9.9.9.9]}}]}]}",
-            Accepted,
-        ),
-        (
-            "namespaces",
-            AP,
-            "metadata: {name: from-foo}\nspec: {rules: [{from: [{source: {namespaces: [foo], notNamespaces: [bar]}}]}]}",
-            Accepted,
-        ),
-        (
-            "path template",
-            AP,
-            "metadata: {name: template}\nspec: {rules: [{to: [{operation: {paths: ['/foo/{*}']}}]}]}",
-            Refused("paths[0]: path templates are not supported yet"),
-        ),
-        (
-            "JWT: requests",
-            AP,
-            "metadata: {name: require-jwt}\nspec: {action: ALLOW, rules: [{from: [{source: {requestPrincipals: ['testing@secure.istio.io/*']}}]}]}",
-            Refused("source.requestPrincipals: not supported yet"),
-        ),
-        (
-            "JWT: claims",
-            AP,
-            "metadata: {name: require-jwt}\nspec: {action: ALLOW, rules: [{when: [{key: 'request.auth.claims[groups]', values: [group1]}]}]}",
-            Refused("not supported yet"),
-        ),
-        (
-            "JWT: rules",
-            "apiVersion: security.istio.io/v1\nkind: RequestAuthentication\n",
-            "metadata: {name: jwt}\nspec: {jwtRules: [{issuer: testing@secure.istio.io}]}",
-            Refused("RequestAuthentication is not supported yet"),
-        ),
-        (
-            "external authorization",
-            AP,
-            "metadata: {name: ext-authz}\nspec: {action: CUSTOM, provider: {name: sample-ext-authz}, rules: [{to: [{operation: {paths: [/headers]}}]}]}",
-            Refused("\"CUSTOM\" is not supported yet"),
-        ),
-        (
-            "audit",
-            AP,
-            "metadata: {name: audit}\nspec: {action: AUDIT, rules: [{}]}",
-            Refused("\"AUDIT\" is not supported yet"),
-        ),
-        (
-            "dry run",
-            AP,
-            "metadata: {name: deny-path, annotations: {istio.io/dry-run: 'true'}}\nspec: {action: DENY, rules: [{to: [{operation: {paths: [/headers]}}]}]}",
-            Refused("metadata.annotations[istio.io/dry-run]: not supported yet"),
-        ),
-        (
-            "dry run ended",
-            AP,
-            "metadata: {name: deny-path, annotations: {istio.io/dry-run: 'false'}}\nspec: {action: DENY, rules: [{to: [{operation: {paths: [/headers]}}]}]}",
-            Accepted,
-        ),
-        (
-            "target",
-            AP,
-            "metadata: {name: waypoint}\nspec: {targetRefs: [{kind: Gateway, group: gateway.networking.k8s.io, name: waypoint}], rules: [{}]}",
-            Refused("spec.targetRefs: not supported yet"),
-        ),
-        (
-            "telemetry",
-            "apiVersion: telemetry.istio.io/v1\nkind: Telemetry\n",
-            "metadata: {name: mesh-default}\nspec: {accessLogging: [{}]}",
-            Refused("Telemetry is not supported yet"),
-        ),
-    ]);
+    check(SECURITY);
 }
+
+const SECURITY: &[Task] = &[
+    (
+        "strict for the mesh",
+        PA,
+        "metadata: {name: default, namespace: outrigger-system}\nspec: {mtls: {mode: STRICT}}",
+        Accepted,
+    ),
+    (
+        "strict for a workload, one port plain",
+        PA,
+        "metadata: {name: httpbin}\nspec: {selector: {matchLabels: {app: httpbin}}, mtls: {mode: STRICT}, portLevelMtls: {8080: {mode: DISABLE}}}",
+        Accepted,
+    ),
+    ("nothing is allowed", AP, "metadata: {name: allow-nothing}\nspec: {}", Accepted),
+    ("everything is allowed", AP, "metadata: {name: allow-all}\nspec: {rules: [{}]}", Accepted),
+    ("everything is denied", AP, "metadata: {name: deny-all}\nspec: {action: DENY, rules: [{}]}", Accepted),
+    (
+        "HTTP: viewer",
+        AP,
+        "metadata: {name: productpage-viewer}\nspec: {selector: {matchLabels: {app: productpage}}, action: ALLOW, rules: [{to: [{operation: {methods: [GET]}}]}]}",
+        Accepted,
+    ),
+    (
+        "HTTP: principal",
+        AP,
+        "metadata: {name: ratings-viewer}\nspec: {selector: {matchLabels: {app: ratings}}, action: ALLOW, rules: [{from: [{source: {principals: [cluster.local/ns/default/sa/reviews]}}], to: [{operation: {methods: [GET], paths: ['/ratings/*', '*.html']}}]}]}",
+        Accepted,
+    ),
+    (
+        "TCP: ports",
+        AP,
+        "metadata: {name: tcp-policy}\nspec: {selector: {matchLabels: {app: tcp-echo}}, action: ALLOW, rules: [{to: [{operation: {ports: ['9000', '9001']}}]}]}",
+        Accepted,
+    ),
+    (
+        "TCP: method as well",
+        AP,
+        "metadata: {name: tcp-policy}\nspec: {selector: {matchLabels: {app: tcp-echo}}, action: DENY, rules: [{to: [{operation: {methods: [GET], ports: ['9000']}}]}]}",
+        Accepted,
+    ),
+    (
+        "deny by header",
+        AP,
+        "metadata: {name: deny-method-get}\nspec: {selector: {matchLabels: {app: httpbin}}, action: DENY, rules: [{to: [{operation: {methods: [GET]}}], when: [{key: 'request.headers[x-token]', notValues: [admin]}]}]}",
+        Accepted,
+    ),
+    (
+        "ingress by address",
+        AP,
+        "metadata: {name: ingress-policy}\nspec: {selector: {matchLabels: {istio: ingressgateway}}, action: ALLOW, rules: [{from: [{source: {ipBlocks: [1.2.3.4, 5.6.7.0/24]}}]}, {from: [{source: {remoteIpBlocks: [9.9.9.9]}}]}]}",
+        Accepted,
+    ),
+    (
+        "namespaces",
+        AP,
+        "metadata: {name: from-foo}\nspec: {rules: [{from: [{source: {namespaces: [foo], notNamespaces: [bar]}}]}]}",
+        Accepted,
+    ),
+    (
+        "path template",
+        AP,
+        "metadata: {name: template}\nspec: {rules: [{to: [{operation: {paths: ['/foo/{*}']}}]}]}",
+        Refused("paths[0]: path templates are not supported yet"),
+    ),
+    (
+        "JWT: requests",
+        AP,
+        "metadata: {name: require-jwt}\nspec: {action: ALLOW, rules: [{from: [{source: {requestPrincipals: ['testing@secure.istio.io/*']}}]}]}",
+        Refused("source.requestPrincipals: not supported yet"),
+    ),
+    (
+        "JWT: claims",
+        AP,
+        "metadata: {name: require-jwt}\nspec: {action: ALLOW, rules: [{when: [{key: 'request.auth.claims[groups]', values: [group1]}]}]}",
+        Refused("not supported yet"),
+    ),
+    (
+        "JWT: rules",
+        "apiVersion: security.istio.io/v1\nkind: RequestAuthentication\n",
+        "metadata: {name: jwt}\nspec: {jwtRules: [{issuer: testing@secure.istio.io}]}",
+        Refused("RequestAuthentication is not supported yet"),
+    ),
+    (
+        "external authorization",
+        AP,
+        "metadata: {name: ext-authz}\nspec: {action: CUSTOM, provider: {name: sample-ext-authz}, rules: [{to: [{operation: {paths: [/headers]}}]}]}",
+        Refused("\"CUSTOM\" is not supported yet"),
+    ),
+    (
+        "audit",
+        AP,
+        "metadata: {name: audit}\nspec: {action: AUDIT, rules: [{}]}",
+        Refused("\"AUDIT\" is not supported yet"),
+    ),
+    (
+        "dry run",
+        AP,
+        "metadata: {name: deny-path, annotations: {istio.io/dry-run: 'true'}}\nspec: {action: DENY, rules: [{to: [{operation: {paths: [/headers]}}]}]}",
+        Refused("metadata.annotations[istio.io/dry-run]: not supported yet"),
+    ),
+    (
+        "dry run ended",
+        AP,
+        "metadata: {name: deny-path, annotations: {istio.io/dry-run: 'false'}}\nspec: {action: DENY, rules: [{to: [{operation: {paths: [/headers]}}]}]}",
+        Accepted,
+    ),
+    (
+        "target",
+        AP,
+        "metadata: {name: waypoint}\nspec: {targetRefs: [{kind: Gateway, group: gateway.networking.k8s.io, name: waypoint}], rules: [{}]}",
+        Refused("spec.targetRefs: not supported yet"),
+    ),
+    (
+        "telemetry",
+        "apiVersion: telemetry.istio.io/v1\nkind: Telemetry\n",
+        "metadata: {name: mesh-default}\nspec: {accessLogging: [{}]}",
+        Refused("Telemetry is not supported yet"),
+    ),
+];
 
 /// Keys of conditions as Istio's reference lists them, with a value each: in effect, or refused by name.
 #[test]
