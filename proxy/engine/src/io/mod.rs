@@ -1,18 +1,15 @@
 //! Byte streams, buffers and timers of a worker.
 //!
 //! * [`Io`]: one connection, plain or TLS, usable by a reading and a writing half at once.
-//! * [`IoStream`]: the same for code that wants tokio's traits.
 //! * [`BufferPool`], [`Buf`]: where bytes wait.
 //! * [`Wheel`], [`Deadline`]: how long one waits.
 
-mod adapter;
 mod buffer;
 mod facts;
 mod stream;
 mod tls;
 mod wheel;
 
-pub use adapter::IoStream;
 pub use buffer::{BIG_BUFFER_BYTES, BUFFER_BYTES, Buf, BufferPool};
 pub use facts::{PeerCert, TlsFacts};
 pub use stream::Io;

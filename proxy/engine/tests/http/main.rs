@@ -8,6 +8,7 @@ mod drain;
 mod extended_connect;
 mod h1;
 mod h2;
+mod h2_link;
 mod invalid;
 mod limits;
 mod mesh;

@@ -64,6 +64,8 @@ fn options(serving: &Serving, secure: bool) -> Options {
 /// Why the connection's task woke up.
 enum Event {
     Over(Over),
+    /// No SETTINGS came.
+    Silent,
     Idle,
     Drain,
     Dead,
@@ -72,6 +74,9 @@ enum Event {
 async fn run(connection: &Rc<Connection>, link: &Rc<Link>) {
     let worker = connection.worker.clone();
     let idle = worker.wheel.deadline();
+    let greeting = worker.wheel.deadline();
+    let patience = connection.serving().config().idle_timeout;
+    greeting.set(patience.map_or(PREFACE_TIMEOUT, |idle| idle.min(PREFACE_TIMEOUT)));
     let age = worker.wheel.deadline();
     age.set_opt(connection.serving().config().max_connection_duration);
     let mut keepalive = KeepAlive::new(&worker, &connection.serving().config().http2);
@@ -95,11 +100,17 @@ async fn run(connection: &Rc<Connection>, link: &Rc<Link>) {
             if let Poll::Ready(over) = link.poll_drive(cx, &mut accept) {
                 return Poll::Ready(Event::Over(over));
             }
-            if link.active() > 0 {
+            if !link.is_established() {
+                if greeting.poll_expired(cx).is_ready() {
+                    return Poll::Ready(Event::Silent);
+                }
+            } else if link.active() > 0 {
                 idle.clear();
             } else if !idle.is_armed() && !idle.is_expired() {
                 link.rest();
-                idle.set_opt(idle_limit(connection, link, finishing.get()));
+                let serving = connection.serving();
+                let config = serving.config();
+                idle.set_opt(if finishing.get() { Some(config.drain_timeout) } else { config.idle_timeout });
             }
             if idle.poll_expired(cx).is_ready() {
                 return Poll::Ready(Event::Idle);
@@ -123,11 +134,11 @@ async fn run(connection: &Rc<Connection>, link: &Rc<Link>) {
                 return;
             }
             Event::Idle if finishing.get() => return,
-            Event::Idle if !link.is_established() => {
+            Event::Over(Over::Closed | Over::Done) | Event::Dead => return,
+            Event::Silent => {
                 stats.downstream_cx_idle_timeout.inc();
                 return;
             }
-            Event::Over(Over::Closed | Over::Done) | Event::Dead => return,
             Event::Idle => {
                 stats.downstream_cx_idle_timeout.inc();
                 // A stream may be on its way already and is served. The peer may never close: it is not waited for
@@ -139,19 +150,6 @@ async fn run(connection: &Rc<Connection>, link: &Rc<Link>) {
                 finish();
             }
         }
-    }
-}
-
-/// How long the connection may be without a stream.
-fn idle_limit(connection: &Connection, link: &Link, finishing: bool) -> Option<Duration> {
-    let serving = connection.serving();
-    let config = serving.config();
-    if finishing {
-        Some(config.drain_timeout)
-    } else if link.is_established() {
-        config.idle_timeout
-    } else {
-        Some(config.idle_timeout.map_or(PREFACE_TIMEOUT, |idle| idle.min(PREFACE_TIMEOUT)))
     }
 }
 

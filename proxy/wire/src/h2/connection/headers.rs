@@ -117,6 +117,10 @@ impl Connection {
         let most = self.options.settings.max_concurrent_streams;
         if self.streams.open() >= most {
             self.decoder.decode(block.octets, &mut NullSink)?;
+            if self.settings_acked {
+                // A peer that knows the limit never meets it.
+                self.guard.provoked()?;
+            }
             self.control(|out| put_reset(out, id, H2Error::StreamRefused.code()));
             self.streams.remember_reset(id);
             return Ok(Step::Taken);

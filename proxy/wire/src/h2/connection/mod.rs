@@ -291,7 +291,7 @@ impl Connection {
             return 0;
         }
         let most = if self.settings_seen { u32::MAX } else { STREAMS_BEFORE_SETTINGS };
-        let ids = (STREAM_ID_MAX.saturating_sub(self.next_id) + 1) / 2;
+        let ids = STREAM_ID_MAX.checked_sub(self.next_id).map_or(0, |above| above / 2 + 1);
         self.peer.max_concurrent_streams.min(most).saturating_sub(self.streams.open()).min(ids)
     }
 

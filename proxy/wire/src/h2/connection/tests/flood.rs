@@ -190,10 +190,27 @@ fn interim_responses() {
 }
 
 #[test]
-fn control_output() {
+fn streams_above_a_known_limit() {
     let mut options = options();
     options.settings.max_concurrent_streams = 0;
     let mut bench = Bench::of(Role::Server, options);
+    let mut id = 1;
+    for _ in 0..RESETS_PROVOKED {
+        assert_eq!(bench.feed(&bench.get(id, 4)), Ok(vec![]));
+        id += 2;
+        bench.output();
+    }
+    assert_eq!(bench.feed(&bench.get(id, 4)), Err(H2Error::ResetsProvoked));
+}
+
+#[test]
+fn control_output() {
+    let mut options = options();
+    options.settings.max_concurrent_streams = 0;
+    // The peer has not acknowledged our SETTINGS.
+    let mut bench = Bench { conn: Connection::new(Role::Server, options, NOW), held: Vec::new() };
+    bench.feed(&[&PREFACE[..], &frame(SETTINGS, 0, 0, &[])].concat()).unwrap();
+    bench.output();
     let octets = 13;
     let most = CONTROL_OUTPUT_BYTES / octets;
     for at in 0..most as u32 {

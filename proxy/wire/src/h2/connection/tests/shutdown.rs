@@ -91,3 +91,13 @@ fn pings_are_answered_both_ways() {
     assert_eq!(bench.feed(&frame(PING, 0, 0, b"whatever")), Ok(vec![]));
     assert_eq!(bench.output(), [(Kind::Ping, 1, 0, b"whatever".to_vec())]);
 }
+
+#[test]
+fn last_stream_id_can_be_used_once() {
+    let mut bench = Bench::client();
+    bench.conn.next_id = STREAM_ID_MAX - 2;
+    assert_eq!(bench.conn.streams_left(), 2);
+    assert_eq!(bench.open(b"GET", true), STREAM_ID_MAX - 2);
+    assert_eq!((bench.open(b"GET", true), bench.conn.streams_left()), (STREAM_ID_MAX, 0));
+    assert!(bench.conn.is_used_up());
+}
