@@ -13,6 +13,7 @@ LEAST = {
     "H2_DOWNGRADE": (184, 184, 240),
     "H2_DOWNGRADE_TLS": (184, 184, 240),
     "H2_FRAMES": (77, 78, 240),
+    "TLS_SCAN": (71, 71, 400),
     "SPIFFE_MTLS": (58, 58, 60),
     "NODE_CLIENTS": (16, 16, 60),
     "H2_FLOODS": (18, 18, 240),
@@ -76,20 +77,21 @@ only = {"trusted_ca": {"filename": f"{certs}/root.crt"}, "match_typed_subject_al
 # Each suite that asks the origin what it saw has an origin of its own, so that they can run side by side.
 names = ["smuggling", "downgrade", "downgrade_tls", "others"]
 origins, fronts = {n: free_port() for n in names}, {n: free_port() for n in names}
-frames_origin, frames, mtls, admin = (free_port() for _ in range(4))
+frames_origin, frames, mtls, scan, admin = (free_port() for _ in range(5))
 for n in names:
     wait_port(origins[n], start([python, f"{SUITES}/bed/backend.py", str(origins[n])] + (["--quiet"] if n == "others" else []), f"origin-{n}"))
 proxy = run_proxy("bed", {"static_resources": {
     "listeners": [bed_listener(n, fronts[n], n, {"require_client_certificate": False, "common_tls_context": leaf} if n == "downgrade_tls" else None) for n in names]
-    + [bed_listener("frames", frames, "frames"), bed_listener("mtls", mtls, "others", {"require_client_certificate": True, "common_tls_context": leaf | {"validation_context": only}})],
+    + [bed_listener("frames", frames, "frames"), bed_listener("scan", scan, "others", {"require_client_certificate": False, "common_tls_context": leaf}), bed_listener("mtls", mtls, "others", {"require_client_certificate": True, "common_tls_context": leaf | {"validation_context": only}})],
     "clusters": [cluster(n, origins[n]) for n in names] + [cluster("frames", frames_origin, h2=True)]}}, admin)
-for port in [*fronts.values(), frames, mtls]:
+for port in [*fronts.values(), frames, mtls, scan]:
     wait_port(port, proxy)
 
 side_by_side = {
     "H1_SMUGGLING": lambda: [python, f"{SUITES}/h1_smuggling.py", "127.0.0.1", str(fronts["smuggling"]), f"127.0.0.1:{origins['smuggling']}"],
     "H2_DOWNGRADE": lambda: [python, f"{SUITES}/h2_downgrade.py", "127.0.0.1", str(fronts["downgrade"]), f"127.0.0.1:{origins['downgrade']}"],
     "H2_DOWNGRADE_TLS": lambda: [python, f"{SUITES}/h2_downgrade.py", "127.0.0.1", str(fronts["downgrade_tls"]), f"127.0.0.1:{origins['downgrade_tls']}", "--tls"],
+    "TLS_SCAN": lambda: [python, f"{SUITES}/tls_scan.py", "127.0.0.1", str(scan), f"{certs}/root.crt"],
     "H2_FRAMES": lambda: [python, f"{SUITES}/h2_frames.py", f"{CORPORA}/http2/h2_proxy_cases_client.json", "127.0.0.1", str(frames), str(frames_origin)],
 }
 with concurrent.futures.ThreadPoolExecutor(len(side_by_side)) as pool:

@@ -13,6 +13,7 @@ const PACKAGES: &[(&str, &str)] = &[
     ("wrk", "wrk"),
     ("prometheus", "promtool"),
     ("slowhttptest", "slowhttptest"),
+    ("testssl.sh", "testssl"),
     ("nodejs", "node"),
     ("npm", "npm"),
     ("docker.io", "dockerd"),
