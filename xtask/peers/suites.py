@@ -13,7 +13,7 @@ LEAST = {
     "H2_DOWNGRADE": (184, 184, 240),
     "H2_DOWNGRADE_TLS": (184, 184, 240),
     "H2_FRAMES": (77, 78, 240),
-    "TLS_SCAN": (71, 71, 400),
+    "TLS_SCAN": (71, 71, 620),
     "SPIFFE_MTLS": (58, 58, 60),
     "NODE_CLIENTS": (16, 16, 60),
     "H2_FLOODS": (18, 18, 240),
