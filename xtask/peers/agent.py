@@ -305,6 +305,24 @@ check("calls are redirected by iptables", until(lambda: calls() == 20, 20))
 check("in two chains of our own", "OUTRIGGER_INBOUND -p tcp -m tcp --dport 8080 -j REDIRECT --to-ports 15006" in B.inside("iptables", "-t", "nat", "-S"), B.inside("iptables", "-t", "nat", "-S"))
 agent.end()
 check("offboarding removes them", agent.verb("offboard").returncode == 0 and "OUTRIGGER" not in B.inside("iptables", "-t", "nat", "-S"))
+
+# The same agent as a container, with no more than it needs; rules are written with the host's programs.
+agent.settings["capture"]["tool"] = "nft"
+agent.write()
+flags = ["--network", "host", "--pid", "host", "--read-only", "--cap-drop", "ALL", "--security-opt", "apparmor=unconfined", "--memory", "64m"]
+for capability in ["SYS_ADMIN", "NET_ADMIN", "NET_RAW", "SYS_PTRACE", "SYS_CHROOT", "CHOWN", "DAC_OVERRIDE", "FOWNER"]:
+    flags += ["--cap-add", capability]
+mounts = ["-v", "/var/run/docker.sock:/var/run/docker.sock", "-v", f"{WORK}:{WORK}"]
+boxed = sh("docker", "run", "-d", *flags, *mounts, image("agent", AGENT), "run", "--config", agent.path)
+_containers.append(boxed)
+C = Task(APP_IMAGE, "shop-b", ["0.0.0.0:8080", "b-v3"], b_labels | {"version": "v3"})
+joined(C, "b", "task of an agent in a container")
+joined(A, "a", "the caller, of the agent in a container")
+print("     " + subprocess.run(["docker", "logs", "--tail", "8", boxed], capture_output=True, text=True).stderr.replace("\n", "\n     "))
+check("redirected with the host's nft", "redirect to :15006" in C.inside("nft", "list", "table", "inet", "outrigger"), sh("docker", "logs", "--tail", "5", boxed, check=False))
+check("and called", until(lambda: "a heard: hello from b-v3\n" in {get(A.port())[1] for _ in range(20)}, 20))
+sh("docker", "stop", boxed)
+check("offboarding removes all of the agent in a container", agent.verb("offboard").returncode == 0 and not C.sidecars())
 if FAILED:
     print(open(f"{WORK}/agent.log").read()[-6000:], file=sys.stderr)
 finish("agent")

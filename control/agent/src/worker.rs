@@ -125,8 +125,11 @@ pub struct Worker {
     agent: Arc<Agent>,
     app: String,
     memory: Memory,
-    /// A signal that came and was not looked at yet.
-    signal: Option<i32>,
+    /// A signal that came and was not looked at yet, and the network namespace that was seen last then: docker may be away in
+    /// between, and the application back in another life.
+    signal: Option<(i32, Option<String>)>,
+    /// The network namespace seen last.
+    sandbox: Option<String>,
     /// When the application of this network namespace was told to end.
     leaving: Option<(String, Instant)>,
     /// Give it back, whatever its labels say.
@@ -144,7 +147,15 @@ struct Seen {
 impl Worker {
     /// Knows nothing yet.
     pub fn new(agent: Arc<Agent>, app: String) -> Self {
-        Self { agent, app, memory: Memory::default(), signal: None, leaving: None, offboard: false }
+        Self {
+            agent,
+            app,
+            memory: Memory::default(),
+            signal: None,
+            sandbox: None,
+            leaving: None,
+            offboard: false,
+        }
     }
 
     /// One that gives the container back.
@@ -159,7 +170,9 @@ impl Worker {
     }
 
     fn note(&mut self, post: Post) {
-        self.signal = post.signal.or(self.signal);
+        if let Some(signal) = post.signal {
+            self.signal = Some((signal, self.sandbox.clone()));
+        }
         if post.ended {
             // Whatever starts under this id has a new namespace, without rules.
             self.memory.rules = None;
@@ -208,7 +221,10 @@ impl Worker {
         let name = container.name.as_deref().unwrap_or_default().trim_start_matches('/');
         self.agent.note_verdict(&self.app, name, &verdict);
         seen.app = match verdict {
-            Verdict::NotRunning => App::Gone,
+            Verdict::NotRunning => {
+                (self.signal, self.sandbox, self.leaving) = (None, None, None);
+                App::Gone
+            }
             _ if self.offboard => {
                 self.memory.was_member |= matches!(verdict, Verdict::Member(_));
                 App::Foreign
@@ -230,7 +246,12 @@ impl Worker {
     /// Whether it was told to end, in this life of it and not too long ago.
     fn is_leaving(&mut self, container: &ContainerInspectResponse, member: &Member) -> bool {
         let stop_signal = container.config.as_ref().and_then(|c| c.stop_signal.as_deref());
-        if self.signal.take().is_some_and(|signal| ends(signal, stop_signal)) {
+        let meant = |(signal, sandbox): (i32, Option<String>)| {
+            sandbox.is_none_or(|sandbox| sandbox == member.sandbox) && ends(signal, stop_signal)
+        };
+        let told = self.signal.take().is_some_and(meant);
+        self.sandbox = Some(member.sandbox.clone());
+        if told {
             let now = Instant::now();
             let known = self.leaving.take().filter(|(sandbox, _)| *sandbox == member.sandbox);
             self.leaving = Some(known.unwrap_or_else(|| {

@@ -200,7 +200,7 @@ mod tests {
             files,
             [Path::new("/var/run/docker/netns/1a2b"), Path::new("/proc/1/root/run/docker/netns/1a2b")]
         );
-        assert_eq!(sandbox_files(""), [PathBuf::new(); 0]);
+        assert!(sandbox_files("").is_empty());
         assert!(file_of(&Namespace::none()).is_err(), "no container, no namespace");
         let by_pid = Namespace { sandbox_key: "/nowhere/x".into(), pid: 7 };
         assert_eq!(file_of(&by_pid).unwrap(), Path::new("/proc/7/ns/net"));

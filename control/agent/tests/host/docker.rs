@@ -29,6 +29,10 @@ pub(crate) struct State {
     pub(crate) calls: Vec<String>,
     /// Whether sidecars are healthy as soon as they run.
     pub(crate) healthy: bool,
+    /// Whether looks at containers fail.
+    pub(crate) failing: bool,
+    /// How many failed.
+    pub(crate) refused: u32,
     /// The sidecars' image.
     pub(crate) image: Option<Value>,
 }
@@ -144,6 +148,11 @@ impl Docker {
             (Method::GET, ["version"]) => Ok(json!({"ApiVersion": "1.41", "Version": "20.10.24"})),
             (Method::GET, ["events"]) => return self.follow(),
             (Method::GET, ["containers", "json"]) => Ok(self.list(&query)),
+            (Method::GET, ["containers", _, "json"]) if self.state().failing => {
+                self.state().refused += 1;
+                self.changed.send_replace(());
+                Err(StatusCode::INTERNAL_SERVER_ERROR)
+            }
             (Method::GET, ["containers", id, "json"]) => self.find(id).ok_or(StatusCode::NOT_FOUND),
             (Method::GET, ["images", _, "json"]) => self.state().image.clone().ok_or(StatusCode::NOT_FOUND),
             (Method::POST, ["containers", "create"]) => self.create(&query, &body),

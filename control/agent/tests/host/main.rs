@@ -266,6 +266,30 @@ async fn docker_that_went_away_is_followed_again_and_nothing_is_missed() {
 }
 
 #[tokio::test]
+async fn signal_of_an_earlier_life_does_not_end_a_task_that_came_back() {
+    let bed = Bed::new().await;
+    bed.docker.run(APP, task(APP));
+    bed.until_called("start").await;
+    let before = bed.calls().len();
+    // Docker tells its containers to end, goes away, and comes back with them.
+    bed.docker.state().failing = true;
+    bed.docker.say(APP, "kill", &[("signal", "15")]);
+    let failed = &bed.agent.metrics.rounds_failed;
+    bed.docker
+        .until("looked at in vain", |state| state.refused > 0 && failed.load(Ordering::Relaxed) > 0)
+        .await;
+    let mut back = task(APP);
+    back["NetworkSettings"]["SandboxID"] = "another".into();
+    bed.docker.state().failing = false;
+    bed.docker.run(APP, back);
+    bed.docker
+        .until("a new sidecar", |state| state.calls[before..].iter().any(|c| c.starts_with("start")))
+        .await;
+    let calls = bed.calls()[before..].to_vec();
+    assert!(!calls.iter().any(|call| call.starts_with("kill")), "{calls:?}");
+}
+
+#[tokio::test]
 async fn without_the_control_service_a_task_is_closed_until_it_is_back() {
     let bed = Bed::new().await;
     bed.away.store(true, Ordering::Relaxed);
