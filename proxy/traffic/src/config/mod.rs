@@ -68,6 +68,7 @@ pub struct Config {
 }
 
 /// One named piece of a [`Config`], as it travels and is replaced.
+#[allow(clippy::large_enum_variant, reason = "held one by one, each behind a pointer of its own")]
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Resource {
     /// A listener (LDS).
