@@ -230,7 +230,7 @@ async fn host_that_was_given_the_old_root_joins_while_the_root_is_exchanged() {
     let service = start_with(dir.path(), Duration::from_secs(20)).await;
     let operator = Operator::of(&service, dir.path());
     let old_root = root_of(&service);
-    let cart = join(&service, &operator, "cart").await;
+    let mut cart = join(&service, &operator, "cart").await;
     let mut watcher = CertificateServiceClient::new(channel_as(&service, &cart).await);
     let mut bundles = watcher.watch_trust_bundle(v1::WatchTrustBundleRequest {}).await.unwrap().into_inner();
     assert_eq!(bundles.message().await.unwrap().unwrap().roots_pem, old_root);
@@ -241,6 +241,7 @@ async fn host_that_was_given_the_old_root_joins_while_the_root_is_exchanged() {
     let told = bundles.message().await.unwrap().unwrap();
     assert!(told.roots_pem.ends_with(&old_root) && told.roots_pem.len() > old_root.len());
     assert_eq!(root_of(&service), told.roots_pem);
+    cart.signed.trust_bundle = Some(told.clone());
     // Until the new CA signs, and after that, whoever has the old root, or both, joins.
     for _ in 0..500 {
         for root in [&old_root, &told.roots_pem] {
