@@ -290,6 +290,18 @@ if DOCKER.process is not None:
     check("calls go on after a restart of docker", until(lambda: calls() == 20, 20))
     check("the agent outlived it", agent.process.poll() is None and agent.metric("docker_reconnects_total") > 0)
 
+# A task in host mode: nothing is redirected, its sidecar has ports of its own.
+H = Task(APP_IMAGE, "shop-b", ["127.0.0.1:18080", "b-host"], b_labels | {"version": "host", "port.http": "80:18080/http"}, publish=(), extra=("--network", "host"))
+joined(H, "b", "task in host mode")
+check("a task in host mode is called", until(lambda: "a heard: hello from b-host\n" in {get(A.port())[1] for _ in range(20)}, 20))
+settings = json.loads(sh("docker", "inspect", H.healthy()))[0]["Config"]["Env"]
+out = int(next(e for e in settings if e.startswith("OUTRIGGER_OUTBOUND_PORT=")).split("=")[1])
+asked = subprocess.run(["curl", "-s", "-H", "host: b.shop.mesh", f"http://127.0.0.1:{out}/"], capture_output=True, text=True).stdout
+check("and calls by its sidecar's port", asked.startswith("hello from b-"), asked)
+check("no rule is in the host's namespace", "outrigger" not in sh("nft", "list", "tables"))
+sh("docker", "rm", "-f", H.id)
+check("its sidecar goes with it", until(lambda: not H.sidecars(), 20))
+
 # All is given back; then once more with iptables.
 agent.end()
 given = agent.verb("offboard")
@@ -312,7 +324,7 @@ agent.write()
 flags = ["--network", "host", "--pid", "host", "--read-only", "--cap-drop", "ALL", "--security-opt", "apparmor=unconfined", "--memory", "64m"]
 for capability in ["SYS_ADMIN", "NET_ADMIN", "NET_RAW", "SYS_PTRACE", "SYS_CHROOT", "CHOWN", "DAC_OVERRIDE", "FOWNER"]:
     flags += ["--cap-add", capability]
-mounts = ["-v", "/var/run/docker.sock:/var/run/docker.sock", "-v", f"{WORK}:{WORK}"]
+mounts = ["-v", "/var/run/docker.sock:/var/run/docker.sock", "-v", f"{WORK}:{WORK}", "-v", "/:/host:rslave"]
 boxed = sh("docker", "run", "-d", *flags, *mounts, image("agent", AGENT), "run", "--config", agent.path)
 _containers.append(boxed)
 C = Task(APP_IMAGE, "shop-b", ["0.0.0.0:8080", "b-v3"], b_labels | {"version": "v3"})

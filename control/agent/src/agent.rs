@@ -151,13 +151,10 @@ impl Agent {
     /// Has every container looked at that is a task's or has a sidecar, and clears away what belongs to none.
     async fn reconcile(self: &Arc<Self>, docker: &Docker) -> Result<(), DockerError> {
         Metrics::count(&self.metrics.reconciles);
-        let everything = self.everything(docker).await?;
-        lock(&self.seen).retain(|app, _| everything.contains(app));
-        for app in everything {
-            self.tell(&app, What::Changed);
-        }
-        let known: Vec<String> = lock(&self.workers).keys().cloned().collect();
-        for app in known {
+        let mut apps = self.everything(docker).await?;
+        lock(&self.seen).retain(|app, _| apps.contains(app));
+        apps.extend(lock(&self.workers).keys().cloned());
+        for app in apps {
             self.tell(&app, What::Changed);
         }
         self.sweep_state(docker).await?;

@@ -21,8 +21,8 @@ const STEP_TIMEOUT: Duration = Duration::from_secs(10);
 /// Most bytes of a program's complaint that are repeated.
 const COMPLAINT_BYTES_MAX: usize = 2048;
 
-/// The host's files, as an agent in a container sees them when it has the host's process ids.
-const HOST_ROOT: &str = "/proc/1/root";
+/// Where an agent in a container finds the host's files: mounted there, or by way of the host's first process.
+const HOST_ROOTS: [&str; 2] = ["/host", "/proc/1/root"];
 
 /// A container's network namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,7 +69,7 @@ impl SystemWriter {
             CaptureTool::Iptables => &["iptables"],
         };
         for program in programs {
-            for root in [None, Some(PathBuf::from(HOST_ROOT))] {
+            for root in std::iter::once(None).chain(HOST_ROOTS.map(|root| Some(PathBuf::from(root)))) {
                 if has(root.as_deref().unwrap_or(Path::new("/")), program) {
                     return Ok(Self { nft: *program == "nft", root });
                 }
@@ -182,7 +182,8 @@ fn sandbox_files(key: &str) -> Vec<PathBuf> {
     let Some(inside) = key.strip_prefix('/').filter(|rest| !rest.is_empty()) else { return Vec::new() };
     let real =
         inside.strip_prefix("var/run/").map_or_else(|| inside.to_owned(), |rest| format!("run/{rest}"));
-    vec![PathBuf::from(key), Path::new(HOST_ROOT).join(real)]
+    let on_host = HOST_ROOTS.iter().map(|root| Path::new(root).join(&real));
+    std::iter::once(PathBuf::from(key)).chain(on_host).collect()
 }
 
 fn has(root: &Path, program: &str) -> bool {
@@ -196,10 +197,12 @@ mod tests {
     #[test]
     fn namespace_is_looked_for_on_the_host_without_its_links() {
         let files = sandbox_files("/var/run/docker/netns/1a2b");
-        assert_eq!(
-            files,
-            [Path::new("/var/run/docker/netns/1a2b"), Path::new("/proc/1/root/run/docker/netns/1a2b")]
-        );
+        let expected = [
+            "/var/run/docker/netns/1a2b",
+            "/host/run/docker/netns/1a2b",
+            "/proc/1/root/run/docker/netns/1a2b",
+        ];
+        assert_eq!(files, expected.map(PathBuf::from));
         assert!(sandbox_files("").is_empty());
         assert!(file_of(&Namespace::none()).is_err(), "no container, no namespace");
         let by_pid = Namespace { sandbox_key: "/nowhere/x".into(), pid: 7 };

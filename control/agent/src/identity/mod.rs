@@ -226,7 +226,7 @@ async fn sign(channel: Channel, join_token: &str) -> anyhow::Result<Svid> {
     Ok(Svid {
         chain_pem: answer.certificate_chain_pem,
         key_pem: key.serialize_pem(),
-        bundle: Bundle { pem: bundle.pem, version: bundle.version },
+        bundle: Bundle { pem: bundle.pem, version: bundle.version, roots_pem: bundle.roots_pem },
         received: SystemTime::now(),
     })
 }

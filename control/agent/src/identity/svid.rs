@@ -42,6 +42,9 @@ pub struct Bundle {
     pub pem: String,
     /// Grows with every change.
     pub version: u64,
+    /// The control service's roots, PEM: for calls to it, not for peers.
+    #[serde(default)]
+    pub roots_pem: String,
 }
 
 impl std::fmt::Debug for Svid {
@@ -86,14 +89,15 @@ impl Svid {
         Ok(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds))
     }
 
-    /// TLS towards the control service with this certificate; `first_roots` are those of the configuration.
+    /// TLS towards the control service with this certificate; `first_roots` are those of the configuration, later
+    /// ones are in the bundle.
     ///
     /// *Errors*: certificate, key or roots cannot be used.
     pub fn client_config(&self, first_roots: &str) -> anyhow::Result<Arc<ClientConfig>> {
         let chain =
             CertificateDer::pem_slice_iter(self.chain_pem.as_bytes()).collect::<Result<Vec<_>, _>>()?;
         let key = PrivateKeyDer::from_pem_slice(self.key_pem.as_bytes())?;
-        let roots = roots(&format!("{}\n{first_roots}", self.bundle.pem))?;
+        let roots = roots(&format!("{}\n{}\n{first_roots}", self.bundle.pem, self.bundle.roots_pem))?;
         Ok(http2(ClientConfig::builder().with_root_certificates(roots).with_client_auth_cert(chain, key)?))
     }
 }
