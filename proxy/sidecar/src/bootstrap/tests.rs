@@ -10,7 +10,10 @@ static_resources:
     load_assignment: {cluster_name: two, endpoints: [{lb_endpoints: [{endpoint: {address: {socket_address: {address: 127.0.0.1, port_value: 2}}}}]}]}
 ";
 
-fn streams(dynamic: &str) -> Result<Vec<(Service, Vec<Kind>, Vec<String>)>, Vec<String>> {
+/// Service, kinds and addresses of a stream.
+type Stream = (Service, Vec<Kind>, Vec<String>);
+
+fn streams(dynamic: &str) -> Result<Vec<Stream>, Vec<String>> {
     let text = format!("dynamic_resources: {{{dynamic}}}{CLUSTERS}");
     let bootstrap = load_bootstrap(&text, Format::Yaml).expect("readable");
     match controls(&bootstrap) {
