@@ -20,7 +20,8 @@ const GATEWAY: ([u8; 4], u16) = ([0, 0, 0, 0], 8443);
 /// The operator API, in the network namespace of the control service.
 const API: ([u8; 4], u16) = ([127, 0, 0, 1], 15080);
 /// Service accounts, how many proxies join as each, and what these may be besides the service of the same name.
-const MEMBERS: &[(&str, &str, &[&str])] = &[("a", "1", &[]), ("b", "2", &[]), ("gateway", "1", &["--gateway"])];
+const MEMBERS: &[(&str, &str, &[&str])] =
+    &[("a", "1", &[]), ("b", "2", &[]), ("gateway", "1", &["--gateway"])];
 
 /// Does nothing where it was done before: the file written last tells.
 pub fn run(args: &[String]) -> anyhow::Result<()> {
