@@ -51,6 +51,7 @@ stat_set! {
         gauge downstream_cx_http1_active = "downstream_cx_http1_active", "HTTP/1 connections open now";
         counter downstream_cx_http2_total = "downstream_cx_http2_total", "HTTP/2 connections";
         gauge downstream_cx_http2_active = "downstream_cx_http2_active", "HTTP/2 connections open now";
+        counter downstream_cx_http2_flood = "downstream_cx_http2_flood", "HTTP/2 connections closed because the peer used up a limit of frames";
         counter downstream_cx_ssl_total = "downstream_cx_ssl_total", "HTTP connections over TLS";
         gauge downstream_cx_ssl_active = "downstream_cx_ssl_active", "HTTP connections over TLS open now";
         counter downstream_cx_upgrades_total = "downstream_cx_upgrades_total", "Connections upgraded, such as to WebSocket";

@@ -16,7 +16,7 @@ use std::time::Duration;
 use outrigger_wire::h1::BodyLength;
 use outrigger_wire::h2::connection::SendError;
 use outrigger_wire::h2::{Code, Connection, Event, H2Error, HeadRefusal, Options, Role, StreamKey, limit};
-use outrigger_wire::{RequestHead, Trailers};
+use outrigger_wire::{RequestHead, ResponseHead, Trailers};
 use tokio::time::Instant;
 
 use super::mailbox::Mailbox;
@@ -33,6 +33,9 @@ const LINGERING: usize = limit::RESETS_PENDING / 2;
 /// Time for the last frames of a connection to leave.
 const GOODBYE: Duration = Duration::from_secs(1);
 
+/// Heads kept for the next exchanges of a busy connection, and the memory of each, bytes.
+const SPARE_HEADS: usize = 64;
+const SPARE_BYTES: usize = 4096;
 /// Memory of one kind, and mailboxes, that an idle connection keeps.
 const REST_BYTES: usize = 2048;
 const REST_MAILBOXES: usize = 8;
@@ -48,12 +51,20 @@ pub(crate) enum Over {
     Done,
 }
 
+/// The heads of one exchange. Their memory is used by one after the other.
+pub(crate) struct Heads {
+    /// What was asked.
+    pub(crate) request: RequestHead,
+    /// What is answered.
+    pub(crate) response: ResponseHead,
+}
+
 /// A request that began.
 pub(crate) struct Arrived {
     /// Its stream.
     pub(crate) stream: StreamKey,
-    /// Its head.
-    pub(crate) head: RequestHead,
+    /// Its head, and room for the one of the response.
+    pub(crate) heads: Heads,
     /// How the body is delimited, or why it is to be refused.
     pub(crate) read: Result<BodyLength, HeadRefusal>,
 }
@@ -76,12 +87,14 @@ pub(crate) struct Link {
     nudged: Cell<bool>,
     writing: RefCell<Vec<u8>>,
     written: Cell<usize>,
+    spare: RefCell<Vec<Heads>>,
     /// Octets that were read and not taken: part of a frame, or, when `paused`, anything.
     held: RefCell<Vec<u8>>,
     paused: Cell<bool>,
     began: Instant,
     over: Cell<Option<Over>>,
     ponged: Cell<bool>,
+    told_away: Cell<bool>,
 }
 
 impl std::fmt::Debug for Link {
@@ -116,17 +129,24 @@ impl Link {
             nudged: Cell::new(false),
             writing: RefCell::default(),
             written: Cell::new(0),
+            spare: RefCell::default(),
             held: RefCell::new(first.map(|first| first.data().to_vec()).unwrap_or_default()),
             paused: Cell::new(first.is_some()),
             began: Instant::now(),
             over: Cell::new(None),
             ponged: Cell::new(false),
+            told_away: Cell::new(false),
         })
     }
 
     /// How the connection ended.
     pub(crate) const fn over(&self) -> Option<Over> {
         self.over.get()
+    }
+
+    /// Whether the peer sent GOAWAY.
+    pub(crate) const fn was_told_away(&self) -> bool {
+        self.told_away.get()
     }
 
     /// Streams in use.
@@ -176,6 +196,9 @@ impl Link {
             *writing = Vec::new();
             self.written.set(0);
         }
+        let mut spare = self.spare.borrow_mut();
+        spare.truncate(1);
+        spare.shrink_to(1);
         let mut mailboxes = self.mailboxes.borrow_mut();
         if mailboxes.len() > REST_MAILBOXES {
             *mailboxes = Vec::new();
@@ -508,7 +531,7 @@ impl Link {
                 }
             }
             Event::Pong => self.ponged.set(true),
-            Event::GoAway { .. } => {}
+            Event::GoAway { .. } => self.told_away.set(true),
         }
     }
 
@@ -521,9 +544,25 @@ impl Link {
     ) {
         self.begin(stream);
         self.with_mailbox(stream, |mailbox| mailbox.ended = ended);
-        let mut head = RequestHead::with_capacity();
-        self.codec.borrow_mut().swap_request(&mut head);
-        accept(Arrived { stream, head, read });
+        let spare = self.spare.borrow_mut().pop();
+        let mut heads = spare.unwrap_or_else(|| Heads {
+            request: RequestHead::with_capacity(),
+            response: ResponseHead::default(),
+        });
+        self.codec.borrow_mut().swap_request(&mut heads.request);
+        accept(Arrived { stream, heads, read });
+    }
+
+    /// Takes the memory of an exchange that is over back.
+    pub(crate) fn give_back(&self, mut heads: Heads) {
+        let mut spare = self.spare.borrow_mut();
+        if spare.len() < SPARE_HEADS {
+            heads.request.clear();
+            heads.request.fields.shrink_above(SPARE_BYTES);
+            heads.response.fields.shrink_above(SPARE_BYTES);
+            heads.response.clear();
+            spare.push(heads);
+        }
     }
 
     /// The connection is over: everybody who waits hears of it.

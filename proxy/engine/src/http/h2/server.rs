@@ -9,14 +9,14 @@ use std::time::Duration;
 
 use outrigger_wire::h1::BodyLength;
 use outrigger_wire::h2::{Code, H2Error, HeadRefusal, Options, Role, Settings};
-use outrigger_wire::{Known, RequestHead, ResponseHead, Version};
+use outrigger_wire::{Known, Version};
 use tokio::time::Instant;
 
 use super::super::body::{BodyReader, BodyWriter};
 use super::super::respond::Responder;
 use super::super::{Connection, Serving, websocket};
 use super::keepalive::KeepAlive;
-use super::link::{Arrived, Link, Over};
+use super::link::{Arrived, Heads, Link, Over};
 use super::stream::halves;
 use super::{H2Reader, H2Writer};
 use crate::error::ProxyError;
@@ -125,12 +125,21 @@ async fn run(connection: &Rc<Connection>, link: &Rc<Link>) {
         let serving = connection.serving();
         let stats = serving.stats(&worker);
         match event {
-            Event::Over(Over::Failed(H2Error::RapidReset)) => {
-                stats.downstream_rq_too_many_premature_resets.inc();
-                return;
-            }
-            Event::Over(Over::Failed(_)) => {
-                stats.downstream_cx_protocol_error.inc();
+            Event::Over(Over::Failed(error)) => {
+                tracing::debug!(
+                    listener = &*connection.facts.listener,
+                    peer = %connection.facts.peer,
+                    error = %error,
+                    "http/2 connection failed"
+                );
+                if error == H2Error::RapidReset {
+                    stats.downstream_rq_too_many_premature_resets.inc();
+                }
+                if error.is_flood() {
+                    stats.downstream_cx_http2_flood.inc();
+                } else {
+                    stats.downstream_cx_protocol_error.inc();
+                }
                 return;
             }
             Event::Idle if finishing.get() => return,
@@ -156,10 +165,12 @@ async fn run(connection: &Rc<Connection>, link: &Rc<Link>) {
 /// Runs a stream as a task of its own.
 fn start(connection: &Rc<Connection>, serving: Rc<Serving>, link: &Rc<Link>, arrived: Arrived) {
     let (reader, writer) = halves(link, arrived.stream, false);
-    let connection = connection.clone();
+    let (connection, link) = (connection.clone(), link.clone());
     let jobs = connection.worker.jobs.clone();
     jobs.spawn(async move {
-        exchange(&connection, serving, (arrived.head, arrived.read), reader, writer).await;
+        let Arrived { mut heads, read, .. } = arrived;
+        exchange(&connection, serving, (&mut heads, read), reader, writer).await;
+        link.give_back(heads);
     });
 }
 
@@ -167,28 +178,28 @@ fn start(connection: &Rc<Connection>, serving: Rc<Serving>, link: &Rc<Link>, arr
 async fn exchange(
     connection: &Connection,
     serving: Rc<Serving>,
-    (mut head, read): (RequestHead, Result<BodyLength, HeadRefusal>),
+    (heads, read): (&mut Heads, Result<BodyLength, HeadRefusal>),
     reader: H2Reader,
     writer: H2Writer,
 ) {
     let start = Instant::now();
+    let Heads { request, response } = heads;
     // No other HTTP/2 request has this field.
-    let upgrade = read.is_ok() && head.fields.contains_known(Known::Upgrade);
-    if upgrade && websocket::is_wanted(&head.fields) {
+    let upgrade = read.is_ok() && request.fields.contains_known(Known::Upgrade);
+    if upgrade && websocket::is_wanted(&request.fields) {
         let draw = || connection.worker.draw();
-        websocket::offer(&mut head.fields, (u128::from(draw()) << 64 | u128::from(draw())).to_be_bytes());
+        websocket::offer(&mut request.fields, (u128::from(draw()) << 64 | u128::from(draw())).to_be_bytes());
     }
     let mut reader = BodyReader::H2(reader);
     let mut responder = Responder::new(BodyWriter::H2(writer));
-    responder.begin(Version::Http2, head.method(), true);
-    let mut response = ResponseHead::default();
+    responder.begin(Version::Http2, request.method(), true);
     let clock = Clock::new(&connection.worker.wheel);
     let exchange = Exchange {
         front: Front {
             connection,
             serving,
-            request: &mut head,
-            response: &mut response,
+            request,
+            response,
             responder: &mut responder,
             clock: &clock,
             start,

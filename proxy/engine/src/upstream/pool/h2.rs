@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use super::open::Checked;
 use super::{Attempt, HostPool, PoolError, RESPONSE_LIMITS, Want};
 use crate::http::h2::keepalive::KeepAlive;
-use crate::http::h2::link::Link;
+use crate::http::h2::link::{Link, Over};
 use crate::io::Io;
 use crate::live::LiveCluster;
 use crate::upstream::ConnectError;
@@ -237,10 +237,18 @@ impl HostPool {
         });
         self.shared.borrow_mut().push(conn.clone());
         let guard = self.guard(worker, cluster, permit, false);
-        let (worker, options) = (worker.clone(), options.clone());
+        let (worker, options, cluster) = (worker.clone(), options.clone(), cluster.clone());
         let weak = Rc::downgrade(&conn);
         worker.clone().jobs.spawn(async move {
             drive(&worker, &link, &options).await;
+            let stats = cluster.stats.at(worker.id);
+            if link.was_told_away() {
+                stats.upstream_cx_close_notify.inc();
+            }
+            if let Some(Over::Failed(error)) = link.over() {
+                tracing::debug!(cluster = &*cluster.cluster.config.name, error = %error, "http/2 connection failed");
+                stats.upstream_cx_protocol_error.inc();
+            }
             if let Some(conn) = weak.upgrade() {
                 conn.retired.set(true);
                 guard.pool.shared.borrow_mut().retain(|other| !Rc::ptr_eq(other, &conn));
