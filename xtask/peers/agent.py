@@ -324,7 +324,8 @@ agent.write()
 flags = ["--network", "host", "--pid", "host", "--read-only", "--cap-drop", "ALL", "--security-opt", "apparmor=unconfined", "--memory", "64m"]
 for capability in ["SYS_ADMIN", "NET_ADMIN", "NET_RAW", "SYS_PTRACE", "SYS_CHROOT", "CHOWN", "DAC_OVERRIDE", "FOWNER"]:
     flags += ["--cap-add", capability]
-mounts = ["-v", "/var/run/docker.sock:/var/run/docker.sock", "-v", f"{WORK}:{WORK}", "-v", "/:/host:rslave"]
+passed_on = ":rslave" if "shared" in sh("findmnt", "-no", "PROPAGATION", "/") else ""
+mounts = ["-v", "/var/run/docker.sock:/var/run/docker.sock", "-v", f"{WORK}:{WORK}", "-v", "/:/host" + passed_on]
 boxed = sh("docker", "run", "-d", *flags, *mounts, image("agent", AGENT), "run", "--config", agent.path)
 _containers.append(boxed)
 C = Task(APP_IMAGE, "shop-b", ["0.0.0.0:8080", "b-v3"], b_labels | {"version": "v3"})

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use bollard::models::ContainerInspectResponse;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, OwnedMutexGuard};
 use tokio::time::Instant;
 
 use crate::agent::Agent;
@@ -130,6 +130,8 @@ pub struct Worker {
     signal: Option<(i32, Option<String>)>,
     /// The network namespace seen last.
     sandbox: Option<String>,
+    /// The sidecars seen last.
+    sidecars: Vec<Sidecar>,
     /// When the application of this network namespace was told to end.
     leaving: Option<(String, Instant)>,
     /// Give it back, whatever its labels say.
@@ -142,6 +144,9 @@ struct Seen {
     spec: Option<Spec>,
     namespace: Namespace,
     sidecars: Vec<Sidecar>,
+    /// Host mode, without a sidecar yet: held until there is one. Ports are taken out of one range, so those who look for
+    /// some wait for each other.
+    _ports: Option<OwnedMutexGuard<()>>,
 }
 
 impl Worker {
@@ -153,6 +158,7 @@ impl Worker {
             memory: Memory::default(),
             signal: None,
             sandbox: None,
+            sidecars: Vec::new(),
             leaving: None,
             offboard: false,
         }
@@ -185,16 +191,29 @@ impl Worker {
     /// What could not be found out or done; the round is to be repeated.
     pub async fn round(&mut self) -> anyhow::Result<Plan> {
         let docker = self.agent.docker();
-        // In host mode ports are taken out of one range, so those who look for some wait for each other.
-        let ports = self.agent.ports.clone();
-        let _ports = ports.lock().await;
+        self.say_farewell(&docker).await;
         let seen = self.look(&docker).await?;
         let made = plan(&seen.app, &seen.sidecars, &self.memory, self.agent.drain(), Instant::now());
-        if !matches!(seen.app, App::Member(_)) || seen.sidecars.iter().any(|s| s.host_ports.is_some()) {
-            drop(_ports);
-        }
         self.act(&docker, &seen, &made).await?;
         Ok(made)
+    }
+
+    /// A signal that ends every application is acted upon before anything is looked at: the application may be gone, and its
+    /// network with it, before docker has answered. What goes wrong here is done again by the round.
+    async fn say_farewell(&mut self, docker: &Docker) {
+        let ending =
+            |(signal, sandbox): &(i32, Option<String>)| ends(*signal, None) && *sandbox == self.sandbox;
+        if !self.signal.as_ref().is_some_and(ending) {
+            return;
+        }
+        let (withdrawn, told) = (&self.memory.withdrawn, &self.memory.signalled);
+        let here =
+            self.sidecars.iter().filter(|s| s.state.runs() && Some(&s.sandbox) == self.sandbox.as_ref());
+        let here: Vec<&Sidecar> =
+            here.filter(|s| !withdrawn.contains(&s.instance) && !told.contains_key(&s.id)).collect();
+        let (withdrawn, told) = tokio::join!(self.withdraw(&here), terminate(docker, &here));
+        self.memory.withdrawn.extend(withdrawn.into_iter().flatten());
+        self.memory.signalled.extend(told.into_iter().flatten().map(|id| (id, Instant::now())));
     }
 
     /// The actions of the next round, in words.
@@ -214,8 +233,14 @@ impl Worker {
         for id in docker.sidecars_of(&self.app).await? {
             sidecars.extend(docker.inspect(&id).await?.as_ref().and_then(Sidecar::of));
         }
-        let mut seen =
-            Seen { app: App::Gone, spec: None, namespace: namespace(container.as_ref()), sidecars };
+        let mut seen = Seen {
+            app: App::Gone,
+            spec: None,
+            namespace: namespace(container.as_ref()),
+            sidecars,
+            _ports: None,
+        };
+        self.sidecars.clone_from(&seen.sidecars);
         let Some(container) = container else { return Ok(seen) };
         let verdict = look(&container, &self.agent.config);
         let name = container.name.as_deref().unwrap_or_default().trim_start_matches('/');
@@ -235,6 +260,9 @@ impl Worker {
             Verdict::Member(member) if self.is_leaving(&container, &member) => App::Leaving,
             Verdict::Member(member) => {
                 self.memory.was_member = true;
+                if member.network == Network::Host && seen.sidecars.is_empty() {
+                    seen._ports = Some(self.agent.ports.clone().lock_owned().await);
+                }
                 let (wanted, spec) = self.wanted(docker, &member, &seen.sidecars).await?;
                 seen.spec = spec;
                 App::Member(Box::new(wanted))

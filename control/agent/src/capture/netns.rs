@@ -169,11 +169,20 @@ fn families(namespace: &Namespace) -> Vec<Family> {
 
 /// Docker's own file is the namespace's for as long as that lives; a process id may be another's in a moment.
 fn file_of(namespace: &Namespace) -> anyhow::Result<PathBuf> {
-    if let Some(file) = sandbox_files(&namespace.sandbox_key).into_iter().find(|file| file.exists()) {
+    if let Some(file) = sandbox_files(&namespace.sandbox_key).into_iter().find(|file| is_namespace(file)) {
         return Ok(file);
     }
     ensure!(namespace.pid > 0, "the container has no process");
     Ok(format!("/proc/{}/ns/net", namespace.pid).into())
+}
+
+/// Whether a namespace is there. Where the host's mounts are not passed on into the agent's container, docker's file is seen
+/// as the empty one it is mounted over. Source: statfs(2), `NSFS_MAGIC`.
+fn is_namespace(file: &Path) -> bool {
+    const NSFS_MAGIC: u32 = 0x6e73_6673;
+    // The field's type differs between architectures; the number fits in all.
+    rustix::fs::statfs(file)
+        .is_ok_and(|found| u32::try_from(found.f_type).is_ok_and(|magic| magic == NSFS_MAGIC))
 }
 
 /// Where docker's file may be: as docker names it, and on the host as seen from a container. There `/var/run` would lead
@@ -205,6 +214,9 @@ mod tests {
         assert_eq!(files, expected.map(PathBuf::from));
         assert!(sandbox_files("").is_empty());
         assert!(file_of(&Namespace::none()).is_err(), "no container, no namespace");
+        assert!(
+            is_namespace(Path::new("/proc/self/ns/net")) && !is_namespace(Path::new("/proc/self/status"))
+        );
         let by_pid = Namespace { sandbox_key: "/nowhere/x".into(), pid: 7 };
         assert_eq!(file_of(&by_pid).unwrap(), Path::new("/proc/7/ns/net"));
     }
