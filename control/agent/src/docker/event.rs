@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use bollard::models::EventMessage;
 
-use crate::member::{is_task, label};
+use crate::member::{is_sidecar, is_task, label};
 
 /// Actions asked for. Others, health checks above all, would be many for nothing.
 pub const ACTIONS: [&str; 6] = ["start", "kill", "die", "destroy", "health_status", "oom"];
@@ -36,7 +36,7 @@ pub fn read(message: &EventMessage) -> Option<Event> {
     let none = HashMap::new();
     let attributes = actor.attributes.as_ref().unwrap_or(&none);
     // Labels of the container are among the attributes.
-    if attributes.get(label::sidecar::ROLE).map(String::as_str) == Some(label::sidecar::ROLE_SIDECAR) {
+    if is_sidecar(attributes) {
         return Some(Event { app: attributes.get(label::sidecar::FOR)?.clone(), what: What::Changed });
     }
     if !is_task(attributes) {
@@ -98,9 +98,11 @@ mod tests {
         assert_eq!(event("die", &[task]).unwrap().what, What::Ended);
         assert_eq!(event("start", &[task]).unwrap().what, What::Changed);
         assert_eq!(event("start", &[]), None);
-        let ours = [(label::sidecar::ROLE, "sidecar"), (label::sidecar::FOR, "app2"), task];
+        let ours = [(label::sidecar::ROLE, "sidecar"), (label::sidecar::FOR, "app2")];
         let sidecar = event("die", &ours).unwrap();
         assert_eq!((sidecar.app.as_str(), sidecar.what), ("app2", What::Changed));
+        let pretender = event("die", &[ours[0], ours[1], task]).unwrap();
+        assert_eq!((pretender.app.as_str(), pretender.what), ("app1", What::Ended));
     }
 
     #[test]

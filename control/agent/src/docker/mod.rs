@@ -16,7 +16,7 @@ use bollard::query_parameters::{
 };
 use tokio_stream::{Stream, StreamExt as _};
 
-use crate::member::label;
+use crate::member::{is_sidecar, label};
 use crate::sidecar::image::Image;
 use event::{ACTIONS, Event};
 
@@ -110,7 +110,8 @@ impl Docker {
     /// *Errors*: [`DockerError`].
     pub async fn sidecars(&self) -> Result<Vec<HashMap<String, String>>, DockerError> {
         let role = format!("{}={}", label::sidecar::ROLE, label::sidecar::ROLE_SIDECAR);
-        Ok(self.with_label(role, false).await?.into_iter().map(|(_, labels)| labels).collect())
+        let all = self.with_label(role, false).await?.into_iter().map(|(_, labels)| labels);
+        Ok(all.filter(is_sidecar).collect())
     }
 
     /// Ids of the sidecars of an application, running or not.

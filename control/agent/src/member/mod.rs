@@ -121,9 +121,17 @@ pub fn is_label(text: &str) -> bool {
         && !text.ends_with('-')
 }
 
-/// Whether labels are those of a container that the ECS agent started.
+/// Whether labels are those of a container that the ECS agent started. Whatever else its definition says: a task is never taken
+/// for a sidecar.
 pub fn is_task(labels: &HashMap<String, String>) -> bool {
-    labels.contains_key(ecs::TASK_ARN) && !labels.contains_key(label::sidecar::ROLE)
+    labels.contains_key(ecs::TASK_ARN)
+}
+
+/// Whether labels are those of a sidecar that the agent started. A definition can ask the ECS agent for any label beside its own,
+/// but not to leave those out.
+pub fn is_sidecar(labels: &HashMap<String, String>) -> bool {
+    labels.get(label::sidecar::ROLE).map(String::as_str) == Some(label::sidecar::ROLE_SIDECAR)
+        && !is_task(labels)
 }
 
 /// What a container is. Pure: everything that decides is an argument.

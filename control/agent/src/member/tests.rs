@@ -150,7 +150,6 @@ fn container_that_is_not_selected_is_left_alone() {
     assert_eq!(seen(&without("outrigger.io/service")), Verdict::NotOurs);
     assert_eq!(seen(&without("com.amazonaws.ecs.task-arn")), Verdict::NotOurs);
     assert_eq!(seen(&labelled("outrigger.io/inject", "false")), Verdict::NotOurs);
-    assert_eq!(seen(&labelled("outrigger.io/role", "sidecar")), Verdict::NotOurs, "a sidecar of ours");
     let mut other = config();
     other.clusters = BTreeSet::from(["test".to_owned()]);
     assert_eq!(look(&serde_json::from_value(bridge()).unwrap(), &other), Verdict::NotOurs);
@@ -200,6 +199,7 @@ fn wish_that_cannot_be_granted_is_refused_with_its_reason() {
         (labelled("outrigger.io/capture", "no"), "neither true nor false"),
         (labelled("outrigger.io/on-failure", "ajar"), "neither open nor closed"),
         (labelled("outrigger.io/colour", "red"), "outrigger.io/colour is not known"),
+        (labelled("outrigger.io/role", "sidecar"), "outrigger.io/role is not known"),
         (labelled("outrigger.io/port.http", "8080"), "outrigger.io/port.http"),
         (labelled("outrigger.io/port.two", "80:8081/tcp"), "same number"),
         (labelled("outrigger.io/exclude-outbound-ports", "all"), "`all` is no port"),

@@ -8,6 +8,7 @@ use std::collections::HashMap;
 
 use bollard::models::{ContainerInspectResponse, ContainerStateStatusEnum, HealthStatusEnum};
 
+use crate::member::is_sidecar;
 use crate::member::label::sidecar as labels;
 
 /// How a sidecar is.
@@ -59,7 +60,7 @@ impl Sidecar {
     /// From docker's view; `None` when it is no sidecar of ours.
     pub fn of(container: &ContainerInspectResponse) -> Option<Self> {
         let labels = container.config.as_ref()?.labels.as_ref()?;
-        if labels.get(labels::ROLE).map(String::as_str) != Some(labels::ROLE_SIDECAR) {
+        if !is_sidecar(labels) {
             return None;
         }
         let of = |key: &str| labels.get(key).cloned().unwrap_or_default();

@@ -189,6 +189,11 @@ fn sidecar_is_read_back_from_its_labels() {
     ] {
         assert_eq!(container(status, health).state, state);
     }
+    let mut task = labels.clone();
+    task.insert("com.amazonaws.ecs.task-arn".into(), "arn:aws:ecs:eu-west-1:1:task/c/t".into());
+    let pretender = serde_json::json!({"Id": "s1", "Config": {"Labels": task}});
+    let read = Sidecar::of(&serde_json::from_value(pretender).unwrap());
+    assert_eq!(read, None, "a task that says it is a sidecar is none");
     let other = serde_json::json!({"Id": "s1", "Config": {"Labels": {}}});
     assert_eq!(Sidecar::of(&serde_json::from_value(other).unwrap()), None);
 }
