@@ -362,6 +362,20 @@ mod tests {
     }
 
     #[test]
+    fn lists_have_limits() {
+        let identities = |count: usize| {
+            let one = "- {namespace: a, serviceAccount: b}\n".repeat(count);
+            AgentConfig::parse(&format!("{LEAST}identities:\n{one}"))
+        };
+        assert!(identities(IDENTITIES_MAX).is_ok() && identities(IDENTITIES_MAX + 1).is_err());
+        let services = |count: usize| {
+            let one = "- {family: f, service: b}\n".repeat(count);
+            AgentConfig::parse(&format!("{LEAST}services:\n{one}"))
+        };
+        assert!(services(SERVICES_MAX).is_ok() && services(SERVICES_MAX + 1).is_err());
+    }
+
+    #[test]
     fn wrong_value_is_refused_by_its_name() {
         for (text, name) in [
             ("control: []\ntrustBundle: x\n".to_owned(), "control"),

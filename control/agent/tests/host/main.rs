@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use docker::Docker;
-use outrigger_agent::agent::Agent;
+use outrigger_agent::agent::{Agent, CONTAINERS_MAX};
 use outrigger_agent::capture::Rules;
 use outrigger_agent::capture::netns::{Namespace, RuleWriter, Written};
 use outrigger_agent::config::AgentConfig;
@@ -299,6 +299,28 @@ async fn without_the_control_service_a_task_is_closed_until_it_is_back() {
     assert!(calls[0].starts_with("install") && sidecars(&calls).is_empty(), "{calls:?}");
     bed.away.store(false, Ordering::Relaxed);
     bed.until_called("start").await;
+}
+
+#[tokio::test]
+async fn number_of_containers_cared_for_has_a_limit() {
+    for (count, beyond) in [(CONTAINERS_MAX, 0), (CONTAINERS_MAX + 1, 1)] {
+        let folder = Arc::new(tempfile::tempdir().unwrap());
+        let docker = Docker::new(folder.path());
+        // Nothing can be found out about them, so that none is done with.
+        docker.state().failing = true;
+        for number in 0..count {
+            let id = format!("{number:064x}");
+            docker.state().containers.insert(id.clone(), task(&id));
+        }
+        docker.start();
+        let bed = Bed::on(docker, folder, "", false).await;
+        let looked = count - beyond;
+        bed.docker.until("all looked at", |state| usize::try_from(state.refused).unwrap() >= looked).await;
+        let metrics = &bed.agent.metrics;
+        assert_eq!(metrics.containers.load(Ordering::Relaxed), 1024);
+        assert_eq!(metrics.containers_over_limit.load(Ordering::Relaxed), u64::try_from(beyond).unwrap());
+        bed.running.abort();
+    }
 }
 
 #[tokio::test]
