@@ -272,13 +272,15 @@ left = until(lambda: not any(i.startswith(B2.task) for i in instances("b")) and 
 gone.join()
 check("a task that is stopped is out of the registry at once", left and left < 3, f"{left or 0:.2f} s")
 check("its sidecar goes with it", until(lambda: not B2.sidecars(), 20))
-check("and its keys", until(lambda: len(os.listdir(f"{WORK}/agent/sidecar")) == 2), str(os.listdir(f"{WORK}/agent/sidecar")))
 asked, bad = load.end()
 print(f"     {asked} calls while it stopped, {len(bad)} failed {bad[:3]}")
 sh("docker", "start", B2.id)
 joined(B2, "b", "task that is started again, in a new namespace")
 sh("docker", "kill", B2.id)
 check("a task that is killed is out of the registry at once", until(lambda: not any(i.startswith(B2.task) for i in instances("b")), 5))
+
+sh("docker", "rm", B2.id)
+check("a task that is removed leaves no keys", until(lambda: len(os.listdir(f"{WORK}/agent/sidecar")) == 2), str(os.listdir(f"{WORK}/agent/sidecar")))
 
 # Docker itself restarts.
 if DOCKER.process is not None:
@@ -301,6 +303,20 @@ check("and calls by its sidecar's port", asked.startswith("hello from b-"), aske
 check("no rule is in the host's namespace", "outrigger" not in sh("nft", "list", "tables"))
 sh("docker", "rm", "-f", H.id)
 check("its sidecar goes with it", until(lambda: not H.sidecars(), 20))
+
+# The control service is away while a task restarts whose port stays the same.
+S = Task(APP_IMAGE, "shop-b", ["0.0.0.0:8080", "b-static"], b_labels | {"version": "static"}, publish=(f"{20_000 + os.getpid() % 10_000}:8080",))
+joined(S, "b", "task with a port of its own choice")
+check("it is called", until(lambda: "a heard: hello from b-static\n" in {get(A.port())[1] for _ in range(20)}, 20))
+MESH.process.terminate()
+MESH.process.wait(20)
+was = S.sidecars()
+sh("docker", "restart", "-t", "1", S.id)
+check("without the control service a task that restarts gets a sidecar", until(lambda: S.healthy() and S.sidecars() != was, 30), str(S.sidecars()))
+check("that serves from what is on disk", until(lambda: "a heard: hello from b-static\n" in {get(A.port())[1] for _ in range(20)}, 30))
+MESH.again()
+joined(S, "b", "after the control service came back")
+sh("docker", "rm", "-f", S.id)
 
 # All is given back; then once more with iptables.
 agent.end()

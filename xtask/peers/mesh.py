@@ -22,9 +22,16 @@ class Mesh:
     """A running control service."""
 
     def __init__(self, address="127.0.0.1"):
-        data = f"{WORK}/control"
+        self.data, self.address = f"{WORK}/control", address
+        self.again("0")
+
+    def again(self, port=None):
+        """Starts the service; at the same port when it ran before."""
+        data, address = self.data, self.address
+        if os.path.exists(f"{data}/addresses.json"):
+            os.remove(f"{data}/addresses.json")
         more = ["--allow-loopback-workloads"] if address == "127.0.0.1" else ["--server-ip", address]
-        self.process = start([os.environ["OUTRIGGER_CONTROL_BIN"], "run", "--data-dir", data, "--xds-address", f"{address}:0",
+        self.process = start([os.environ["OUTRIGGER_CONTROL_BIN"], "run", "--data-dir", data, "--xds-address", f"{address}:{port or self.port}",
                               "--api-address", "127.0.0.1:0", *more], "control")
         end = time.time() + 30
         while not os.path.exists(f"{data}/addresses.json"):

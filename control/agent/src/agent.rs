@@ -325,17 +325,14 @@ impl Agent {
         }
     }
 
-    /// Keys of sidecars that are no more; they were removed while the agent was away.
+    /// Keys and state of sidecars whose application's container is no more. While that exists it can be started again.
     async fn sweep_state(&self, docker: &Docker) -> Result<(), DockerError> {
         let Ok(folders) = std::fs::read_dir(self.config.state_dir.join("sidecar")) else { return Ok(()) };
         for folder in folders.flatten() {
             let Ok(name) = folder.file_name().into_string() else { continue };
-            // One that is being made now has no container yet.
-            let young = folder
-                .metadata()
-                .and_then(|m| m.modified())
-                .is_ok_and(|at| at.elapsed().is_ok_and(|age| age < Duration::from_secs(600)));
-            if !young && docker.inspect(&name).await?.is_none() {
+            // `outrigger-CONTAINER-GENERATION`; docker finds a container by the beginning of its id.
+            let Some(app) = name.split('-').nth(1).filter(|app| app.len() == 12) else { continue };
+            if docker.inspect(app).await?.is_none() && docker.inspect(&name).await?.is_none() {
                 self.forget_state(&name);
             }
         }

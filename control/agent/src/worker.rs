@@ -144,6 +144,8 @@ struct Seen {
     spec: Option<Spec>,
     namespace: Namespace,
     sidecars: Vec<Sidecar>,
+    /// There is a container, though it may not run.
+    exists: bool,
     /// Host mode, without a sidecar yet: held until there is one. Ports are taken out of one range, so those who look for
     /// some wait for each other.
     _ports: Option<OwnedMutexGuard<()>>,
@@ -238,6 +240,7 @@ impl Worker {
             spec: None,
             namespace: namespace(container.as_ref()),
             sidecars,
+            exists: container.is_some(),
             _ports: None,
         };
         self.sidecars.clone_from(&seen.sidecars);
@@ -356,7 +359,7 @@ impl Worker {
         for action in &made.actions {
             let done = match action {
                 Action::Withdraw(_) | Action::Terminate(_) => Ok(()),
-                Action::Remove(sidecar) => self.remove(docker, sidecar).await,
+                Action::Remove(sidecar) => self.remove(docker, sidecar, comes_back(seen, sidecar)).await,
                 Action::Start(sidecar) => self.start(docker, sidecar).await,
                 Action::Create { admin_port } => self.create(docker, seen, *admin_port).await,
                 Action::Install(rules) => {
@@ -390,13 +393,15 @@ impl Worker {
         done
     }
 
-    async fn remove(&mut self, docker: &Docker, sidecar: &Sidecar) -> anyhow::Result<()> {
+    async fn remove(&mut self, docker: &Docker, sidecar: &Sidecar, keep_state: bool) -> anyhow::Result<()> {
         docker.remove(&sidecar.id).await?;
         Metrics::count(&self.agent.metrics.sidecars_removed);
         tracing::info!(sidecar = sidecar.name, container = self.short(), "sidecar removed");
         self.memory.signalled.remove(&sidecar.id);
         self.memory.withdrawn.remove(&sidecar.instance);
-        self.agent.forget_state(&sidecar.name);
+        if !keep_state {
+            self.agent.forget_state(&sidecar.name);
+        }
         Ok(())
     }
 
@@ -458,6 +463,16 @@ impl Worker {
         Metrics::count(&self.agent.metrics.rules_removed);
         self.memory.rules = Some(None);
         Ok(())
+    }
+}
+
+/// Whether a sidecar that is removed may be made again as the same: its application was started again, or can be. Then it finds its
+/// certificate and its last good configuration, and needs no control service to serve.
+fn comes_back(seen: &Seen, sidecar: &Sidecar) -> bool {
+    match &seen.app {
+        App::Gone => seen.exists,
+        App::Member(wanted) => wanted.spec == sidecar.spec,
+        App::Leaving | App::Foreign => false,
     }
 }
 

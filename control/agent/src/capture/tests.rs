@@ -1,5 +1,6 @@
 use super::*;
 use crate::capture::iptables::Family;
+use crate::member::{RedirectChoice, Task};
 
 fn rules() -> Rules {
     Rules {
@@ -99,4 +100,54 @@ fn rules_of_iptables_are_installed_once_and_removed_whole() {
     let removed: Vec<String> = iptables::remove(Family::V6).iter().map(|step| step.argv.join(" ")).collect();
     assert_eq!(removed.len(), 6);
     assert!(removed[0].starts_with("ip6tables -w 5 -t nat -D PREROUTING"));
+}
+
+fn captured(redirect: Redirect, captures: Captures) -> Option<Rules> {
+    let member = Member {
+        container_id: String::new(),
+        container_name: String::new(),
+        task: Task {
+            arn: String::new(),
+            id: String::new(),
+            cluster: String::new(),
+            family: String::new(),
+            revision: String::new(),
+            container: String::new(),
+        },
+        service: "b".into(),
+        namespace: "shop".into(),
+        service_account: "b".into(),
+        version: String::new(),
+        network: Network::Bridge,
+        ports: Vec::new(),
+        pid: 1,
+        sandbox: String::new(),
+        redirect: RedirectChoice { exclude_ports: BTreeSet::from([5432]), ..RedirectChoice::default() },
+        outbound_port: None,
+        notices: Vec::new(),
+    };
+    let config = CaptureConfig {
+        outbound: redirect,
+        dns: redirect,
+        exclude_ports: BTreeSet::from([3306]),
+        ..CaptureConfig::default()
+    };
+    let host = Member { network: Network::Host, ..member.clone() };
+    assert_eq!(Rules::of(&host, &[], &config, captures, 1337), None, "the namespace is everybody's");
+    let off =
+        Member { redirect: RedirectChoice { off: true, ..RedirectChoice::default() }, ..member.clone() };
+    assert_eq!(Rules::of(&off, &[], &config, captures, 1337), None);
+    Rules::of(&member, &[], &config, captures, 1337)
+}
+
+#[test]
+fn what_the_sidecar_cannot_serve_is_redirected_only_on_demand() {
+    let all = Captures { outbound: true, dns: true };
+    let ports = |rules: Option<Rules>| rules.map(|rules| (rules.outbound, rules.dns));
+    assert_eq!(ports(captured(Redirect::Auto, Captures::default())), Some((None, None)));
+    assert_eq!(ports(captured(Redirect::Auto, all)), Some((Some(15_001), Some(15_053))));
+    assert_eq!(ports(captured(Redirect::On, Captures::default())), Some((Some(15_001), Some(15_053))));
+    assert_eq!(ports(captured(Redirect::Off, all)), Some((None, None)));
+    let excluded = captured(Redirect::Auto, all).map(|rules| rules.exclude_ports);
+    assert_eq!(excluded, Some(BTreeSet::from([3306, 5432])), "those of the host and those of the task");
 }

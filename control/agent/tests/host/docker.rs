@@ -178,8 +178,14 @@ impl Docker {
         Response::new(StreamBody::new(frames).boxed())
     }
 
+    /// By its id or the beginning of it.
     fn find(&self, id: &str) -> Option<Value> {
-        self.state().containers.get(id).cloned()
+        let state = self.state();
+        state
+            .containers
+            .iter()
+            .find(|(known, _)| known.starts_with(id))
+            .map(|(_, container)| container.clone())
     }
 
     fn list(&self, query: &str) -> Value {

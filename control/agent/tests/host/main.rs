@@ -46,12 +46,13 @@ struct NotedMesh {
 }
 
 impl Mesh for NotedMesh {
-    fn equip<'a>(&'a self, identity: &'a IdentityKey, _: &'a Path, owner: u32) -> Answer<'a, ()> {
+    fn equip<'a>(&'a self, identity: &'a IdentityKey, folder: &'a Path, owner: u32) -> Answer<'a, ()> {
         Box::pin(async move {
             if self.away.load(Ordering::Relaxed) {
                 self.docker.note("refused".to_owned());
                 anyhow::bail!("away");
             }
+            std::fs::create_dir_all(folder)?;
             self.docker.note(format!("equip {}/{} {owner}", identity.0, identity.1));
             Ok(())
         })
@@ -299,6 +300,24 @@ async fn without_the_control_service_a_task_is_closed_until_it_is_back() {
     assert!(calls[0].starts_with("install") && sidecars(&calls).is_empty(), "{calls:?}");
     bed.away.store(false, Ordering::Relaxed);
     bed.until_called("start").await;
+}
+
+#[tokio::test]
+async fn state_is_kept_for_a_task_that_can_come_back_and_not_beyond() {
+    let bed = Bed::new().await;
+    bed.docker.run(APP, task(APP));
+    bed.until_called("start").await;
+    let state = bed.agent.state_of(sidecars(&bed.calls())[0]);
+    bed.docker.end(APP);
+    bed.until_called("remove").await;
+    assert!(state.exists(), "it is only stopped");
+    bed.docker.state().containers.clear();
+    let bed = bed.again("").await;
+    // The look at everything ends with clearing away; whoever is ready has had it.
+    while bed.agent.not_ready().is_some() {
+        tokio::task::yield_now().await;
+    }
+    assert!(!state.exists(), "it is gone for good");
 }
 
 #[tokio::test]
