@@ -12,24 +12,25 @@ use std::time::Duration;
 use super::error::{Code, H2Error};
 use super::flow::{ReceiveWindow, SendWindow};
 use super::frame::{put_go_away, put_ping, put_window_update};
-use super::head::{HeadLimits, HeadRefusal};
+use super::head::HeadLimits;
 use super::hpack::{Decoder, Encoder};
 use super::limit::Guard;
 use super::settings::{DEFAULT_WINDOW, Settings};
-use super::stream::{StreamEnd, StreamKey, Streams};
+use super::stream::Streams;
 use super::{PREFACE, frame};
 use crate::field::FieldBlock;
-use crate::h1::{BodyLength, ResponseFraming};
 use crate::head::{RequestHead, ResponseHead};
 
 mod control;
 mod data;
+mod event;
 mod headers;
 mod receive;
 mod send;
 #[cfg(test)]
 mod tests;
 
+pub use event::Event;
 pub use send::SendError;
 
 /// Streams a client opens before it knows the limit (RFC 9113 §6.5.2 recommends that servers allow 100).
@@ -66,77 +67,6 @@ pub struct Options {
     pub max_fields: usize,
     /// Whether the connection is encrypted: the scheme of its requests.
     pub secure: bool,
-}
-
-/// Something that happened on a connection.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Event<'a> {
-    /// Server: a request began; take its head with [`Connection::swap_request`].
-    Request {
-        /// The stream.
-        stream: StreamKey,
-        /// How its body is delimited.
-        body: BodyLength,
-        /// Nothing follows.
-        ended: bool,
-    },
-    /// Server: a request that is to be answered with an error; what was read of its head is there as for `Request`.
-    Refused {
-        /// The stream.
-        stream: StreamKey,
-        /// Why; never [`HeadRefusal::Malformed`].
-        refusal: HeadRefusal,
-        /// Nothing follows.
-        ended: bool,
-    },
-    /// Client: a response head, or an interim one; take it with [`Connection::swap_response`].
-    Response {
-        /// The stream.
-        stream: StreamKey,
-        /// What it says about the body.
-        framing: ResponseFraming,
-        /// Nothing follows.
-        ended: bool,
-    },
-    /// Data; the peer may send as much again only after [`Connection::consumed`].
-    Data {
-        /// The stream.
-        stream: StreamKey,
-        /// The octets; may be empty when `ended`.
-        octets: &'a [u8],
-        /// Nothing follows.
-        ended: bool,
-    },
-    /// Trailers, and with them the end; take them with [`Connection::swap_trailers`].
-    Trailers {
-        /// The stream.
-        stream: StreamKey,
-    },
-    /// The stream ended before its time.
-    Reset {
-        /// The stream.
-        stream: StreamKey,
-        /// Why.
-        end: StreamEnd,
-        /// Everything the peer had to say on it had arrived before.
-        complete: bool,
-    },
-    /// More can be sent on the stream, as far as its own window goes.
-    Window {
-        /// The stream.
-        stream: StreamKey,
-    },
-    /// More can be sent on the connection.
-    Room,
-    /// The peer's settings changed: any stream may have more room, or more streams can be opened.
-    Settings,
-    /// The peer takes no new streams.
-    GoAway {
-        /// What it said.
-        code: Code,
-    },
-    /// A PING of [`Connection::ping`] was answered.
-    Pong,
 }
 
 /// How far an orderly end is.

@@ -8,7 +8,10 @@ mod shutdown;
 use std::time::Duration;
 
 use super::*;
+use crate::h1::BodyLength;
 use crate::h2::frame::{FrameHead, HEAD_BYTES, Kind, put_head};
+use crate::h2::head::HeadRefusal;
+use crate::h2::stream::{StreamEnd, StreamKey};
 
 const NOW: Duration = Duration::from_secs(1);
 

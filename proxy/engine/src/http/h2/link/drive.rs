@@ -1,0 +1,251 @@
+//! The turn of the task that owns the socket: write what waits, read, hand on.
+
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use outrigger_wire::h1::BodyLength;
+use outrigger_wire::h2::{Code, Event, HeadRefusal, Role, StreamKey, limit};
+use outrigger_wire::{RequestHead, ResponseHead, Trailers};
+
+use super::super::mailbox::Mailbox;
+use super::{Arrived, Heads, Link, Over};
+use crate::worker::Worker;
+
+/// Octets waiting to be sent beyond which a server does not read on: the peer asks without reading the answers. Data stops
+/// far below, so that this is heads and answers to control frames only.
+const BACKLOG: usize = 256 << 10;
+/// Streams that ended and whose tasks are to end before more is taken in; see [`limit::RESETS_PENDING`].
+const LINGERING: usize = limit::RESETS_PENDING / 2;
+/// Time for the last frames of a connection to leave.
+const GOODBYE: Duration = Duration::from_secs(1);
+
+impl Link {
+    /// Reads and writes until neither goes on; ready when the connection is over. Requests go to `accept`.
+    pub(crate) fn poll_drive(&self, cx: &mut Context<'_>, accept: &mut dyn FnMut(Arrived)) -> Poll<Over> {
+        self.nudged.set(false);
+        match &mut *self.driver.borrow_mut() {
+            Some(waker) => waker.clone_from(cx.waker()),
+            none => *none = Some(cx.waker().clone()),
+        }
+        if let Some(over) = self.over.get() {
+            return Poll::Ready(over);
+        }
+        let over = self.turn(cx, accept);
+        if let Some(over) = over {
+            self.end(over);
+            return Poll::Ready(over);
+        }
+        Poll::Pending
+    }
+
+    fn turn(&self, cx: &mut Context<'_>, accept: &mut dyn FnMut(Arrived)) -> Option<Over> {
+        if self.write(cx).is_err() {
+            return Some(Over::Closed);
+        }
+        if self.role == Role::Server && self.backlog() > BACKLOG {
+            // The write that waits wakes us.
+            return None;
+        }
+        if let Some(over) = self.read(cx, accept) {
+            return Some(over);
+        }
+        let waiting = {
+            let codec = self.codec.borrow();
+            if codec.is_done() && codec.output_len() == 0 && self.written.get() == self.writing.borrow().len()
+            {
+                return Some(Over::Done);
+            }
+            codec.output_len() > 0
+        };
+        if waiting {
+            // Answers of ours leave together with what the streams do about what was read.
+            self.nudge();
+        }
+        None
+    }
+
+    fn backlog(&self) -> usize {
+        self.writing.borrow().len() - self.written.get() + self.codec.borrow().output_len()
+    }
+
+    /// Writes what waits, in one call where the socket takes it.
+    fn write(&self, cx: &mut Context<'_>) -> std::io::Result<()> {
+        loop {
+            let mut writing = self.writing.borrow_mut();
+            if self.written.get() == writing.len() {
+                writing.clear();
+                self.written.set(0);
+                let mut codec = self.codec.borrow_mut();
+                if codec.output_len() == 0 {
+                    break;
+                }
+                codec.take_output(&mut writing);
+                drop(codec);
+                self.make_room();
+            }
+            let rest = writing.get(self.written.get()..).unwrap_or_default();
+            match self.io.poll_write(cx, rest)? {
+                Poll::Ready(0) => return Err(std::io::ErrorKind::WriteZero.into()),
+                Poll::Ready(n) => self.written.set(self.written.get() + n),
+                Poll::Pending => return Ok(()),
+            }
+        }
+        match self.io.poll_flush(cx) {
+            Poll::Ready(Err(error)) => Err(error),
+            Poll::Ready(Ok(())) | Poll::Pending => Ok(()),
+        }
+    }
+
+    fn read(&self, cx: &mut Context<'_>, accept: &mut dyn FnMut(Arrived)) -> Option<Over> {
+        if self.paused.replace(false) {
+            let held = std::mem::take(&mut *self.held.borrow_mut());
+            if let Some(over) = self.take(&held, accept) {
+                return Some(over);
+            }
+            if self.paused.get() {
+                self.nudge();
+                return None;
+            }
+        }
+        loop {
+            let mut buf = self.buffers.take_big();
+            buf.append(&self.held.borrow());
+            let space = buf.space();
+            let most = space.len();
+            let n = match self.io.poll_read(cx, space) {
+                Poll::Pending => return None,
+                Poll::Ready(Ok(0) | Err(_)) => return Some(Over::Closed),
+                Poll::Ready(Ok(n)) => n,
+            };
+            buf.filled(n);
+            self.held.borrow_mut().clear();
+            if let Some(over) = self.take(buf.data(), accept) {
+                return Some(over);
+            }
+            if n == most || self.paused.get() {
+                // The streams come first.
+                self.nudge();
+                return None;
+            }
+        }
+    }
+
+    /// Takes octets in; what is not used is held.
+    fn take(&self, octets: &[u8], accept: &mut dyn FnMut(Arrived)) -> Option<Over> {
+        let now = self.began.elapsed();
+        let mut input = octets;
+        loop {
+            let event = self.codec.borrow_mut().receive(&mut input, now);
+            match event {
+                Ok(Some(event)) => self.deliver(event, accept),
+                Ok(None) => break,
+                Err(error) => return Some(Over::Failed(error)),
+            }
+            if self.paused.get() {
+                break;
+            }
+        }
+        let mut held = self.held.borrow_mut();
+        held.clear();
+        if input.is_empty() {
+            held.shrink_to(0);
+        } else {
+            held.extend_from_slice(input);
+        }
+        None
+    }
+
+    fn deliver(&self, event: Event<'_>, accept: &mut dyn FnMut(Arrived)) {
+        match event {
+            Event::Request { stream, body, ended } => self.arrive(stream, Ok(body), ended, accept),
+            Event::Refused { stream, refusal, ended } => self.arrive(stream, Err(refusal), ended, accept),
+            Event::Response { stream, framing, ended } => {
+                self.with_mailbox(stream, |mailbox| {
+                    let mut head = mailbox.spare_head();
+                    self.codec.borrow_mut().swap_response(&mut head);
+                    mailbox.put_head(framing, head);
+                    mailbox.ended |= ended;
+                    mailbox.wake_reader();
+                });
+            }
+            Event::Data { stream, octets, ended } => {
+                self.with_mailbox(stream, |mailbox| {
+                    mailbox.data.extend_from_slice(octets);
+                    mailbox.ended |= ended;
+                    mailbox.wake_reader();
+                });
+            }
+            Event::Trailers { stream } => {
+                self.with_mailbox(stream, |mailbox| {
+                    let mut trailers = Trailers::default();
+                    self.codec.borrow_mut().swap_trailers(&mut trailers);
+                    mailbox.trailers = Some(trailers);
+                    mailbox.ended = true;
+                    mailbox.wake_reader();
+                });
+            }
+            Event::Reset { stream, end, .. } => {
+                self.with_mailbox(stream, |mailbox| {
+                    mailbox.end = Some(end);
+                    mailbox.wake();
+                });
+                if self.codec.borrow().lingering_streams() >= LINGERING {
+                    self.paused.set(true);
+                }
+            }
+            Event::Window { stream } => {
+                self.with_mailbox(stream, Mailbox::wake_writer);
+            }
+            Event::Room => self.make_room(),
+            Event::Settings => {
+                for mailbox in self.mailboxes.borrow_mut().iter_mut() {
+                    mailbox.wake_writer();
+                }
+            }
+            Event::Pong => self.ponged.set(true),
+            Event::GoAway { .. } => self.told_away.set(true),
+        }
+    }
+
+    fn arrive(
+        &self,
+        stream: StreamKey,
+        read: Result<BodyLength, HeadRefusal>,
+        ended: bool,
+        accept: &mut dyn FnMut(Arrived),
+    ) {
+        self.begin(stream);
+        self.with_mailbox(stream, |mailbox| mailbox.ended = ended);
+        let spare = self.spare.borrow_mut().pop();
+        let mut heads = spare.unwrap_or_else(|| Heads {
+            request: RequestHead::with_capacity(),
+            response: ResponseHead::default(),
+        });
+        self.codec.borrow_mut().swap_request(&mut heads.request);
+        accept(Arrived { stream, heads, read });
+    }
+
+    /// Sends what is left, tells the peer `code` where it was told nothing, and closes our half; waits a second at most.
+    pub(crate) async fn close(&self, worker: &Worker, code: Code) {
+        let over = self.over.get();
+        self.end(Over::Done);
+        if over == Some(Over::Closed) {
+            return;
+        }
+        self.codec.borrow_mut().abort(code);
+        let last = async {
+            std::future::poll_fn(|cx| {
+                if self.write(cx).is_err() {
+                    return Poll::Ready(());
+                }
+                if self.backlog() > 0 {
+                    return Poll::Pending;
+                }
+                self.io.poll_flush(cx).map(|_| ())
+            })
+            .await;
+            let _ = self.io.shutdown().await;
+        };
+        worker.wheel.timeout(Some(GOODBYE), last).await;
+    }
+}
