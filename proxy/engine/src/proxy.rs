@@ -202,15 +202,16 @@ fn spawn_workers(
 
 /// The body of a data thread.
 fn run_worker(id: usize, shared: Arc<Shared>, sockets: mpsc::UnboundedReceiver<Listen>) {
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+    // Tasks that stay on this thread are scheduled without the queue and lock in between that a `LocalSet` adds.
+    let options = tokio::runtime::LocalOptions::default();
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build_local(options) {
         Ok(runtime) => runtime,
         Err(error) => {
             tracing::error!(worker = id, error = %error, "no runtime for a worker");
             return;
         }
     };
-    let local = tokio::task::LocalSet::new();
-    local.block_on(&runtime, async move {
+    runtime.block_on(async move {
         let worker = Worker::new(id, shared);
         listener::run(worker.clone(), sockets).await;
         worker.logs.flush();

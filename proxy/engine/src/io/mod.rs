@@ -8,9 +8,11 @@ mod buffer;
 mod facts;
 mod stream;
 mod tls;
+mod turn;
 mod wheel;
 
 pub use buffer::{BIG_BUFFER_BYTES, BUFFER_BYTES, Buf, BufferPool};
 pub use facts::{PeerCert, TlsFacts};
 pub use stream::Io;
+pub(crate) use turn::turn;
 pub use wheel::{Deadline, TICK, Wheel};

@@ -15,7 +15,7 @@ use outrigger_wire::h1::{
 use outrigger_wire::{FieldBlock, RequestHead, ResponseHead};
 
 use super::super::body::BodyError;
-use crate::io::Io;
+use crate::io::{Io, turn};
 
 /// Up to this much is copied behind the head, so that a small response is one plain write.
 const GATHER: usize = 16 * 1024;
@@ -177,8 +177,11 @@ impl H1Writer {
         Ok(())
     }
 
-    /// Writes what was gathered.
+    /// Writes what was gathered, after the other tasks of this turn.
     pub async fn flush(&mut self) -> Result<(), BodyError> {
+        if !self.out.is_empty() {
+            turn().await;
+        }
         std::future::poll_fn(|cx| self.poll_flush(cx)).await.map_err(BodyError::from)
     }
 
