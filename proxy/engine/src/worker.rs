@@ -3,6 +3,7 @@
 //! Everything here is reached through `Rc` on one thread: cells instead of locks, nothing borrowed across an await.
 
 use crate::drain::{DrainNode, DrainState};
+use crate::exchange::slot::Slots;
 use crate::http::date::DateCache;
 use crate::io::{BufferPool, Wheel};
 use crate::jobs::Jobs;
@@ -65,6 +66,8 @@ pub struct Worker {
     current: RefCell<LiveRef>,
     /// Random numbers for balancing, sampling, ids, jitter. Not for keys.
     pub rng: RefCell<fastrand::Rng>,
+    /// Room for the futures of exchanges.
+    pub slots: Slots,
     /// Timers.
     pub wheel: Wheel,
     /// Read and write buffers.
@@ -101,6 +104,7 @@ impl Worker {
             live: RefCell::new(live),
             current: RefCell::new(current),
             rng: RefCell::new(fastrand::Rng::new()),
+            slots: Slots::default(),
             wheel: Wheel::start(),
             buffers: BufferPool::default(),
             dates: DateCache::default(),

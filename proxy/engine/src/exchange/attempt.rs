@@ -71,12 +71,7 @@ pub(super) struct Call<'a> {
 }
 
 /// Makes one attempt.
-pub(super) async fn run(
-    x: &mut Exchange<'_>,
-    notes: &mut Notes,
-    plan: &Plan<'_>,
-    shared: &mut Attempts,
-) -> End {
+pub(super) async fn run(x: &mut Exchange, notes: &mut Notes, plan: &Plan<'_>, shared: &mut Attempts) -> End {
     let worker = x.front.worker().clone();
     let stats = plan.cluster.stats.at(worker.id);
     // The first attempt begins as soon as the head is there; nothing is waited for in between.
@@ -126,7 +121,7 @@ pub(super) async fn run(
 
 /// Converses for as long as the host belongs to its cluster.
 async fn while_there(
-    x: &mut Exchange<'_>,
+    x: &mut Exchange,
     notes: &mut Notes,
     shared: &mut Attempts,
     call: &Call<'_>,
@@ -146,29 +141,24 @@ async fn while_there(
 }
 
 /// Gives the attempt its place in the trace; 0 where nothing is traced.
-fn inject_trace(x: &mut Front<'_>, notes: &Notes) -> u64 {
+fn inject_trace(x: &mut Front, notes: &Notes) -> u64 {
     let Some(trace) = &notes.trace else { return 0 };
     let worker = x.worker().clone();
     let span_id = trace.attempt_span_id(&mut || worker.draw());
-    trace.inject(x.request, span_id);
+    trace.inject(&mut x.request, span_id);
     span_id
 }
 
 /// Records the attempt as a span.
-fn trace(x: &Front<'_>, notes: &Notes, span_id: u64, started: Instant, end: &End) {
+fn trace(x: &Front, notes: &Notes, span_id: u64, started: Instant, end: &End) {
     if let Some(trace) = notes.trace.as_ref().filter(|trace| trace.sampled) {
-        let record = notes.record(x.connection, &x.serving, x.request, None, (0, 0));
+        let record = notes.record(&x.connection, &x.serving, &x.request, None, (0, 0));
         let status = if matches!(end, End::Lost(_)) { 0 } else { x.response.status };
         telemetry::finish_attempt(x.worker(), trace, span_id, &record, started, status);
     }
 }
 
-fn pick(
-    x: &Front<'_>,
-    plan: &Plan<'_>,
-    shared: &mut Attempts,
-    now: Instant,
-) -> Result<Arc<Host>, ProxyError> {
+fn pick(x: &Front, plan: &Plan<'_>, shared: &mut Attempts, now: Instant) -> Result<Arc<Host>, ProxyError> {
     let worker = x.worker();
     let mut draw = || worker.draw();
     let mut context = PickContext::new(now.into_std(), &mut draw);
@@ -196,7 +186,7 @@ fn pick(
 
 /// Gets a connection and starts the request on it.
 async fn open(
-    x: &mut Exchange<'_>,
+    x: &mut Exchange,
     notes: &mut Notes,
     plan: &Plan<'_>,
     shared: &Attempts,
@@ -221,14 +211,19 @@ async fn open(
         upgrade: plan.tunnel,
         fresh: shared.fresh,
     };
-    let gone = std::future::poll_fn(|cx| x.front.responder.writer.poll_gone(cx));
-    let checkout = worker.pools.checkout(&worker, &plan.cluster, host, want);
-    let checked = x.front.clock.guard(until_gone(checkout, gone)).await;
-    let checked = match checked {
-        Ok(Some(Ok(checked))) => checked,
-        Ok(Some(Err(error))) => return Err(not_connected(notes, plan, host, &error)),
-        Ok(None) => return Err(End::Failed(ProxyError::ClientGone)),
-        Err(error) => return Err(timed_out(&x.front, plan, host, error, false)),
+    let checked = match worker.pools.ready(&worker, &plan.cluster, host, &want) {
+        Some(checked) => checked,
+        None => {
+            let gone = std::future::poll_fn(|cx| x.front.responder.writer.poll_gone(cx));
+            // Boxed, because making a connection is rare and its future large.
+            let checkout = Box::pin(worker.pools.checkout(&worker, &plan.cluster, host, want));
+            match x.front.clock.guard(until_gone(checkout, gone)).await {
+                Ok(Some(Ok(checked))) => checked,
+                Ok(Some(Err(error))) => return Err(not_connected(notes, plan, host, &error)),
+                Ok(None) => return Err(End::Failed(ProxyError::ClientGone)),
+                Err(error) => return Err(timed_out(&x.front, plan, host, error, false)),
+            }
+        }
     };
     let reused = checked.is_reused();
     if let Some(upstream) = &mut notes.upstream {
@@ -236,7 +231,7 @@ async fn open(
         upstream.tls = checked.tls_facts();
         upstream.protocol = checked.protocol();
     }
-    match checked.open(x.front.request, x.body, plan.connection) {
+    match checked.open(&x.front.request, x.body, plan.connection) {
         Ok(stream) => Ok((stream, reused)),
         Err(BodyError::Refused) => Err(End::Lost(Lost {
             error: ProxyError::UpstreamRefused,
@@ -281,13 +276,7 @@ fn not_connected(notes: &mut Notes, plan: &Plan<'_>, host: &Host, error: &PoolEr
 }
 
 /// A time limit was over during an attempt. Only an attempt's own limit leaves room for another one.
-pub(super) fn timed_out(
-    x: &Front<'_>,
-    plan: &Plan<'_>,
-    host: &Arc<Host>,
-    error: ProxyError,
-    sent: bool,
-) -> End {
+pub(super) fn timed_out(x: &Front, plan: &Plan<'_>, host: &Arc<Host>, error: ProxyError, sent: bool) -> End {
     let stats = plan.cluster.stats.at(x.worker().id);
     match error {
         ProxyError::ResponseTimeout => stats.upstream_rq_timeout.inc(),
@@ -307,7 +296,7 @@ pub(super) fn timed_out(
     }
 }
 
-pub(super) fn report(x: &Front<'_>, plan: &Plan<'_>, host: &Host, outcome: Outcome, now: Instant) {
+pub(super) fn report(x: &Front, plan: &Plan<'_>, host: &Host, outcome: Outcome, now: Instant) {
     let worker = x.worker();
     plan.cluster.report(worker, host, outcome, now.into_std());
 }

@@ -72,30 +72,30 @@ impl<F: Future<Output = Result<(), Failed>>> Uploading<'_, F> {
 
 /// Sends the request, reads the response and passes it on.
 pub(super) async fn converse(
-    x: &mut Exchange<'_>,
+    x: &mut Exchange,
     notes: &mut Notes,
     shared: &mut Attempts,
     call: &Call<'_>,
     mut stream: UpstreamStream,
 ) -> End {
     let plan = call.plan;
-    let up_h1 = matches!(stream.writer, BodyWriter::H1(_));
+    let up_h1 = matches!(stream.halves.writer, BodyWriter::H1(_));
     let up_trailers = !up_h1 || plan.cluster.cluster.config.http.http1.enable_trailers;
     let request_end = Cell::new(None);
     let replay = RefCell::new(std::mem::take(&mut shared.replay));
+    let clock = x.front.clock.clone();
     let end = {
         let upload = Upload {
-            clock: x.front.clock,
+            clock: &clock,
             timeout: plan.timeout,
             started: call.sent,
             trailers: plan.request_trailers_down && up_trailers,
             tunnel: plan.tunnel && x.front.request.version() == Version::Http2,
             end: &request_end,
         };
-        let clock = x.front.clock;
-        let upload = pin!(upload.run(x.reader, &mut stream.writer, &replay));
-        let mut uploading = Uploading { future: upload, running: true, clock, timeout: plan.timeout };
-        match hear(&mut x.front, &mut stream.reader, &mut uploading).await {
+        let upload = pin!(upload.run(&mut x.reader, &mut stream.halves.writer, &replay));
+        let mut uploading = Uploading { future: upload, running: true, clock: &clock, timeout: plan.timeout };
+        match hear(&mut x.front, &mut stream.halves.reader, &mut uploading).await {
             Err(heard) => Err(heard),
             Ok(framing) if framing.switching => Ok(Answer::Switch),
             Ok(framing) => {
@@ -109,7 +109,8 @@ pub(super) async fn converse(
                     None => {
                         let passed = match response::begin(&mut x.front, notes, plan, framing, now) {
                             Ok(()) => {
-                                pass_on(&mut x.front, &mut stream.reader, up_trailers, &mut uploading).await
+                                pass_on(&mut x.front, &mut stream.halves.reader, up_trailers, &mut uploading)
+                                    .await
                             }
                             Err(error) => Err(error),
                         };
@@ -127,7 +128,7 @@ pub(super) async fn converse(
 
 /// Waits for the final response head, sending meanwhile; interim ones are passed on.
 async fn hear<F: Future<Output = Result<(), Failed>>>(
-    x: &mut Front<'_>,
+    x: &mut Front,
     reader: &mut BodyReader,
     uploading: &mut Uploading<'_, F>,
 ) -> Result<ResponseFraming, Heard> {
@@ -137,7 +138,9 @@ async fn hear<F: Future<Output = Result<(), Failed>>>(
             if let Some(error) = uploading.poll(cx) {
                 return Poll::Ready(Err(Heard::Downstream(error)));
             }
-            if let Poll::Ready(result) = UpstreamStream::poll_response(reader, cx, x.request, x.response) {
+            if let Poll::Ready(result) =
+                UpstreamStream::poll_response(reader, cx, &x.request, &mut x.response)
+            {
                 return Poll::Ready(result.map_err(Heard::Lost));
             }
             if x.responder.writer.poll_gone(cx).is_ready() {
@@ -150,10 +153,10 @@ async fn hear<F: Future<Output = Result<(), Failed>>>(
             return Ok(framing);
         }
         interim += 1;
-        if interim > INTERIM_MAX || hop_by_hop::strip_response(x.response, false).is_err() {
+        if interim > INTERIM_MAX || hop_by_hop::strip_response(&mut x.response, false).is_err() {
             return Err(Heard::Lost(BodyError::Protocol));
         }
-        match x.clock.guard(x.responder.interim(x.response)).await {
+        match x.clock.guard(x.responder.interim(&x.response)).await {
             Ok(Ok(())) => {}
             Ok(Err(_)) => return Err(Heard::Downstream(ProxyError::ClientGone)),
             Err(error) => return Err(Heard::Expired(error)),
@@ -163,14 +166,14 @@ async fn hear<F: Future<Output = Result<(), Failed>>>(
 
 /// Passes the response body on, still sending where the request is not through.
 async fn pass_on<F: Future<Output = Result<(), Failed>>>(
-    x: &mut Front<'_>,
+    x: &mut Front,
     reader: &mut BodyReader,
     up_trailers: bool,
     uploading: &mut Uploading<'_, F>,
 ) -> Result<(), ProxyError> {
     let down_h2 = x.request.version() == Version::Http2;
     let trailers = up_trailers && (down_h2 || x.serving.config().http1.enable_trailers);
-    let mut download = pin!(pump(reader, &mut x.responder.writer, trailers, x.clock));
+    let mut download = pin!(pump(reader, &mut x.responder.writer, trailers, &*x.clock));
     std::future::poll_fn(|cx| {
         if let Some(error) = uploading.poll(cx) {
             return Poll::Ready(Err(error));
@@ -188,7 +191,7 @@ async fn pass_on<F: Future<Output = Result<(), Failed>>>(
 
 /// Both directions are done with, or given up: what follows for the connection and the exchange.
 async fn conclude(
-    x: &mut Exchange<'_>,
+    x: &mut Exchange,
     notes: &mut Notes,
     call: &Call<'_>,
     mut stream: UpstreamStream,
@@ -200,7 +203,7 @@ async fn conclude(
         Ok(Answer::Again(framing, after, permit)) => {
             response::count(&x.front, notes, call, Instant::now());
             let clean = {
-                let mut rest = pin!(discard(&mut stream.reader, 64 * 1024));
+                let mut rest = pin!(discard(&mut stream.halves.reader, 64 * 1024));
                 poll_now(|cx| rest.as_mut().poll(cx)).await == Some(true)
             };
             stream.give_back(&worker, clean && framing.keep_alive, Instant::now());
@@ -223,7 +226,7 @@ async fn conclude(
             })
         }
         Err(heard) => {
-            let sent = match &mut stream.writer {
+            let sent = match &mut stream.halves.writer {
                 BodyWriter::H1(writer) => writer.take_wire_bytes() > 0,
                 BodyWriter::H2(_) => true,
             };
@@ -234,7 +237,7 @@ async fn conclude(
 }
 
 /// No response head came.
-fn lose(x: &Front<'_>, call: &Call<'_>, heard: Heard, sent: bool) -> End {
+fn lose(x: &Front, call: &Call<'_>, heard: Heard, sent: bool) -> End {
     let Call { plan, host, reused, .. } = *call;
     let stats = plan.cluster.stats.at(x.worker().id);
     match heard {

@@ -7,13 +7,13 @@ use super::notes::Notes;
 use crate::telemetry;
 
 /// Tells telemetry; returns the time of the end.
-pub(super) fn finish(x: &mut Exchange<'_>, notes: &mut Notes) -> Instant {
+pub(super) fn finish(x: &mut Exchange, notes: &mut Notes) -> Instant {
     let end = *notes.timeline.end.get_or_insert_with(Instant::now);
     let (received, sent) = notes.tunnelled;
     let bytes = (x.reader.received() + received, x.front.responder.writer.sent() + sent);
     let started = x.front.responder.is_started();
-    let response = started.then_some(&*x.front.response);
-    let record = notes.record(x.front.connection, &x.front.serving, x.front.request, response, bytes);
+    let response = started.then_some(&x.front.response);
+    let record = notes.record(&x.front.connection, &x.front.serving, &x.front.request, response, bytes);
     telemetry::finish(&x.front.connection.worker, &record);
     end
 }

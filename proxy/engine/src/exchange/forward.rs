@@ -42,7 +42,7 @@ pub(super) struct Plan<'s> {
 
 /// Forwards the request and passes the response on.
 pub(super) async fn run(
-    x: &mut Exchange<'_>,
+    x: &mut Exchange,
     notes: &mut Notes,
     serving: &Serving,
     matched: Matched<'_>,
@@ -50,7 +50,7 @@ pub(super) async fn run(
 ) -> Result<(), ProxyError> {
     let stats = serving.stats(x.front.worker());
     let draw = x.front.worker().draw();
-    let chosen = matched.route.choose(&serving.live.snapshot, &HeadView(x.front.request), draw);
+    let chosen = matched.route.choose(&serving.live.snapshot, &HeadView(&x.front.request), draw);
     let target = match chosen {
         Some(Ok(target)) => target,
         Some(Err(missing)) => {
@@ -93,7 +93,7 @@ pub(super) async fn run(
 }
 
 /// Whether the exchange may become a tunnel; the route's word goes before the connection manager's.
-fn admit_upgrade(x: &mut Exchange<'_>, serving: &Serving, forward: &Forward) -> Result<bool, ProxyError> {
+fn admit_upgrade(x: &mut Exchange, serving: &Serving, forward: &Forward) -> Result<bool, ProxyError> {
     let connect = x.front.request.method() == Method::Connect;
     if !x.upgrade && !connect {
         return Ok(false);
@@ -123,7 +123,7 @@ fn admit_upgrade(x: &mut Exchange<'_>, serving: &Serving, forward: &Forward) -> 
 }
 
 fn rewrite(
-    x: &mut Front<'_>,
+    x: &mut Front,
     notes: &mut Notes,
     matched: Matched<'_>,
     forward: &Forward,
@@ -132,7 +132,7 @@ fn rewrite(
     let mut new = Vec::new();
     // The host first: it may be made from the path as the client sent it.
     if let Some(host) = host
-        && host.rewrite(&HeadView(x.request), &mut new)
+        && host.rewrite(&HeadView(&x.request), &mut new)
     {
         if forward.append_x_forwarded_host {
             let old = x.request.authority().to_vec();
@@ -157,7 +157,7 @@ fn rewrite(
 }
 
 /// Sets the time limits of the route; returns its timeout.
-fn limits(x: &mut Front<'_>, notes: &Notes, forward: &Forward) -> Option<Duration> {
+fn limits(x: &mut Front, notes: &Notes, forward: &Forward) -> Option<Duration> {
     let mut timeout = forward.timeout.filter(|timeout| !timeout.is_zero());
     if notes.is_grpc
         && let (Some(most), Some(asked)) = (forward.grpc_timeout_header_max, grpc_timeout(&x.request.fields))

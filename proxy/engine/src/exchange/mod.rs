@@ -19,6 +19,7 @@ mod respond;
 mod response;
 mod retry;
 mod route;
+pub mod slot;
 mod stream_tunnel;
 mod upgrade;
 mod upload;
@@ -44,13 +45,13 @@ use crate::worker::Worker;
 pub use notes::Notes;
 use timeout::Clock;
 
-/// One request, its stream, and what its connection lends it.
+/// One request, its stream, and the memory it is worked on in, which a connection uses again for its next request.
 #[derive(Debug)]
-pub struct Exchange<'c> {
+pub struct Exchange {
     /// All but the request's body.
-    pub front: Front<'c>,
+    pub front: Front,
     /// Its body: apart, because it streams while the rest is worked on.
-    pub reader: &'c mut BodyReader,
+    pub reader: BodyReader,
     /// How its body is delimited.
     pub body: BodyLength,
     /// It asks to change protocols.
@@ -59,26 +60,26 @@ pub struct Exchange<'c> {
 
 /// A request without its body.
 #[derive(Debug)]
-pub struct Front<'c> {
+pub struct Front {
     /// The connection it came on.
-    pub connection: &'c Connection,
+    pub connection: Rc<Connection>,
     /// The configuration it is served by, from its start to its end.
     pub serving: Rc<Serving>,
     /// Its head; edited on the way.
-    pub request: &'c mut RequestHead,
+    pub request: RequestHead,
     /// Room for the response head.
-    pub response: &'c mut ResponseHead,
+    pub response: ResponseHead,
     /// Where the response goes.
-    pub responder: &'c mut Responder,
+    pub responder: Responder,
     /// Its time limits.
-    pub clock: &'c Clock,
+    pub clock: Rc<Clock>,
     /// When its first byte arrived.
     pub start: Instant,
     /// When its head was complete.
     pub arrived: Instant,
 }
 
-impl Front<'_> {
+impl Front {
     /// The thread.
     pub fn worker(&self) -> &Rc<Worker> {
         &self.connection.worker
@@ -86,29 +87,30 @@ impl Front<'_> {
 }
 
 /// Serves a request. Whatever happens, a response was sent, begun and broken off, or there was nobody left to send it
-/// to; and it was counted and logged once. Returns the time of its end.
-pub async fn serve(mut x: Exchange<'_>) -> Instant {
+/// to; and it was counted and logged once. Returns the time of its end, and the memory for the next request.
+pub async fn serve(mut x: Box<Exchange>) -> (Instant, Box<Exchange>) {
     let mut notes = begin(&mut x);
     if let Err(error) = run(&mut x, &mut notes).await {
-        respond::fail(&mut x, &mut notes, error).await;
+        // Boxed like everything that few requests come by: its room would be taken from every request.
+        Box::pin(respond::fail(&mut x, &mut notes, error)).await;
     }
-    finish::finish(&mut x, &mut notes)
+    (finish::finish(&mut x, &mut notes), x)
 }
 
-/// Answers a request that cannot be served at all, such as one whose head is malformed. Returns the time of its end.
+/// Answers a request that cannot be served at all, such as one whose head is malformed. Returns as [`serve`] does.
 ///
 /// `framed` tells that it is known where the message ends, so that an HTTP/1.1 connection may go on where the
 /// configuration lets it.
-pub async fn refuse(mut x: Exchange<'_>, error: ProxyError, framed: bool) -> Instant {
+pub async fn refuse(mut x: Box<Exchange>, error: ProxyError, framed: bool) -> (Instant, Box<Exchange>) {
     let mut notes = begin(&mut x);
     if !(framed && x.front.serving.config().stream_error_on_invalid_http_message) {
         x.front.responder.close_after();
     }
     respond::fail(&mut x, &mut notes, error).await;
-    finish::finish(&mut x, &mut notes)
+    (finish::finish(&mut x, &mut notes), x)
 }
 
-fn begin(x: &mut Exchange<'_>) -> Notes {
+fn begin(x: &mut Exchange) -> Notes {
     let config = x.front.serving.config();
     telemetry::begin(
         x.front.worker(),
@@ -126,10 +128,10 @@ fn begin(x: &mut Exchange<'_>) -> Notes {
     notes
 }
 
-async fn run(x: &mut Exchange<'_>, notes: &mut Notes) -> Result<(), ProxyError> {
-    match prepare::request(x.front.connection, &x.front.serving, x.front.request, x.upgrade, notes)? {
+async fn run(x: &mut Exchange, notes: &mut Notes) -> Result<(), ProxyError> {
+    match prepare::request(&x.front.connection, &x.front.serving, &mut x.front.request, x.upgrade, notes)? {
         Prepared::Go => {}
-        Prepared::RedirectToPath => return respond::redirect_to_path(x, notes).await,
+        Prepared::RedirectToPath => return Box::pin(respond::redirect_to_path(x, notes)).await,
     }
     let serving = x.front.serving.clone();
     if let Some(table) = serving.table() {
@@ -139,10 +141,12 @@ async fn run(x: &mut Exchange<'_>, notes: &mut Notes) -> Result<(), ProxyError> 
     }
     let matched = route::find(&x.front, &serving, notes)?;
     notes.route = Some(matched.route.clone());
-    filter::on_request(x.front.connection, &serving, x.front.request, matched.route, notes)?;
+    filter::on_request(&x.front.connection, &serving, &x.front.request, matched.route, notes)?;
     match &matched.route.action {
         Action::Forward(forward) => forward::run(x, notes, &serving, matched, forward).await,
-        Action::Redirect(redirect) => respond::redirect(x, notes, matched.route, redirect.status).await,
-        Action::Direct(direct) => respond::direct(x, notes, matched.route, direct).await,
+        Action::Redirect(redirect) => {
+            Box::pin(respond::redirect(x, notes, matched.route, redirect.status)).await
+        }
+        Action::Direct(direct) => Box::pin(respond::direct(x, notes, matched.route, direct)).await,
     }
 }

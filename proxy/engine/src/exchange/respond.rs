@@ -20,7 +20,7 @@ use crate::telemetry;
 const LAST_FLUSH: Duration = Duration::from_secs(1);
 
 /// Ends a request that failed: answers from the error table, or breaks off a response that had begun.
-pub(super) async fn fail(x: &mut Exchange<'_>, notes: &mut Notes, error: ProxyError) {
+pub(super) async fn fail(x: &mut Exchange, notes: &mut Notes, error: ProxyError) {
     let started = x.front.responder.is_started();
     notes.blame(error, started);
     let stats = x.front.serving.stats(x.front.worker());
@@ -62,7 +62,7 @@ pub(super) async fn fail(x: &mut Exchange<'_>, notes: &mut Notes, error: ProxyEr
 
 /// Sends a response made here.
 async fn local(
-    x: &mut Exchange<'_>,
+    x: &mut Exchange,
     notes: &mut Notes,
     status: u16,
     grpc_status: u8,
@@ -108,10 +108,10 @@ fn grpc_fields(fields: &mut FieldBlock, status: u8, message: &[u8]) {
 }
 
 /// Sends the head in `x.response` and a whole body.
-async fn send_local(x: &mut Exchange<'_>, notes: &mut Notes, body: &[u8]) -> Result<(), BodyError> {
+async fn send_local(x: &mut Exchange, notes: &mut Notes, body: &[u8]) -> Result<(), BodyError> {
     // A request that was not read may be dropped if it is here already; otherwise this connection ends.
     if !x.reader.is_over() {
-        let mut rest = std::pin::pin!(discard(x.reader, 64 * 1024));
+        let mut rest = std::pin::pin!(discard(&mut x.reader, 64 * 1024));
         if poll_now(|cx| rest.as_mut().poll(cx)).await != Some(true) {
             x.front.responder.close_after();
         }
@@ -122,7 +122,7 @@ async fn send_local(x: &mut Exchange<'_>, notes: &mut Notes, body: &[u8]) -> Res
     }
     decorate(&mut x.front, notes, Instant::now());
     notes.status = x.front.response.status;
-    x.front.responder.head(x.front.response, BodyLength::Length(length))?;
+    x.front.responder.head(&x.front.response, BodyLength::Length(length))?;
     let mut rest = body;
     while !rest.is_empty() && !x.front.responder.writer.is_finished() {
         let n = x
@@ -143,7 +143,7 @@ fn itoa(number: u64) -> String {
 
 /// Answers a route's redirect.
 pub(super) async fn redirect(
-    x: &mut Exchange<'_>,
+    x: &mut Exchange,
     notes: &mut Notes,
     route: &Route,
     status: u16,
@@ -153,7 +153,7 @@ pub(super) async fn redirect(
     x.front.response.clear();
     x.front.response.status = status;
     let mut location = Vec::new();
-    route.location(&HeadView(x.front.request), &mut location);
+    route.location(&HeadView(&x.front.request), &mut location);
     if !x.front.response.fields.set(b"location", &location) {
         return Err(ProxyError::BadPath);
     }
@@ -162,7 +162,7 @@ pub(super) async fn redirect(
 }
 
 /// Redirects to the path as it is after normalisation (`UNESCAPE_AND_REDIRECT`).
-pub(super) async fn redirect_to_path(x: &mut Exchange<'_>, notes: &mut Notes) -> Result<(), ProxyError> {
+pub(super) async fn redirect_to_path(x: &mut Exchange, notes: &mut Notes) -> Result<(), ProxyError> {
     x.front.serving.stats(x.front.worker()).downstream_rq_redirected_with_normalized_path.inc();
     notes.details = "path_normalization_failed";
     x.front.response.clear();
@@ -173,7 +173,7 @@ pub(super) async fn redirect_to_path(x: &mut Exchange<'_>, notes: &mut Notes) ->
 
 /// Answers a route's direct response.
 pub(super) async fn direct(
-    x: &mut Exchange<'_>,
+    x: &mut Exchange,
     notes: &mut Notes,
     route: &Route,
     direct: &Direct,
@@ -191,7 +191,7 @@ pub(super) async fn direct(
 }
 
 /// What every response gets, whoever made it: server, date, via, request id.
-pub(super) fn decorate(x: &mut Front<'_>, notes: &Notes, now: Instant) {
+pub(super) fn decorate(x: &mut Front, notes: &Notes, now: Instant) {
     if x.request.version() != Version::Http2 && x.connection.drain.is_draining() && x.responder.keeps_alive()
     {
         // Draining began after the request did: say so now, or the client's next request meets a closed connection.
@@ -199,7 +199,7 @@ pub(super) fn decorate(x: &mut Front<'_>, notes: &Notes, now: Instant) {
         x.responder.close_after();
     }
     let id = x.request.fields.get_known(Known::XRequestId);
-    forwarded::response(x.response, x.serving.config(), id);
+    forwarded::response(&mut x.response, x.serving.config(), id);
     let fields = &mut x.response.fields;
     x.connection.worker.dates.fill(fields, now);
     if notes.tell_attempts && notes.attempts > 0 {
@@ -208,14 +208,14 @@ pub(super) fn decorate(x: &mut Front<'_>, notes: &Notes, now: Instant) {
 }
 
 /// Applies header edits to the response in `x.response`.
-pub(super) fn edit_response(x: &mut Front<'_>, notes: &Notes, edits: &Edits) {
+pub(super) fn edit_response(x: &mut Front, notes: &Notes, edits: &Edits) {
     let mut value = Vec::new();
     for step in edits.steps() {
         if let Edit::Set { value: template, .. } = step
             && template.literal().is_none()
         {
             value.clear();
-            let record = notes.record(x.connection, &x.serving, x.request, Some(&*x.response), (0, 0));
+            let record = notes.record(&x.connection, &x.serving, &x.request, Some(&x.response), (0, 0));
             telemetry::render(&x.connection.worker, &record, template, &mut value);
         }
         apply(&mut x.response.fields, step, &value);
@@ -223,14 +223,14 @@ pub(super) fn edit_response(x: &mut Front<'_>, notes: &Notes, edits: &Edits) {
 }
 
 /// Applies header edits to the request.
-pub(super) fn edit_request(x: &mut Front<'_>, notes: &Notes, edits: &Edits) {
+pub(super) fn edit_request(x: &mut Front, notes: &Notes, edits: &Edits) {
     let mut value = Vec::new();
     for step in edits.steps() {
         if let Edit::Set { value: template, .. } = step
             && template.literal().is_none()
         {
             value.clear();
-            let record = notes.record(x.connection, &x.serving, x.request, None, (0, 0));
+            let record = notes.record(&x.connection, &x.serving, &x.request, None, (0, 0));
             telemetry::render(&x.connection.worker, &record, template, &mut value);
         }
         apply(&mut x.request.fields, step, &value);

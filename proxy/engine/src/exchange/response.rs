@@ -16,7 +16,7 @@ use crate::upstream::pool::UpstreamStream;
 
 /// Edits the response head and sends it (HTTP/2) or gathers it (HTTP/1.1).
 pub(super) fn begin(
-    x: &mut Front<'_>,
+    x: &mut Front,
     notes: &mut Notes,
     plan: &Plan<'_>,
     framing: ResponseFraming,
@@ -27,7 +27,7 @@ pub(super) fn begin(
     if notes.is_grpc {
         notes.grpc_status = view::grpc_status(&x.response.fields);
     }
-    hop_by_hop::strip_response(x.response, false).map_err(|_| ProxyError::BadResponse)?;
+    hop_by_hop::strip_response(&mut x.response, false).map_err(|_| ProxyError::BadResponse)?;
     if !x.serving.config().suppress_envoy_headers {
         let took =
             notes.timeline.upstream_start.map_or(Duration::ZERO, |sent| now.saturating_duration_since(sent));
@@ -37,11 +37,11 @@ pub(super) fn begin(
     }
     respond::edit_response(x, notes, plan.response_edits);
     respond::decorate(x, notes, now);
-    x.responder.head(x.response, framing.body).map_err(|_| ProxyError::ClientGone)
+    x.responder.head(&x.response, framing.body).map_err(|_| ProxyError::ClientGone)
 }
 
 /// Counts a response and tells outlier detection.
-pub(super) fn count(x: &Front<'_>, notes: &Notes, call: &Call<'_>, now: Instant) {
+pub(super) fn count(x: &Front, notes: &Notes, call: &Call<'_>, now: Instant) {
     let plan = call.plan;
     let stats = plan.cluster.stats.at(x.worker().id);
     stats.upstream_rq_completed.inc();
@@ -63,7 +63,7 @@ pub(super) fn count(x: &Front<'_>, notes: &Notes, call: &Call<'_>, now: Instant)
 
 /// The response was passed on, or broke.
 pub(super) fn finish(
-    x: &mut Exchange<'_>,
+    x: &mut Exchange,
     notes: &mut Notes,
     call: &Call<'_>,
     stream: UpstreamStream,
@@ -75,7 +75,7 @@ pub(super) fn finish(
     let stats = plan.cluster.stats.at(worker.id);
     let now = Instant::now();
     notes.timeline.response_end = Some(now);
-    if let Some(trailers) = stream.reader.trailers() {
+    if let Some(trailers) = stream.halves.reader.trailers() {
         if notes.is_grpc {
             notes.grpc_status = view::grpc_status(trailers).or(notes.grpc_status);
         }

@@ -50,13 +50,9 @@ pub(super) struct Attempts {
 }
 
 /// Makes attempts.
-pub(super) async fn attempts(
-    x: &mut Exchange<'_>,
-    notes: &mut Notes,
-    plan: &Plan<'_>,
-) -> Result<(), ProxyError> {
+pub(super) async fn attempts(x: &mut Exchange, notes: &mut Notes, plan: &Plan<'_>) -> Result<(), ProxyError> {
     let policy =
-        plan.forward.retry.as_deref().filter(|policy| policy.is_eligible(&HeadView(x.front.request)));
+        plan.forward.retry.as_deref().filter(|policy| policy.is_eligible(&HeadView(&x.front.request)));
     let limit = if policy.is_some() && !plan.tunnel { plan.replay_limit } else { 0 };
     let mut shared = Attempts {
         replay: Replay { limit, ..Replay::default() },
@@ -101,7 +97,7 @@ pub(super) async fn attempts(
 }
 
 /// Waits before another attempt, unless the client is gone or the request's time is over first.
-async fn wait(x: &mut Front<'_>, after: Duration) -> Result<(), ProxyError> {
+async fn wait(x: &mut Front, after: Duration) -> Result<(), ProxyError> {
     if after.is_zero() {
         return Ok(());
     }
@@ -119,7 +115,7 @@ enum Next {
     GiveUp,
 }
 
-fn after_loss(x: &Front<'_>, notes: &mut Notes, plan: &Plan<'_>, shared: &mut Attempts, lost: &Lost) -> Next {
+fn after_loss(x: &Front, notes: &mut Notes, plan: &Plan<'_>, shared: &mut Attempts, lost: &Lost) -> Next {
     if shared.replay.lost {
         if plan.forward.retry.is_some() {
             x.serving.stats(x.worker()).rq_retry_skipped_request_not_complete.inc();
@@ -151,7 +147,7 @@ fn after_loss(x: &Front<'_>, notes: &mut Notes, plan: &Plan<'_>, shared: &mut At
 
 /// Asks the policy; counts and logs a refusal that operators should know of.
 pub(super) fn decide(
-    x: &Front<'_>,
+    x: &Front,
     notes: &mut Notes,
     plan: &Plan<'_>,
     shared: &mut Attempts,
@@ -163,7 +159,7 @@ pub(super) fn decide(
     // The calendar matters only where a response may name the second to come back at.
     let unix_now = policy.config.rate_limited.as_ref().map(|_| SystemTime::now());
     let result = AttemptResult {
-        request: &HeadView(x.request),
+        request: &HeadView(&x.request),
         ended,
         reached,
         response_started: x.responder.is_started(),
@@ -207,7 +203,7 @@ pub(super) fn decide(
 
 /// Fields of a response, for [`decide`].
 pub(super) fn wants_response(
-    x: &Front<'_>,
+    x: &Front,
     notes: &mut Notes,
     plan: &Plan<'_>,
     shared: &mut Attempts,

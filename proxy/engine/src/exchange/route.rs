@@ -12,13 +12,13 @@ use crate::http::view::HeadView;
 ///
 /// *Errors*: none matches, or the table (RDS) has not arrived yet.
 pub(super) fn find<'s>(
-    x: &Front<'_>,
+    x: &Front,
     serving: &'s Serving,
     _notes: &mut Notes,
 ) -> Result<Matched<'s>, ProxyError> {
     let table = serving.table();
     let draw = x.worker().draw_u32();
-    match table.and_then(|table| table.find(&HeadView(x.request), draw)) {
+    match table.and_then(|table| table.find(&HeadView(&x.request), draw)) {
         Some(matched) => Ok(matched),
         None => {
             serving.stats(x.worker()).no_route.inc();

@@ -21,7 +21,7 @@ use super::{Exchange, Front, stream_tunnel};
 
 /// Answers 101 (or 200 to CONNECT) and copies.
 pub(super) async fn tunnel(
-    x: &mut Exchange<'_>,
+    x: &mut Exchange,
     notes: &mut Notes,
     plan: &Plan<'_>,
     mut stream: UpstreamStream,
@@ -32,7 +32,7 @@ pub(super) async fn tunnel(
     let _active =
         Raised::new(serving.chain.stats.clone(), worker.id, |stats| &stats.downstream_cx_upgrades_active);
     notes.details = "via_upstream";
-    if hop_by_hop::strip_response(x.front.response, true).is_err() {
+    if hop_by_hop::strip_response(&mut x.front.response, true).is_err() {
         return End::Failed(ProxyError::UpgradeFailed);
     }
     if x.front.request.version() == Version::Http2 && !answer_for_stream(&mut x.front) {
@@ -41,17 +41,17 @@ pub(super) async fn tunnel(
     notes.status = x.front.response.status;
     respond::edit_response(&mut x.front, notes, plan.response_edits);
     respond::decorate(&mut x.front, notes, Instant::now());
-    if x.front.responder.switch(x.front.response).is_err() {
+    if x.front.responder.switch(&x.front.response).is_err() {
         return End::Failed(ProxyError::UpgradeFailed);
     }
-    let clock = x.front.clock;
+    let clock = x.front.clock.clone();
     clock.tunnel();
     let idle =
         plan.forward.idle_timeout.or(serving.config().stream_idle_timeout).filter(|idle| !idle.is_zero());
     let progress = Progress::default();
     let Some(up) = upstream_ends(&mut stream) else { return End::Failed(ProxyError::Defect) };
-    if let (BodyReader::H2(_), BodyWriter::H2(_)) = (&*x.reader, &x.front.responder.writer) {
-        let ends = stream_tunnel::Stream { reader: x.reader, writer: &mut x.front.responder.writer };
+    if let (BodyReader::H2(_), BodyWriter::H2(_)) = (&x.reader, &x.front.responder.writer) {
+        let ends = stream_tunnel::Stream { reader: &mut x.reader, writer: &mut x.front.responder.writer };
         let copying = stream_tunnel::copy(&worker, ends, &up.0, up.1, idle, &progress);
         // Copying has an idle timeout of its own; what is left to the clock is the longest life.
         clock.set_idle(None);
@@ -63,7 +63,9 @@ pub(super) async fn tunnel(
         stream.give_back(&worker, false, Instant::now());
         return End::Done;
     }
-    let Some(down) = ends(x.reader, x.front.responder) else { return End::Failed(ProxyError::Defect) };
+    let Some(down) = ends(&mut x.reader, &mut x.front.responder) else {
+        return End::Failed(ProxyError::Defect);
+    };
     // What was read behind the two heads belongs to the tunnel.
     if let BodyWriter::H1(writer) = &mut x.front.responder.writer {
         if let Some(early) = &up.1 {
@@ -76,7 +78,7 @@ pub(super) async fn tunnel(
             None => return End::Failed(ProxyError::StreamIdle(true)),
         }
     }
-    if let (BodyWriter::H1(writer), Some(early)) = (&mut stream.writer, &down.1) {
+    if let (BodyWriter::H1(writer), Some(early)) = (&mut stream.halves.writer, &down.1) {
         writer.raw(early.data());
         match worker.wheel.timeout(idle, clock.guard(writer.flush())).await {
             Some(Ok(Ok(()))) => {}
@@ -94,7 +96,7 @@ pub(super) async fn tunnel(
 
 /// Makes of an answer to an upgrade the answer to the stream that asked for it (RFC 8441 §5); `false` when the host did
 /// not mean it.
-fn answer_for_stream(x: &mut Front<'_>) -> bool {
+fn answer_for_stream(x: &mut Front) -> bool {
     if x.request.method() == Method::Connect {
         return true;
     }
@@ -110,7 +112,7 @@ fn answer_for_stream(x: &mut Front<'_>) -> bool {
 }
 
 /// The books of a tunnel that ended, by itself or by its longest life.
-fn conclude(x: &Front<'_>, notes: &mut Notes, end: &Result<CopyEnd, ProxyError>, progress: &Progress) {
+fn conclude(x: &Front, notes: &mut Notes, end: &Result<CopyEnd, ProxyError>, progress: &Progress) {
     match end {
         Ok(CopyEnd::Finished) => {
             // A side may have closed without TLS's close_notify.
@@ -145,7 +147,7 @@ fn ends(reader: &mut BodyReader, responder: &Responder) -> Option<Half> {
 }
 
 fn upstream_ends(stream: &mut UpstreamStream) -> Option<Half> {
-    match &mut stream.reader {
+    match &mut stream.halves.reader {
         BodyReader::H1(reader) => Some((reader.io().clone(), reader.take_buffered())),
         BodyReader::H2(_) => None,
     }

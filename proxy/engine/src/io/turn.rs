@@ -10,7 +10,7 @@ use std::task::Poll;
 /// another core. Waiting so costs one more turn through the run queue, and no system call.
 ///
 /// *Cancel safety*: nothing is lost.
-pub async fn turn() {
+pub(crate) async fn turn() {
     let mut waited = false;
     poll_fn(|cx| {
         if waited {

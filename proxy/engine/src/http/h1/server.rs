@@ -56,15 +56,26 @@ pub async fn serve(connection: Rc<Connection>, first: Option<Buf>) {
     if let Some(first) = first {
         reader.prepend(first);
     }
-    let mut reader = BodyReader::H1(reader);
-    let mut responder = Responder::new(BodyWriter::H1(H1Writer::to_client(connection.io.clone())));
-    let mut request = RequestHead::with_capacity();
-    let mut response = ResponseHead::default();
-    let clock = Clock::new(&worker.wheel);
+    let mut x = Box::new(Exchange {
+        front: Front {
+            connection: connection.clone(),
+            serving,
+            request: RequestHead::with_capacity(),
+            response: ResponseHead::default(),
+            responder: Responder::new(BodyWriter::H1(H1Writer::to_client(connection.io.clone()))),
+            clock: Rc::new(Clock::new(&worker.wheel)),
+            start: connection.opened,
+            arrived: connection.opened,
+        },
+        reader: BodyReader::H1(reader),
+        body: BodyLength::None,
+        upgrade: false,
+    });
     let timer = worker.wheel.deadline();
     let mut idle_since = connection.opened;
-    while let BodyReader::H1(h1) = &mut reader {
-        let (arrival, start, arrived) = next_request(&connection, h1, &mut request, &timer, idle_since).await;
+    while let BodyReader::H1(h1) = &mut x.reader {
+        let (arrival, start, arrived) =
+            next_request(&connection, h1, &mut x.front.request, &timer, idle_since).await;
         timer.clear();
         let serving = connection.serving_now();
         h1.set_limits(serving.limits());
@@ -78,37 +89,26 @@ pub async fn serve(connection: Rc<Connection>, first: Option<Buf>) {
         if last && connection.drain.is_draining() {
             serving.stats(&worker).downstream_cx_drain_close.inc();
         }
-        responder.begin(request.version(), request.method(), keep);
-        request.set_scheme(if connection.io.is_tls() { Scheme::Https } else { Scheme::Http });
-        let checked =
-            framing.and_then(|framing| admit(&mut request, framing, serving.config()).map(|()| framing));
-        let body = framing.map_or(BodyLength::None, |framing| framing.body);
-        let exchange = Exchange {
-            front: Front {
-                connection: &connection,
-                serving,
-                request: &mut request,
-                response: &mut response,
-                responder: &mut responder,
-                clock: &clock,
-                start,
-                arrived,
-            },
-            reader: &mut reader,
-            body,
-            upgrade: framing.is_ok_and(|framing| framing.upgrade),
+        x.body = framing.map_or(BodyLength::None, |framing| framing.body);
+        x.upgrade = framing.is_ok_and(|framing| framing.upgrade);
+        let front = &mut x.front;
+        front.responder.begin(front.request.version(), front.request.method(), keep);
+        front.request.set_scheme(if connection.io.is_tls() { Scheme::Https } else { Scheme::Http });
+        let checked = framing
+            .and_then(|framing| admit(&mut front.request, framing, serving.config()).map(|()| framing));
+        (front.start, front.arrived) = (start, arrived);
+        front.serving = serving;
+        (idle_since, x) = match checked {
+            // In a place of the worker, so that the many connections that wait for a request hold no room for one.
+            Ok(_) => worker.slots.run(exchange::serve, x).await,
+            Err(error) => Box::pin(exchange::refuse(x, error, framing.is_ok())).await,
         };
-        idle_since = match checked {
-            // Boxed, so that the many connections that wait for a request do not hold room for one.
-            Ok(_) => Box::pin(exchange::serve(exchange)).await,
-            Err(error) => Box::pin(exchange::refuse(exchange, error, framing.is_ok())).await,
-        };
-        clock.stop();
-        if !responder.keeps_alive() || !rest_is_dropped(&mut reader).await {
+        x.front.clock.stop();
+        if !x.front.responder.keeps_alive() || !rest_is_dropped(&mut x.reader).await {
             break;
         }
     }
-    close(&connection, &mut reader).await;
+    close(&connection, &mut x.reader).await;
 }
 
 /// Rules for a whole head that are not framing.
@@ -273,6 +273,16 @@ mod tests {
 
     fn size_of_future<A, B, F>(_: fn(A, B) -> F) -> usize {
         size_of::<F>()
+    }
+
+    /// What a request under way costs beside its buffers; it is moved into its place when it begins.
+    #[test]
+    fn exchange_future_stays_within_its_budget() {
+        fn size_of_future<A, F>(_: fn(A) -> F) -> usize {
+            size_of::<F>()
+        }
+        let size = size_of_future(exchange::serve);
+        assert!(size <= 3 * 1024, "{size} bytes");
     }
 
     /// What an open connection costs beside its buffers. Idle ones are the many.

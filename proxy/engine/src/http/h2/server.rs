@@ -168,57 +168,54 @@ fn start(connection: &Rc<Connection>, serving: Rc<Serving>, link: &Rc<Link>, arr
     let (connection, link) = (connection.clone(), link.clone());
     let jobs = connection.worker.jobs.clone();
     jobs.spawn(async move {
-        let Arrived { mut heads, read, .. } = arrived;
-        exchange(&connection, serving, (&mut heads, read), reader, writer).await;
+        let Arrived { heads, read, .. } = arrived;
+        let heads = exchange(connection, serving, (heads, read), reader, writer).await;
         link.give_back(heads);
     });
 }
 
-/// Serves one stream.
+/// Serves one stream; gives the memory of its heads back.
 async fn exchange(
-    connection: &Connection,
+    connection: Rc<Connection>,
     serving: Rc<Serving>,
-    (heads, read): (&mut Heads, Result<BodyLength, HeadRefusal>),
+    (heads, read): (Heads, Result<BodyLength, HeadRefusal>),
     reader: H2Reader,
     writer: H2Writer,
-) {
+) -> Heads {
     let start = Instant::now();
-    let Heads { request, response } = heads;
+    let Heads { mut request, response } = heads;
     // No other HTTP/2 request has this field.
     let upgrade = read.is_ok() && request.fields.contains_known(Known::Upgrade);
     if upgrade && websocket::is_wanted(&request.fields) {
         let draw = || connection.worker.draw();
         websocket::offer(&mut request.fields, (u128::from(draw()) << 64 | u128::from(draw())).to_be_bytes());
     }
-    let mut reader = BodyReader::H2(reader);
+    let reader = BodyReader::H2(reader);
     let mut responder = Responder::new(BodyWriter::H2(writer));
     responder.begin(Version::Http2, request.method(), true);
-    let clock = Clock::new(&connection.worker.wheel);
-    let exchange = Exchange {
-        front: Front {
-            connection,
-            serving,
-            request,
-            response,
-            responder: &mut responder,
-            clock: &clock,
-            start,
-            arrived: start,
-        },
-        reader: &mut reader,
+    let worker = connection.worker.clone();
+    let clock = Rc::new(Clock::new(&worker.wheel));
+    let x = Box::new(Exchange {
+        front: Front { connection, serving, request, response, responder, clock, start, arrived: start },
+        reader,
         body: read.unwrap_or(BodyLength::None),
         upgrade,
-    };
-    let (details, status) = match read {
-        Ok(_) => {
-            exchange::serve(exchange).await;
-            return;
-        }
+    });
+    let refusal = match read {
+        Ok(_) => None,
         // The codec resets malformed requests itself.
-        Err(HeadRefusal::Malformed) => ("http2.violation.of.messaging.rule", 400),
-        Err(HeadRefusal::Bad(details)) => (details, 400),
-        Err(HeadRefusal::TooMany) => ("http2.too_many_headers", 431),
-        Err(HeadRefusal::TooLarge) => ("http2.headers_too_large", 431),
+        Err(HeadRefusal::Malformed) => Some(("http2.violation.of.messaging.rule", 400)),
+        Err(HeadRefusal::Bad(details)) => Some((details, 400)),
+        Err(HeadRefusal::TooMany) => Some(("http2.too_many_headers", 431)),
+        Err(HeadRefusal::TooLarge) => Some(("http2.headers_too_large", 431)),
     };
-    exchange::refuse(exchange, ProxyError::BadRequest(details, status), true).await;
+    let (_, x) = match refusal {
+        None => worker.slots.run(exchange::serve, x).await,
+        Some((details, status)) => {
+            let refused = exchange::refuse(x, ProxyError::BadRequest(details, status), true);
+            Box::pin(refused).await
+        }
+    };
+    let Exchange { front: Front { request, response, .. }, .. } = *x;
+    Heads { request, response }
 }

@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::open::Checked;
+use super::open::{Checked, Halves};
 use super::{ConnGuard, HostPool, PoolError, RESPONSE_LIMITS, Want};
+use crate::http::body::{BodyReader, BodyWriter};
 use crate::http::h1::{H1Reader, H1Writer};
 use crate::io::Io;
 use crate::live::LiveCluster;
@@ -16,20 +17,14 @@ use crate::worker::Worker;
 
 /// A connection that speaks HTTP/1.1.
 pub struct H1Conn {
-    /// Receives responses.
-    pub reader: H1Reader,
-    /// Sends requests.
-    pub writer: H1Writer,
-    /// Requests it has carried.
-    pub served: u32,
-    epoch: u64,
-    idle_since: Instant,
-    guard: ConnGuard,
+    /// Receives responses and sends requests; boxed once for the life of the connection.
+    halves: Box<Halves>,
+    rest: Rest,
 }
 
 impl fmt::Debug for H1Conn {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("H1Conn").field("served", &self.served).finish_non_exhaustive()
+        f.debug_struct("H1Conn").field("served", &self.rest.served).finish_non_exhaustive()
     }
 }
 
@@ -37,23 +32,29 @@ impl H1Conn {
     fn new(worker: &Rc<Worker>, cluster: &LiveCluster, io: Rc<Io>, guard: ConnGuard) -> Self {
         cluster.stats.at(worker.id).upstream_cx_http1_total.inc();
         Self {
-            reader: H1Reader::new(worker.clone(), io.clone(), RESPONSE_LIMITS),
-            writer: H1Writer::new(io),
-            served: 0,
-            epoch: HostPool::epoch(cluster),
-            idle_since: Instant::now(),
-            guard,
+            halves: Box::new(Halves {
+                reader: BodyReader::H1(H1Reader::new(worker.clone(), io.clone(), RESPONSE_LIMITS)),
+                writer: BodyWriter::H1(H1Writer::new(io.clone())),
+            }),
+            rest: Rest { io, served: 0, epoch: HostPool::epoch(cluster), idle_since: Instant::now(), guard },
         }
     }
 
     /// The connection.
     pub const fn io(&self) -> &Rc<Io> {
-        self.reader.io()
+        &self.rest.io
     }
 
-    pub(super) fn split(self) -> (H1Reader, H1Writer, Rest) {
-        let Self { reader, writer, served, epoch, guard, .. } = self;
-        (reader, writer, Rest { served, epoch, guard })
+    /// Requests it has carried.
+    pub const fn served(&self) -> u32 {
+        self.rest.served
+    }
+
+    /// Takes it for one request more.
+    pub(super) fn take(self) -> (Box<Halves>, Rest) {
+        let Self { halves, mut rest } = self;
+        rest.served = rest.served.saturating_add(1);
+        (halves, rest)
     }
 
     /// Whether the peer closed it, or sent what nobody asked for.
@@ -62,24 +63,24 @@ impl H1Conn {
     }
 
     pub(super) fn is_expired(&self, now: Instant, limit: Option<Duration>) -> bool {
-        limit.is_some_and(|limit| now.saturating_duration_since(self.idle_since) >= limit)
+        limit.is_some_and(|limit| now.saturating_duration_since(self.rest.idle_since) >= limit)
     }
 
     pub(super) const fn has_epoch(&self, epoch: u64) -> bool {
-        self.epoch == epoch
+        self.rest.epoch == epoch
     }
 
     /// Puts it back for the next request, unless it has served its time.
     pub(super) fn give_back(self, worker: &Rc<Worker>) {
-        let pool = self.guard.pool.clone();
+        let pool = self.rest.guard.pool.clone();
         let cluster = pool.cluster.borrow().clone();
         let stats = cluster.stats.at(worker.id);
         let http = &cluster.cluster.config.http;
-        if http.max_requests_per_connection.is_some_and(|most| self.served >= most) {
+        if http.max_requests_per_connection.is_some_and(|most| self.rest.served >= most) {
             stats.upstream_cx_max_requests.inc();
             return;
         }
-        if http.max_connection_duration.is_some_and(|longest| self.guard.since.elapsed() >= longest) {
+        if http.max_connection_duration.is_some_and(|longest| self.rest.guard.since.elapsed() >= longest) {
             stats.upstream_cx_max_duration_reached.inc();
             return;
         }
@@ -137,10 +138,12 @@ impl HostPool {
     }
 }
 
-/// What a connection leaves behind while its halves are in use.
+/// What a connection is beside its halves.
 pub(super) struct Rest {
+    io: Rc<Io>,
     served: u32,
     epoch: u64,
+    idle_since: Instant,
     guard: ConnGuard,
 }
 
@@ -152,10 +155,9 @@ impl fmt::Debug for Rest {
 
 impl Rest {
     /// The connection, whole again, idle since `now`.
-    pub(super) fn join(self, mut reader: H1Reader, writer: H1Writer, now: Instant) -> H1Conn {
-        let Self { served, epoch, guard } = self;
-        reader.release();
-        H1Conn { reader, writer, served, epoch, idle_since: now, guard }
+    pub(super) fn join(mut self, halves: Box<Halves>, now: Instant) -> H1Conn {
+        self.idle_since = now;
+        H1Conn { halves, rest: self }
     }
 
     /// Counts a connection that is not used again.

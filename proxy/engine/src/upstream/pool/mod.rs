@@ -242,6 +242,18 @@ impl Pools {
         pool
     }
 
+    /// A connection to `host` that can be used at once. Nearly every request gets one; to wait for one is
+    /// [`checkout`](Self::checkout), whose future is large.
+    pub fn ready(
+        &self,
+        worker: &Rc<Worker>,
+        cluster: &Arc<LiveCluster>,
+        host: &Arc<Host>,
+        want: &Want<'_>,
+    ) -> Option<Checked> {
+        self.pool(cluster, host, want).ready(worker, cluster, want)
+    }
+
     /// Gives a connection to `host`.
     ///
     /// *Errors*: a breaker is open, or connecting failed.

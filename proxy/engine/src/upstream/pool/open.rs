@@ -19,14 +19,14 @@ use crate::worker::Worker;
 #[derive(Debug)]
 pub enum Checked {
     /// A connection of its own.
-    H1(Box<H1Conn>),
+    H1(H1Conn),
     /// Room for a stream.
     H2(H2Slot),
 }
 
 impl From<H1Conn> for Checked {
     fn from(conn: H1Conn) -> Self {
-        Self::H1(Box::new(conn))
+        Self::H1(conn)
     }
 }
 
@@ -34,7 +34,7 @@ impl Checked {
     /// Whether the connection carried a request before: it may have been closed by the host at this very moment.
     pub fn is_reused(&self) -> bool {
         match self {
-            Self::H1(conn) => conn.served > 0,
+            Self::H1(conn) => conn.served() > 0,
             Self::H2(slot) => slot.is_reused(),
         }
     }
@@ -75,18 +75,14 @@ impl Checked {
         connection: ConnectionHeader,
     ) -> Result<UpstreamStream, BodyError> {
         match self {
-            Self::H1(mut conn) => {
-                // From here on it tells whether any of this request left.
-                let _ = conn.writer.take_wire_bytes();
-                conn.writer.request_head(request, body, connection);
-                conn.served = conn.served.saturating_add(1);
-                let conn = *conn;
-                let (reader, writer, rest) = conn.split();
-                Ok(UpstreamStream {
-                    reader: BodyReader::H1(reader),
-                    writer: BodyWriter::H1(writer),
-                    home: Home::H1(rest),
-                })
+            Self::H1(conn) => {
+                let (mut halves, rest) = conn.take();
+                if let BodyWriter::H1(writer) = &mut halves.writer {
+                    // From here on it tells whether any of this request left.
+                    let _ = writer.take_wire_bytes();
+                    writer.request_head(request, body, connection);
+                }
+                Ok(UpstreamStream { halves, home: Home::H1(rest) })
             }
             Self::H2(slot) => {
                 let (reader, writer) = match h2::open(slot.link(), request, body.is_empty()) {
@@ -96,23 +92,27 @@ impl Checked {
                         return Err(error);
                     }
                 };
-                Ok(UpstreamStream {
-                    reader: BodyReader::H2(reader),
-                    writer: BodyWriter::H2(writer),
-                    home: Home::H2(slot),
-                })
+                let halves = Halves { reader: BodyReader::H2(reader), writer: BodyWriter::H2(writer) };
+                Ok(UpstreamStream { halves: Box::new(halves), home: Home::H2(slot) })
             }
         }
     }
 }
 
-/// A request on its way and the response to it.
+/// Both directions of a stream.
 #[derive(Debug)]
-pub struct UpstreamStream {
+pub struct Halves {
     /// Receives the response.
     pub reader: BodyReader,
     /// Sends the request.
     pub writer: BodyWriter,
+}
+
+/// A request on its way and the response to it.
+#[derive(Debug)]
+pub struct UpstreamStream {
+    /// Its two directions.
+    pub halves: Box<Halves>,
     home: Home,
 }
 
@@ -139,20 +139,23 @@ impl UpstreamStream {
     /// Ends the use of the stream: the connection is kept for the next request when both messages are complete and
     /// `keep` allows it, and closed (HTTP/1.1) or the stream reset (HTTP/2) otherwise. `now` is a time read before.
     pub fn give_back(self, worker: &Rc<Worker>, keep: bool, now: Instant) {
-        let complete = self.reader.is_over() && self.writer.is_finished();
-        match (self.home, self.reader, self.writer) {
+        let Self { mut halves, home } = self;
+        let Halves { reader, writer } = &mut *halves;
+        let complete = reader.is_over() && writer.is_finished();
+        match (home, reader, writer) {
             (Home::H1(rest), BodyReader::H1(reader), BodyWriter::H1(writer)) => {
                 if keep && complete && reader.is_clean() && writer.is_flushed() {
-                    rest.join(reader, writer, now).give_back(worker);
+                    reader.release();
+                    rest.join(halves, now).give_back(worker);
                 } else {
                     rest.count_destroyed(worker, reader.is_eof());
                 }
             }
-            (Home::H2(slot), reader, mut writer) => {
-                if !complete && let BodyWriter::H2(writer) = &mut writer {
+            (Home::H2(slot), _, writer) => {
+                if !complete && let BodyWriter::H2(writer) = writer {
                     writer.cancel();
                 }
-                drop((reader, writer, slot));
+                drop((halves, slot));
             }
             (Home::H1(_), ..) => {}
         }
