@@ -5,9 +5,13 @@
 
 use std::net::Ipv6Addr;
 
-const TOKEN: u8 = 1;
+pub(crate) const TOKEN: u8 = 1;
 const TARGET: u8 = 2;
 const REG_NAME: u8 = 4;
+/// `A` to `Z`.
+pub(crate) const UPPER: u8 = 8;
+/// What RFC 3986 allows in a path and query.
+const URI: u8 = 16;
 
 /// Per byte, the sets it belongs to.
 static CLASS: [u8; 256] = classes();
@@ -34,6 +38,12 @@ const fn classes() -> [u8; 256] {
         if alphanumeric || in_set(byte, b"-._~!$&'()*+;=") {
             table[index] |= REG_NAME;
         }
+        if byte.is_ascii_uppercase() {
+            table[index] |= UPPER;
+        }
+        if alphanumeric || in_set(byte, b"-._~!$&'()*+,;=:@/?%") {
+            table[index] |= URI;
+        }
         index += 1;
     }
     table
@@ -55,6 +65,17 @@ const fn in_set(byte: u8, set: &[u8]) -> bool {
 #[inline]
 fn all_in(bytes: &[u8], class: u8) -> bool {
     bytes.iter().fold(class, |all, byte| all & CLASS.get(usize::from(*byte)).copied().unwrap_or(0)) != 0
+}
+
+/// The sets a byte belongs to.
+#[inline]
+pub(crate) fn class(byte: u8) -> u8 {
+    CLASS.get(usize::from(byte)).copied().unwrap_or(0)
+}
+
+/// Whether `bytes` is made of what RFC 3986 allows in a path and query; stricter than [`is_target`].
+pub(crate) fn is_uri(bytes: &[u8]) -> bool {
+    !bytes.is_empty() && all_in(bytes, URI)
 }
 
 /// Whether `bytes` is a token (RFC 9110 §5.6.2): a method or a field name.

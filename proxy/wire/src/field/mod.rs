@@ -313,6 +313,25 @@ impl FieldBlock {
         recorded
     }
 
+    /// Adds the field of a line `name: value CR LF` whose name is a token and whose value is clean and trimmed.
+    /// `has_upper` tells that the name has upper-case letters.
+    pub(crate) fn push_line(
+        &mut self,
+        line: &[u8],
+        name_len: usize,
+        value_len: usize,
+        has_upper: bool,
+    ) -> Option<Known> {
+        let start = self.arena.len();
+        self.arena.extend_from_slice(line);
+        let name = self.arena.get_mut(start..start + name_len)?;
+        if has_upper {
+            name.make_ascii_lowercase();
+        }
+        let known = Known::from_lower(name);
+        self.record_known(start, name_len, value_len, known)
+    }
+
     /// Copies the lines of a field section into the arena and returns where they begin. They are no
     /// fields yet: [`record_imported`](Self::record_imported) makes them so, one by one.
     pub(crate) fn import(&mut self, section: &[u8]) -> usize {

@@ -14,11 +14,14 @@ mod chunk;
 mod encode;
 mod error;
 mod framing;
+mod plain;
 mod request;
 mod response;
 mod target;
 mod token;
 
+#[cfg(test)]
+mod plain_tests;
 #[cfg(test)]
 mod tests;
 

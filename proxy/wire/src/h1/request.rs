@@ -3,6 +3,7 @@
 use httparse::{Header, ParserConfig, Request, Status};
 
 use super::framing::keeps_alive;
+use super::plain::{self, Plain};
 use super::target::store_target;
 use super::token::{self, FramingFields};
 use super::{BodyLength, H1Error, Limits, Parsed, RequestFraming};
@@ -33,6 +34,37 @@ pub fn parse_request(
         return Err(H1Error::BadLineEnd);
     }
     let window = token::within_limit(input, limits);
+    if let Some(parsed) = plain_request(window, skipped, limits, head) {
+        return parsed;
+    }
+    head.clear();
+    tokenised(window, skipped, limits, head)
+}
+
+/// A head that is plain; see [`plain`].
+fn plain_request(
+    window: &[u8],
+    skipped: usize,
+    limits: &Limits,
+    head: &mut RequestHead,
+) -> Option<Result<Parsed<RequestFraming>, H1Error>> {
+    let Plain { start_line, framing, consumed } =
+        plain::read(window, true, limits.max_fields, &mut head.fields)?;
+    let (method, target, http10) = plain::request_line(start_line)?;
+    head.put_method(method);
+    head.set_version(if http10 { Version::Http10 } else { Version::Http11 });
+    let target_names_authority = store_target(target, head).ok()?;
+    let judged = judge(framing, target_names_authority, head);
+    Some(judged.map(|framing| Parsed::Complete { consumed: consumed + skipped, framing }))
+}
+
+/// Any head.
+pub(super) fn tokenised(
+    window: &[u8],
+    skipped: usize,
+    limits: &Limits,
+    head: &mut RequestHead,
+) -> Result<Parsed<RequestFraming>, H1Error> {
     let mut room = token::inline_room();
     let mut request = Request::new(&mut []);
     let status = ParserConfig::default().parse_request_with_uninit_headers(&mut request, window, &mut room);
@@ -84,9 +116,18 @@ fn store_fields<'a>(
     tokens: &[Header<'a>],
     head: &mut RequestHead,
 ) -> Result<RequestFraming, H1Error> {
-    let http10 = head.version() == Version::Http10;
     let target_names_authority = store_target(target, head)?;
     let framing = FramingFields::collect(bytes, tokens, true, &mut head.fields)?;
+    judge(framing, target_names_authority, head)
+}
+
+/// What the stored fields mean for the framing of a request.
+fn judge(
+    framing: FramingFields<'_>,
+    target_names_authority: bool,
+    head: &mut RequestHead,
+) -> Result<RequestFraming, H1Error> {
+    let http10 = head.version() == Version::Http10;
     match framing.host {
         // Checked even where the target's authority wins: an invalid `host` is an error of its own.
         Some(host) if !syntax::is_authority(host) => return Err(H1Error::BadHost),

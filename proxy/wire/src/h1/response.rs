@@ -3,6 +3,7 @@
 use httparse::{Header, ParserConfig, Response, Status};
 
 use super::framing::keeps_alive;
+use super::plain::{self, Plain};
 use super::token::{self, FramingFields};
 use super::{BodyLength, H1Error, Limits, Parsed, ResponseFraming};
 use crate::head::{Method, ResponseHead};
@@ -24,6 +25,34 @@ pub fn parse_response(
         return Err(H1Error::BadLineEnd);
     }
     let window = token::within_limit(buffer, limits);
+    if let Some(parsed) = plain_response(window, method, limits, head) {
+        return parsed;
+    }
+    head.clear();
+    tokenised(window, method, limits, head)
+}
+
+/// A head that is plain; see [`plain`].
+fn plain_response(
+    window: &[u8],
+    method: Method,
+    limits: &Limits,
+    head: &mut ResponseHead,
+) -> Option<Result<Parsed<ResponseFraming>, H1Error>> {
+    let Plain { start_line, framing, consumed } =
+        plain::read(window, false, limits.max_fields, &mut head.fields)?;
+    head.status = plain::status_line(start_line)?;
+    let judged = judge(framing, method, false, head);
+    Some(judged.map(|framing| Parsed::Complete { consumed, framing }))
+}
+
+/// Any head.
+pub(super) fn tokenised(
+    window: &[u8],
+    method: Method,
+    limits: &Limits,
+    head: &mut ResponseHead,
+) -> Result<Parsed<ResponseFraming>, H1Error> {
     let mut room = token::inline_room();
     let mut response = Response::new(&mut []);
     let status = ParserConfig::default().parse_response_with_uninit_headers(&mut response, window, &mut room);
@@ -77,6 +106,16 @@ fn store_fields<'a>(
     head: &mut ResponseHead,
 ) -> Result<ResponseFraming, H1Error> {
     let framing = FramingFields::collect(bytes, tokens, false, &mut head.fields)?;
+    judge(framing, method, http10, head)
+}
+
+/// What the stored fields and the request mean for the framing of a response.
+fn judge(
+    framing: FramingFields<'_>,
+    method: Method,
+    http10: bool,
+    head: &ResponseHead,
+) -> Result<ResponseFraming, H1Error> {
     if framing.is_chunked && http10 {
         return Err(H1Error::TransferEncodingNotAllowed);
     }
