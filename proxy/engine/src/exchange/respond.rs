@@ -16,7 +16,8 @@ use crate::http::forwarded;
 use crate::http::view::HeadView;
 use crate::telemetry;
 
-/// Time to pass on what is left of a response that broke off. A client that does not read it is cut off without.
+/// Time to pass on what is left of a response that broke off, or an answer to what took too long. A client that does not
+/// read it is cut off without.
 const LAST_FLUSH: Duration = Duration::from_secs(1);
 
 /// Ends a request that failed: answers from the error table, or breaks off a response that had begun.
@@ -36,6 +37,7 @@ pub(super) async fn fail(x: &mut Exchange, notes: &mut Notes, error: ProxyError)
         x.front.responder.abort();
         return;
     }
+    x.front.clock.answer_within(LAST_FLUSH);
     if started {
         stats.rq_reset_after_downstream_response_started.inc();
         stats.downstream_rq_tx_reset.inc();

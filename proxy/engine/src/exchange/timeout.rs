@@ -133,6 +133,15 @@ impl Clock {
         self.end_attempt();
     }
 
+    /// A limit that is over has led to an answer; for sending that there is `grace` and nothing else.
+    pub fn answer_within(&self, grace: Duration) {
+        let limits = [&self.idle, &self.phase, &self.longest, &self.attempt, &self.attempt_idle];
+        if limits.iter().any(|limit| limit.is_expired()) {
+            self.stop();
+            self.idle.set(grace);
+        }
+    }
+
     /// A tunnel has only an idle timeout and a longest life.
     pub fn tunnel(&self) {
         self.phase.clear();
