@@ -5,11 +5,9 @@
 
 use std::net::Ipv6Addr;
 
-pub(crate) const TOKEN: u8 = 1;
+const TOKEN: u8 = 1;
 const TARGET: u8 = 2;
 const REG_NAME: u8 = 4;
-/// `A` to `Z`.
-pub(crate) const UPPER: u8 = 8;
 /// What RFC 3986 allows in a path and query.
 const URI: u8 = 16;
 
@@ -38,9 +36,6 @@ const fn classes() -> [u8; 256] {
         if alphanumeric || in_set(byte, b"-._~!$&'()*+;=") {
             table[index] |= REG_NAME;
         }
-        if byte.is_ascii_uppercase() {
-            table[index] |= UPPER;
-        }
         if alphanumeric || in_set(byte, b"-._~!$&'()*+,;=:@/?%") {
             table[index] |= URI;
         }
@@ -67,10 +62,26 @@ fn all_in(bytes: &[u8], class: u8) -> bool {
     bytes.iter().fold(class, |all, byte| all & CLASS.get(usize::from(*byte)).copied().unwrap_or(0)) != 0
 }
 
-/// The sets a byte belongs to.
+/// Bytes of a token in lower case; 0 for all others.
+static LOWER_TOKEN: [u8; 256] = lower_tokens();
+
+#[allow(clippy::indexing_slicing)] // evaluated by the compiler
+const fn lower_tokens() -> [u8; 256] {
+    let mut table = [0u8; 256];
+    let mut index = 0;
+    while index < 256 {
+        if CLASS[index] & TOKEN != 0 {
+            table[index] = (index as u8).to_ascii_lowercase();
+        }
+        index += 1;
+    }
+    table
+}
+
+/// A byte of a token in lower case; 0 for any other byte.
 #[inline]
-pub(crate) fn class(byte: u8) -> u8 {
-    CLASS.get(usize::from(byte)).copied().unwrap_or(0)
+pub(crate) fn lower_token(byte: u8) -> u8 {
+    LOWER_TOKEN.get(usize::from(byte)).copied().unwrap_or(0)
 }
 
 /// Whether `bytes` is made of what RFC 3986 allows in a path and query; stricter than [`is_target`].
@@ -89,6 +100,28 @@ pub fn is_token(bytes: &[u8]) -> bool {
 pub fn is_field_value(bytes: &[u8]) -> bool {
     // Not by the table: comparisons become vector instructions.
     !bytes.iter().fold(false, |bad, byte| bad | ((*byte < 0x20) & (*byte != b'\t')) | (*byte == 0x7f))
+}
+
+/// Whether a value is not empty and has no space at either end.
+pub(crate) const fn is_trimmed(value: &[u8]) -> bool {
+    !matches!(value, [] | [b' ', ..] | [.., b' '])
+}
+
+/// Whether a value can stay as it is: trimmed, and no control byte in it, not even a tab.
+pub(crate) fn is_plain_value(value: &[u8]) -> bool {
+    if !is_trimmed(value) {
+        return false;
+    }
+    let (words, rest) = value.as_chunks::<8>();
+    let bad = words.iter().fold(0, |bad, word| bad | controls(u64::from_le_bytes(*word)));
+    bad == 0 && !rest.iter().fold(false, |bad, byte| bad | (*byte < 0x20) | (*byte == 0x7f))
+}
+
+/// Marks the first of eight bytes that is below 0x20 or DEL, and perhaps others above it; 0 when there is none.
+pub(crate) const fn controls(word: u64) -> u64 {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    let deletes = word ^ (ONES * 0x7f);
+    (word.wrapping_sub(ONES * 0x20) & !word | deletes.wrapping_sub(ONES) & !deletes) & (ONES * 0x80)
 }
 
 /// Whether every byte may stand in a request target: visible ASCII without `#`.

@@ -22,6 +22,7 @@ use super::{Exchange, Front, response, upgrade};
 use crate::error::ProxyError;
 use crate::http::body::{BodyError, BodyReader, BodyWriter, Failed, discard, poll_now, pump};
 use crate::http::hop_by_hop;
+use crate::io::turn;
 use crate::upstream::pool::UpstreamStream;
 
 /// Interim responses (100, 102, 103) before the final one that are passed on; a host that sends more means no good.
@@ -84,17 +85,32 @@ pub(super) async fn converse(
     let request_end = Cell::new(None);
     let replay = RefCell::new(std::mem::take(&mut shared.replay));
     let clock = x.front.clock.clone();
+    let up_trailers_too = plan.request_trailers_down && up_trailers;
+    // Nearly every request: nothing to upload beside the response, so that nothing has to be polled for it.
+    let whole = x.reader.is_over() && !plan.tunnel && replay.borrow().kept.is_empty();
+    if whole {
+        replay.borrow_mut().ended = true;
+        request_end.set(Some(call.sent));
+        clock.request_complete(call.sent, plan.timeout);
+        let trailers = x.reader.trailers().filter(|section| up_trailers_too && !section.is_empty());
+        if let Err(heard) = send_whole(&mut x.front, &mut stream.halves.writer, trailers).await {
+            notes.timeline.request_end = notes.timeline.request_end.or(request_end.get());
+            shared.replay = replay.into_inner();
+            return conclude(x, notes, call, stream, Err(heard)).await;
+        }
+    }
     let end = {
         let upload = Upload {
             clock: &clock,
             timeout: plan.timeout,
             started: call.sent,
-            trailers: plan.request_trailers_down && up_trailers,
+            trailers: up_trailers_too,
             tunnel: plan.tunnel && x.front.request.version() == Version::Http2,
             end: &request_end,
         };
         let upload = pin!(upload.run(&mut x.reader, &mut stream.halves.writer, &replay));
-        let mut uploading = Uploading { future: upload, running: true, clock: &clock, timeout: plan.timeout };
+        let mut uploading =
+            Uploading { future: upload, running: !whole, clock: &clock, timeout: plan.timeout };
         match hear(&mut x.front, &mut stream.halves.reader, &mut uploading).await {
             Err(heard) => Err(heard),
             Ok(framing) if framing.switching => Ok(Answer::Switch),
@@ -124,6 +140,30 @@ pub(super) async fn converse(
     notes.timeline.upstream_request_end = request_end.get();
     shared.replay = replay.into_inner();
     conclude(x, notes, call, stream, end).await
+}
+
+/// Sends a request whose end is known. An upstream that takes no more may have answered already: its response decides then.
+async fn send_whole(
+    x: &mut Front,
+    writer: &mut BodyWriter,
+    trailers: Option<&outrigger_wire::Trailers>,
+) -> Result<(), Heard> {
+    if writer.finish(trailers).is_err() {
+        return Ok(());
+    }
+    if writer.has_gathered() {
+        turn().await;
+    }
+    std::future::poll_fn(|cx| {
+        if writer.poll_flush(cx).is_ready() {
+            return Poll::Ready(Ok(()));
+        }
+        if x.responder.writer.poll_gone(cx).is_ready() {
+            return Poll::Ready(Err(Heard::Downstream(ProxyError::ClientGone)));
+        }
+        x.clock.poll_expired(cx).map(|error| Err(Heard::Expired(error)))
+    })
+    .await
 }
 
 /// Waits for the final response head, sending meanwhile; interim ones are passed on.

@@ -174,6 +174,23 @@ impl BodyWriter {
         }
     }
 
+    /// Sends what was gathered, without letting others go first.
+    pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BodyError>> {
+        match self {
+            Self::H1(writer) => writer.poll_flush(cx).map_err(BodyError::from),
+            Self::H2(_) => Poll::Ready(Ok(())),
+        }
+    }
+
+    /// Whether something was gathered that only [`flush`](Self::flush) sends.
+    #[must_use]
+    pub fn has_gathered(&self) -> bool {
+        match self {
+            Self::H1(writer) => !writer.is_flushed(),
+            Self::H2(_) => false,
+        }
+    }
+
     /// Whether `n` bytes more would only be gathered: sending them cannot wait.
     fn gathers(&self, n: usize) -> bool {
         match self {

@@ -313,23 +313,27 @@ impl FieldBlock {
         recorded
     }
 
-    /// Adds the field of a line `name: value CR LF` whose name is a token and whose value is clean and trimmed.
-    /// `has_upper` tells that the name has upper-case letters.
-    pub(crate) fn push_line(
-        &mut self,
-        line: &[u8],
-        name_len: usize,
-        value_len: usize,
-        has_upper: bool,
-    ) -> Option<Known> {
+    /// Adds the field of a line `name: value CR LF` and gives the length of its name. The caller has seen that there is no
+    /// control byte in it and sees to it that the name is followed by a colon and one space.
+    pub(crate) fn push_line(&mut self, line: &[u8]) -> Option<(Known, usize)> {
         let start = self.arena.len();
         self.arena.extend_from_slice(line);
-        let name = self.arena.get_mut(start..start + name_len)?;
-        if has_upper {
-            name.make_ascii_lowercase();
+        let text = self.arena.get_mut(start..)?;
+        let mut name_len = 0;
+        for byte in text.iter_mut() {
+            let lower = syntax::lower_token(*byte);
+            if lower == 0 {
+                break;
+            }
+            *byte = lower;
+            name_len += 1;
         }
-        let known = Known::from_lower(name);
-        self.record_known(start, name_len, value_len, known)
+        let known = Known::from_lower(text.get(..name_len)?);
+        let value_len = line.len().checked_sub(name_len + 4)?;
+        if name_len == 0 {
+            return None;
+        }
+        self.record_known(start, name_len, value_len, known).map(|known| (known, name_len))
     }
 
     /// Copies the lines of a field section into the arena and returns where they begin. They are no
@@ -395,9 +399,26 @@ impl FieldBlock {
     /// Cleans and trims the value at the end of the arena, closes the line and records the field. `known` may be
     /// [`Known::Other`] for a name that was not in lower case.
     fn finish_field(&mut self, start: usize, name_len: usize, value_start: usize, known: Known) -> bool {
-        if let Some(value) = self.arena.get_mut(value_start..)
-            && !syntax::is_field_value(value)
-        {
+        let value = self.arena.get(value_start..).unwrap_or_default();
+        if !syntax::is_plain_value(value) {
+            self.clean_value(value_start);
+        }
+        let value_len = self.arena.len() - value_start;
+        self.arena.extend_from_slice(b"\r\n");
+        if known == Known::Other {
+            return self.record(start, name_len, value_len).is_some();
+        }
+        let recorded = self.record_known(start, name_len, value_len, known).is_some();
+        if !recorded {
+            self.arena.truncate(start);
+        }
+        recorded
+    }
+
+    /// Makes spaces of the control bytes of the value at the end of the arena, and trims it.
+    #[cold]
+    fn clean_value(&mut self, value_start: usize) {
+        if let Some(value) = self.arena.get_mut(value_start..) {
             for byte in value.iter_mut().filter(|byte| !syntax::is_field_value(&[**byte])) {
                 *byte = b' ';
             }
@@ -413,16 +434,6 @@ impl FieldBlock {
             }
             self.arena.truncate(value_start + kept);
         }
-        let value_len = self.arena.len() - value_start;
-        self.arena.extend_from_slice(b"\r\n");
-        if known == Known::Other {
-            return self.record(start, name_len, value_len).is_some();
-        }
-        let recorded = self.record_known(start, name_len, value_len, known).is_some();
-        if !recorded {
-            self.arena.truncate(start);
-        }
-        recorded
     }
 
     fn record(&mut self, start: usize, name_len: usize, value_len: usize) -> Option<Known> {

@@ -28,42 +28,38 @@ pub(super) fn read<'a>(
 ) -> Option<Plain<'a>> {
     let (start_line, mut rest) = line(window)?;
     let mut framing = FramingFields::default();
+    let mut left = max_fields;
     loop {
         let (text, after) = line(rest)?;
         if text.is_empty() {
             rest = after;
             break;
         }
-        if fields.len() + usize::from(framing.host.is_some()) >= max_fields {
-            return None;
-        }
-        let (name_len, has_upper) = name(text)?;
-        let (name, value) = text.split_at_checked(name_len)?;
-        let value = value.strip_prefix(b": ")?;
-        if !is_plain_value(value) {
-            return None;
-        }
-        if take_host && name_len == 4 && name.eq_ignore_ascii_case(b"host") {
-            if framing.host.replace(value).is_some() {
+        left = left.checked_sub(1)?;
+        if take_host && let Some(value) = host(text) {
+            if !syntax::is_trimmed(value) || framing.host.replace(value).is_some() {
                 return None;
             }
-        } else {
-            let whole = rest.get(..text.len() + 2)?;
-            match fields.push_line(whole, name_len, value.len(), has_upper)? {
-                Known::ContentLength => {
-                    if framing.content_length.replace(syntax::decimal(value)?).is_some() {
-                        return None;
-                    }
+            rest = after;
+            continue;
+        }
+        let (known, name_len) = fields.push_line(rest.get(..text.len() + 2)?)?;
+        let (name, value) = text.split_at_checked(name_len)?;
+        let value = value.strip_prefix(b": ").filter(|value| syntax::is_trimmed(value))?;
+        match known {
+            Known::ContentLength => {
+                if framing.content_length.replace(syntax::decimal(value)?).is_some() {
+                    return None;
                 }
-                Known::TransferEncoding => {
-                    if framing.is_chunked || !value.eq_ignore_ascii_case(b"chunked") {
-                        return None;
-                    }
-                    framing.is_chunked = true;
-                }
-                Known::Other if is_framing_look_alike(name) => return None,
-                _ => {}
             }
+            Known::TransferEncoding => {
+                if framing.is_chunked || !value.eq_ignore_ascii_case(b"chunked") {
+                    return None;
+                }
+                framing.is_chunked = true;
+            }
+            Known::Other if is_framing_look_alike(name) => return None,
+            _ => {}
         }
         rest = after;
     }
@@ -73,46 +69,32 @@ pub(super) fn read<'a>(
     Some(Plain { start_line, framing, consumed: window.len() - rest.len() })
 }
 
-/// A line without its CR LF, and what follows it.
+/// The value of a `host` line.
+fn host(line: &[u8]) -> Option<&[u8]> {
+    let (name, value) = line.split_at_checked(6)?;
+    (matches!(name, [b'h' | b'H', ..]) && name.eq_ignore_ascii_case(b"host: ")).then_some(value)
+}
+
+/// A line without its CR LF, and what follows it. No byte in the line is a control byte, not even a tab.
 fn line(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
-    let (line, rest) = bytes.split_at_checked(memchr::memchr(b'\r', bytes)?)?;
-    Some((line, rest.strip_prefix(b"\r\n")?))
-}
-
-/// Length of the name before the colon, and whether it has upper-case letters.
-fn name(line: &[u8]) -> Option<(usize, bool)> {
-    let mut seen = 0;
-    for (at, byte) in line.iter().enumerate() {
-        let class = syntax::class(*byte);
-        if class & syntax::TOKEN == 0 {
-            return (*byte == b':' && at > 0).then_some((at, seen & syntax::UPPER != 0));
+    let (words, tail) = bytes.as_chunks::<8>();
+    let mut at = 0;
+    for word in words {
+        let found = syntax::controls(u64::from_le_bytes(*word));
+        if found != 0 {
+            // The lowest mark is exact; a borrow can only spoil those above it.
+            at += (found.trailing_zeros() / 8) as usize;
+            return cut(bytes, at);
         }
-        seen |= class;
+        at += 8;
     }
-    None
+    at += tail.iter().position(|byte| *byte < 0x20 || *byte == 0x7f)?;
+    cut(bytes, at)
 }
 
-/// Whether a value is visible bytes and single spaces of any number between them: no tab, no control byte, no white space
-/// at either end, and not empty.
-fn is_plain_value(value: &[u8]) -> bool {
-    if matches!(value, [] | [b' ', ..] | [.., b' ']) {
-        return false;
-    }
-    let (words, rest) = value.as_chunks::<8>();
-    let mut bad = words.iter().fold(0, |bad, word| bad | controls(u64::from_le_bytes(*word)));
-    if !rest.is_empty() {
-        let mut word = [b' '; 8];
-        word.iter_mut().zip(rest).for_each(|(to, from)| *to = *from);
-        bad |= controls(u64::from_le_bytes(word));
-    }
-    bad == 0
-}
-
-/// Not 0 when one of eight bytes is below 0x20 or is DEL.
-const fn controls(word: u64) -> u64 {
-    const ONES: u64 = 0x0101_0101_0101_0101;
-    let deletes = word ^ (ONES * 0x7f);
-    (word.wrapping_sub(ONES * 0x20) & !word | deletes.wrapping_sub(ONES) & !deletes) & (ONES * 0x80)
+fn cut(bytes: &[u8], at: usize) -> Option<(&[u8], &[u8])> {
+    let (line, rest) = bytes.split_at_checked(at)?;
+    Some((line, rest.strip_prefix(b"\r\n")?))
 }
 
 /// Method, target and whether it is HTTP/1.0, of a plain request line.
@@ -132,7 +114,7 @@ pub(super) fn request_line(line: &[u8]) -> Option<(&[u8], &[u8], bool)> {
 pub(super) fn status_line(line: &[u8]) -> Option<u16> {
     let [digits @ .., b' '] = line.strip_prefix(b"HTTP/1.1 ")?.get(..4)? else { return None };
     let reason = line.get(13..)?;
-    if !(reason.is_empty() || is_plain_value(reason)) {
+    if !(reason.is_empty() || syntax::is_trimmed(reason)) {
         return None;
     }
     let status = u16::try_from(syntax::decimal(digits)?).ok()?;
@@ -144,18 +126,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn control_bytes_are_found_at_every_place() {
-        for length in 1..20 {
+    fn lines_end_at_the_first_control_byte_and_only_at_cr_lf() {
+        for length in 0..20 {
             for at in 0..length {
                 for byte in 0..=255u8 {
-                    let mut value = vec![b'x'; length];
-                    value[at] = byte;
-                    let edge = byte == b' ' && (at == 0 || at == length - 1);
-                    let expected = byte >= 0x20 && byte != 0x7f && !edge;
-                    assert_eq!(is_plain_value(&value), expected, "{byte} at {at} of {length}");
+                    let mut text = vec![b'x'; length];
+                    text[at] = byte;
+                    let good = byte >= 0x20 && byte != 0x7f;
+                    let bytes = [&text[..], b"\r\nrest of it"].concat();
+                    assert_eq!(line(&bytes).is_some(), good, "{byte} at {at} of {length}");
                 }
             }
+            let bytes = [&vec![0x80; length][..], b"\r\n\x01\x7f"].concat();
+            assert_eq!(line(&bytes), Some((&vec![0x80; length][..], &b"\x01\x7f"[..])));
+            assert_eq!(line(&bytes[..length + 1]), None);
         }
-        assert!(!is_plain_value(b""));
     }
 }
