@@ -47,11 +47,9 @@ pub(super) fn read<'a>(
         let (name, value) = text.split_at_checked(name_len)?;
         let value = value.strip_prefix(b": ").filter(|value| syntax::is_trimmed(value))?;
         match known {
-            Known::ContentLength => {
-                if framing.content_length.replace(syntax::decimal(value)?).is_some() {
-                    return None;
-                }
-            }
+            // A second one.
+            Known::ContentLength if framing.content_length.is_some() => return None,
+            Known::ContentLength => framing.content_length = Some(syntax::decimal(value)?),
             Known::TransferEncoding => {
                 if framing.is_chunked || !value.eq_ignore_ascii_case(b"chunked") {
                     return None;
