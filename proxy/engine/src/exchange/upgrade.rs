@@ -63,7 +63,7 @@ pub(super) async fn tunnel(
         stream.give_back(&worker, false, Instant::now());
         return End::Done;
     }
-    let Some(down) = ends(&mut x.reader, &mut x.front.responder) else {
+    let Some(down) = ends(&mut x.reader, &x.front.responder) else {
         return End::Failed(ProxyError::Defect);
     };
     // What was read behind the two heads belongs to the tunnel.
