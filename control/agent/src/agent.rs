@@ -17,10 +17,11 @@ use crate::config::AgentConfig;
 use crate::docker::event::What;
 use crate::docker::{Docker, DockerError};
 use crate::identity::{IdentityKey, Mesh};
+use crate::mailbox::Mailbox;
 use crate::member::{Verdict, label};
 use crate::metrics::Metrics;
 use crate::sidecar::image::Image;
-use crate::worker::{Mailbox, Worker, care};
+use crate::worker::{Worker, care};
 
 /// Most containers cared for. ECS itself allows far fewer on a host.
 pub const CONTAINERS_MAX: usize = 1024;

@@ -10,7 +10,7 @@
 //! sidecar announces, and with which identity, the agent decides.
 //!
 //! Reading order: [`config`] · [`member`] (labels → what a container is) · [`sidecar`] (what its proxy is) · [`capture`] (what is
-//! redirected) · [`plan`] (what is to be done) · [`worker`] and [`agent`] (doing it) · [`docker`], [`identity`] (with whom) ·
+//! redirected) · [`plan`] (what is to be done) · [`worker`], [`mailbox`] and [`agent`] (doing it) · [`docker`], [`identity`] (with whom) ·
 //! [`admin`], [`metrics`], [`address`].
 
 pub mod address;
@@ -20,6 +20,7 @@ pub mod capture;
 pub mod config;
 pub mod docker;
 pub mod identity;
+pub mod mailbox;
 pub mod member;
 pub mod metrics;
 pub mod plan;

@@ -3,19 +3,20 @@
 //! Because there is one such task for each container and it does one thing at a time, there are never two sidecars where one is
 //! meant, whatever order events come in.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use bollard::models::ContainerInspectResponse;
-use tokio::sync::{Notify, OwnedMutexGuard};
+use tokio::sync::OwnedMutexGuard;
 use tokio::time::Instant;
 
 use crate::agent::Agent;
 use crate::capture::netns::Namespace;
 use crate::capture::{Rules, failure_mode};
-use crate::docker::event::{What, ends};
+use crate::docker::event::ends;
 use crate::docker::{Docker, DockerError};
+use crate::mailbox::{Mailbox, Post};
 use crate::member::{Member, Network, Verdict, look};
 use crate::metrics::Metrics;
 use crate::plan::{Action, App, LEAVING_MAX, Memory, Plan, Wanted, plan};
@@ -29,57 +30,6 @@ const RETRY_MAX: Duration = Duration::from_secs(30);
 
 /// Longest wait for the registry when a task ends: its sidecar must be told as well, and its lease ends anyway.
 const WITHDRAW_MAX: Duration = Duration::from_secs(3);
-
-/// What a worker is told between rounds. Bounded: however much happens, it is one more look.
-#[derive(Debug, Default)]
-pub struct Mailbox {
-    post: Mutex<Post>,
-    arrived: Notify,
-}
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Post {
-    any: bool,
-    signal: Option<i32>,
-    ended: bool,
-    closed: bool,
-}
-
-impl Mailbox {
-    /// Says what happened; `false` when nobody reads any more.
-    pub fn put(&self, what: What) -> bool {
-        let mut post = self.lock();
-        if post.closed {
-            return false;
-        }
-        post.any = true;
-        match what {
-            // A signal that ends is not overwritten by one that does not.
-            What::Signalled(signal) if !post.signal.is_some_and(|before| ends(before, None)) => {
-                post.signal = Some(signal);
-            }
-            What::Ended => post.ended = true,
-            What::Signalled(_) | What::Changed => {}
-        }
-        self.arrived.notify_one();
-        true
-    }
-
-    fn take(&self) -> Post {
-        std::mem::take(&mut *self.lock())
-    }
-
-    /// Closes it, unless something came in meanwhile.
-    fn close(&self) -> bool {
-        let mut post = self.lock();
-        post.closed = !post.any;
-        post.closed
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Post> {
-        self.post.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
 
 /// Cares for a container until nothing of it is left.
 pub async fn care(agent: Arc<Agent>, app: String, mailbox: Arc<Mailbox>) {
@@ -115,7 +65,7 @@ pub async fn care(agent: Arc<Agent>, app: String, mailbox: Arc<Mailbox>) {
         };
         tokio::select! {
             () = sleep => {}
-            () = mailbox.arrived.notified() => {}
+            () = mailbox.arrived() => {}
         }
     }
 }

@@ -1,3 +1,4 @@
+use super::port::Protocol;
 use super::*;
 use serde_json::{Value, json};
 
