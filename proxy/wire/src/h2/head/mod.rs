@@ -95,11 +95,30 @@ impl Checks {
             // Pseudo-headers come first (RFC 9113 §8.3).
             self.refuse(HeadRefusal::Malformed);
         }
-        if self.refusal.is_none() && !syntax::is_field_value(value) {
+        if self.refusal.is_none() && !is_clean(value) {
             self.refuse(HeadRefusal::Malformed);
         }
         self.refusal.is_none()
     }
+}
+
+/// What [`syntax::is_field_value`] is, eight bytes at a time: most values are too short for vectors.
+fn is_clean(value: &[u8]) -> bool {
+    let (words, rest) = value.as_chunks::<8>();
+    let mut suspect = words.iter().fold(0, |suspect, word| suspect | suspicion(u64::from_ne_bytes(*word)));
+    match value.last_chunk::<8>() {
+        Some(last) => suspect |= suspicion(u64::from_ne_bytes(*last)),
+        None => return syntax::is_field_value(rest),
+    }
+    suspect == 0 || syntax::is_field_value(value)
+}
+
+/// Not 0 when a byte is a control character, HTAB among them.
+const fn suspicion(word: u64) -> u64 {
+    const ONES: u64 = u64::MAX / 0xff;
+    let controls = word.wrapping_sub(ONES * 0x20) & !word;
+    let delete = word ^ (ONES * 0x7f);
+    (controls | (delete.wrapping_sub(ONES) & !delete)) & (ONES * 0x80)
 }
 
 /// RFC 9113 §8.2.1. Our own form trims values; a reader behind us may have seen another one.

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::head::{RequestHead, ResponseHead};
+use proptest::prelude::*;
 
 const LIMITS: HeadLimits = HeadLimits { fields: 100, bytes: 60 * 1024 };
 const GET: [(&str, &str); 4] =
@@ -195,5 +196,20 @@ fn trailers_lose_what_may_not_be_there() {
         let mut sink = TrailerSink::new(&mut trailers, LIMITS);
         feed(&mut sink, &[bad]);
         assert_eq!(sink.finish(), Err(HeadRefusal::Malformed));
+    }
+}
+
+proptest! {
+    #[test]
+    fn clean_values_are_field_values(
+        mut value in prop::collection::vec(prop_oneof![9 => 0x20u8..0x7f, 1 => 0x80u8..=0xff], 0..40),
+        at in any::<prop::sample::Index>(), byte in any::<u8>(),
+    ) {
+        prop_assert_eq!(is_clean(&value), syntax::is_field_value(&value));
+        if !value.is_empty() {
+            let at = at.index(value.len());
+            value[at] = byte;
+            prop_assert_eq!(is_clean(&value), syntax::is_field_value(&value), "{:?}", value);
+        }
     }
 }

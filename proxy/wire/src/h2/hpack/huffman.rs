@@ -125,15 +125,24 @@ pub fn encode(text: &[u8], out: &mut Vec<u8>) {
 #[must_use]
 pub fn decode(coded: &[u8], out: &mut Vec<u8>) -> bool {
     out.reserve(coded.len() * 8 / 5 + 1);
-    // `held` has its `bits` valid bits at the top.
+    // `held` has its `bits` valid bits at the top and zeros below.
     let (mut held, mut bits, mut rest) = (0u64, 0u32, coded);
     loop {
-        while bits <= 56
-            && let Some((byte, tail)) = rest.split_first()
-        {
-            held |= u64::from(*byte) << (56 - bits);
-            bits += 8;
-            rest = tail;
+        if bits < 32 {
+            if let Some(word) = rest.first_chunk::<8>() {
+                let taken = (63 - bits) / 8;
+                held |= u64::from_be_bytes(*word) >> bits;
+                bits += taken * 8;
+                held &= !(u64::MAX >> bits);
+                rest = rest.get(taken as usize..).unwrap_or_default();
+            }
+            while bits <= 56
+                && let Some((byte, tail)) = rest.split_first()
+            {
+                held |= u64::from(*byte) << (56 - bits);
+                bits += 8;
+                rest = tail;
+            }
         }
         if bits >= QUICK {
             let (symbol, length) = TABLES.quick.get((held >> 56) as usize).copied().unwrap_or((0, 0));
