@@ -1,6 +1,6 @@
 //! One HTTP/2 connection of either role.
 //!
-//! [`receive`](Connection::receive) takes octets and gives events; the methods of [`send`] append frames to one output
+//! [`receive`](Connection::receive) takes octets and gives events; the methods of `send` append frames to one output
 //! buffer, which the owner takes as a whole ([`take_output`](Connection::take_output)) and writes. Nothing here waits:
 //! what cannot be sent because of a window or because enough is waiting already is not taken, and an event tells when to
 //! try again.
