@@ -52,16 +52,11 @@ const RULES: &[(&str, &[&str])] = &[
 ];
 
 /// Nowhere: other TLS stacks, and C outside the TLS provider.
-const NOWHERE: &[&str] = &[
-    "ring",
-    "openssl-sys",
-    "native-tls",
-    "libz-sys",
-    "zstd-sys",
-    "libmimalloc-sys",
-    "tikv-jemalloc-sys",
-    "cmake-rs",
-];
+const NOWHERE: &[&str] =
+    &["ring", "openssl-sys", "native-tls", "libz-sys", "zstd-sys", "tikv-jemalloc-sys", "cmake-rs"];
+
+/// The proxy's allocator, which only that binary may choose.
+const ALLOCATOR: (&str, &str) = ("outrigger-proxy", "libmimalloc-sys");
 
 /// Fails with every arrow that points the wrong way.
 pub fn check() -> anyhow::Result<()> {
@@ -70,6 +65,9 @@ pub fn check() -> anyhow::Result<()> {
         let tree = below(package)?;
         let hits = banned.iter().chain(NOWHERE).filter(|b| tree.contains(**b));
         wrong.extend(hits.map(|b| format!("{package} reaches {b}")));
+        if *package != ALLOCATOR.0 && tree.contains(ALLOCATOR.1) {
+            wrong.push(format!("{package} reaches {}", ALLOCATOR.1));
+        }
     }
     if !wrong.is_empty() {
         bail!("dependency rules broken:\n  {}", wrong.join("\n  "));
