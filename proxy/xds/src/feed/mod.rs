@@ -20,7 +20,7 @@ use refs::Refs;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 use warm::Warming;
 
@@ -67,6 +67,9 @@ pub struct FeedStatus {
     pub save_failures: u64,
 }
 
+/// How long after it failed a configuration that waited is tried again.
+pub const RETRY_AFTER: Duration = Duration::from_secs(5);
+
 /// One proxy's configuration feed.
 pub struct Feed {
     links: Links,
@@ -80,6 +83,8 @@ pub struct Feed {
     changes: u64,
     /// Something accepted is not on disk yet.
     unsaved: bool,
+    /// When to try again what waited and could not be applied.
+    retry_at: Option<Instant>,
     /// Counters and current refusals.
     pub status: FeedStatus,
 }
@@ -107,6 +112,7 @@ impl Feed {
             last_good,
             changes: 0,
             unsaved: false,
+            retry_at: None,
             status: FeedStatus::default(),
         }
     }
@@ -186,18 +192,26 @@ impl Feed {
         self.put_in_force(now).inspect_err(|_| self.base.secrets = before)
     }
 
-    /// Time passed: what has waited long enough takes effect.
+    /// Time passed: what has waited long enough takes effect. What could not be applied then (an address that was taken,
+    /// say) is tried again every [`RETRY_AFTER`], because the server has had its answer and sends nothing more.
     pub fn tick(&mut self, now: Instant) {
-        if self.warming.is_waiting()
-            && let Err(errors) = self.put_in_force(now)
-        {
-            tracing::warn!(?errors, "configuration that waited cannot be applied");
+        let again = self.retry_at.is_some_and(|at| now >= at);
+        if !self.warming.is_waiting() && !again {
+            return;
+        }
+        let chosen = self.warming.choose(&self.accepted, &self.base, now);
+        if !again && self.warming.is_in_force(&chosen) {
+            return;
+        }
+        if let Err(errors) = self.put_in_force(now) {
+            tracing::warn!(?errors, "configuration that waited cannot be applied; tried again");
+            self.retry_at = now.checked_add(RETRY_AFTER);
         }
     }
 
     /// Whether [`Self::tick`] has something to do.
     pub fn is_waiting(&self) -> bool {
-        self.warming.is_waiting()
+        self.warming.is_waiting() || self.retry_at.is_some()
     }
 
     /// Resources in force or accepted, for `/config_dump`.
@@ -342,6 +356,7 @@ impl Feed {
         }
         self.sink.apply(config)?;
         self.warming.commit(chosen);
+        self.retry_at = None;
         Ok(())
     }
 
@@ -467,3 +482,6 @@ fn name_of(bytes: &[u8]) -> String {
     let name = rest.get(..usize::from(*len)).unwrap_or_default();
     if *len < 0x80 { String::from_utf8_lossy(name).into_owned() } else { String::new() }
 }
+
+#[cfg(test)]
+mod tick_tests;

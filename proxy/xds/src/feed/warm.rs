@@ -21,6 +21,8 @@ pub const HOLD_MAX: Duration = Duration::from_secs(15);
 pub struct Warming {
     effective: BTreeMap<(Kind, String), Arc<Resource>>,
     waiting: HashMap<(Kind, String), Instant>,
+    /// What has waited long enough and is not in force yet.
+    overdue: HashMap<(Kind, String), Instant>,
 }
 
 impl Warming {
@@ -33,7 +35,7 @@ impl Warming {
     ) -> BTreeMap<(Kind, String), Arc<Resource>> {
         let ready = Ready::new(accepted, base);
         let mut chosen = BTreeMap::new();
-        let mut waiting = HashMap::new();
+        let (mut waiting, mut overdue) = (HashMap::new(), HashMap::new());
         for (key, held) in accepted {
             let pointed = match held.resource.as_ref() {
                 Resource::Listener(_) | Resource::RouteConfig(_) => ready.is_ready(&held.resource),
@@ -42,8 +44,12 @@ impl Warming {
                 Resource::Endpoints(_) | Resource::Secret(_) => true,
             };
             let in_force = self.effective.get(key);
-            let since = *self.waiting.get(key).unwrap_or(&now);
-            if pointed || in_force == Some(&held.resource) || now.duration_since(since) >= HOLD_MAX {
+            let since = *self.waiting.get(key).or_else(|| self.overdue.get(key)).unwrap_or(&now);
+            let is_overdue = now.duration_since(since) >= HOLD_MAX;
+            if pointed || in_force == Some(&held.resource) || is_overdue {
+                if is_overdue {
+                    overdue.insert(key.clone(), since);
+                }
                 chosen.insert(key.clone(), held.resource.clone());
                 continue;
             }
@@ -53,13 +59,19 @@ impl Warming {
             }
         }
         self.keep_what_is_still_used(&mut chosen);
-        self.waiting = waiting;
+        (self.waiting, self.overdue) = (waiting, overdue);
         chosen
+    }
+
+    /// Whether exactly these are in force.
+    pub fn is_in_force(&self, chosen: &BTreeMap<(Kind, String), Arc<Resource>>) -> bool {
+        self.effective == *chosen
     }
 
     /// The chosen resources are in force now.
     pub fn commit(&mut self, chosen: BTreeMap<(Kind, String), Arc<Resource>>) {
         self.effective = chosen;
+        self.overdue.clear();
     }
 
     /// One resource was replaced in force without a new choice.
