@@ -13,7 +13,8 @@ const USAGE: &str = "\
 usage: cargo xtask VERB
 
   demo [--check] [--profile NAME]   the mesh on loopback, with load; --check runs the whole story and judges it
-  peers [NAME…]                     what needs other people's programs; installs them first
+  peers [NAME…]                     what needs other people's programs; installs them first. `agent` runs only when it
+                                    is named: it starts a Docker daemon
   images [--profile NAME] [--tar-only]
                                     static binaries and container images from them; --tar-only packs what docker
                                     would build them from

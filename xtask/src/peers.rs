@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
 
-/// Debian packages, each with a program that shows it is there.
+/// Debian packages of every check, each with a program that shows it is there.
 const PACKAGES: &[(&str, &str)] = &[
     ("curl", "curl"),
     ("nghttp2-client", "h2load"),
@@ -16,12 +16,19 @@ const PACKAGES: &[(&str, &str)] = &[
     ("testssl.sh", "testssl"),
     ("nodejs", "node"),
     ("npm", "npm"),
+];
+
+/// What only the check of the host agent needs.
+const DOCKER_PACKAGES: &[(&str, &str)] = &[
     ("docker.io", "dockerd"),
     ("nftables", "nft"),
     ("iptables", "iptables"),
     ("iproute2", "ip"),
     ("util-linux", "nsenter"),
 ];
+
+/// Run when it is named: it starts a Docker daemon and changes network namespaces, which not every machine allows.
+const AGENT: &str = "agent";
 
 /// Where everything is.
 struct Peers {
@@ -45,14 +52,20 @@ const CHECKS: &[(&str, Check)] = &[
     ("envoy", |p| p.python("envoy.py", &[])),
     ("grpc-xds", |p| p.python("grpc_xds.py", &[])),
     ("suites", |p| p.python("suites.py", &[])),
-    ("agent", |p| p.python("agent.py", &[])),
+    (AGENT, |p| p.python("agent.py", &[])),
 ];
 
 /// Runs the checks named, or all.
 pub fn run(args: &[String]) -> anyhow::Result<()> {
-    let peers = Peers::prepare()?;
+    if let Some(unknown) = args.iter().find(|a| CHECKS.iter().all(|(name, _)| name != a)) {
+        bail!("no check is called {unknown}");
+    }
+    let is_wanted = |name: &str| {
+        if args.is_empty() { name != AGENT } else { args.iter().any(|a| a == name) }
+    };
+    let peers = Peers::prepare(is_wanted(AGENT))?;
     let mut failed = Vec::new();
-    for (name, check) in CHECKS.iter().filter(|(n, _)| args.is_empty() || args.iter().any(|a| a == n)) {
+    for (name, check) in CHECKS.iter().filter(|(name, _)| is_wanted(name)) {
         println!("--- {name}");
         let began = Instant::now();
         match check(&peers) {
@@ -70,10 +83,11 @@ pub fn run(args: &[String]) -> anyhow::Result<()> {
 }
 
 impl Peers {
-    fn prepare() -> anyhow::Result<Self> {
+    fn prepare(with_docker: bool) -> anyhow::Result<Self> {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("root")?.to_owned();
+        let wanted = PACKAGES.iter().chain(DOCKER_PACKAGES.iter().filter(|_| with_docker));
         let missing: Vec<&str> =
-            PACKAGES.iter().filter(|(_, program)| !on_path(program)).map(|(package, _)| *package).collect();
+            wanted.filter(|(_, program)| !on_path(program)).map(|(package, _)| *package).collect();
         if !missing.is_empty() {
             run_command(Command::new("apt-get").args(["update", "-qq"]))?;
             run_command(
