@@ -16,6 +16,7 @@ const PACKAGES: &[(&str, &str)] = &[
     ("testssl.sh", "testssl"),
     ("nodejs", "node"),
     ("npm", "npm"),
+    ("valgrind", "valgrind"),
 ];
 
 /// What only the check of the host agent needs.
@@ -52,6 +53,7 @@ const CHECKS: &[(&str, Check)] = &[
     ("envoy", |p| p.python("envoy.py", &[])),
     ("grpc-xds", |p| p.python("grpc_xds.py", &[])),
     ("suites", |p| p.python("suites.py", &[])),
+    ("instructions", |p| p.python("instructions.py", &[])),
     (AGENT, |p| p.python("agent.py", &[])),
 ];
 
