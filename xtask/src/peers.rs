@@ -121,11 +121,11 @@ impl Peers {
             "-p",
             "outrigger-control",
             "-p",
-            "outrigger-agent",
-            "-p",
             "outrigger",
         ];
-        run_command(Command::new(cargo()).args(build))?;
+        // Otherwise the packages are those of the demo, so that nothing is built again.
+        let agent: &[&str] = if with_docker { &["-p", "outrigger-agent"] } else { &[] };
+        run_command(Command::new(cargo()).args(build).args(agent))?;
         let bin = target.join(if profile == "dev" { "debug" } else { &profile });
         Ok(Self {
             venv,
