@@ -97,7 +97,11 @@ async fn stream_that_the_client_gives_up_is_given_up_upstream() {
         bed.cluster_stat("a", |stats| stats.upstream_cx_active.value()) == 0
     })
     .await;
-    assert_eq!(bed.http_stat(|stats| stats.downstream_rq_rx_reset.value()), 1);
+    // The request is counted a moment after its connection.
+    eventually("the reset to be counted", || {
+        bed.http_stat(|stats| stats.downstream_rq_rx_reset.value()) == 1
+    })
+    .await;
     assert_eq!(client.get("h", "/").await.unwrap().status, 200, "the connection goes on");
 }
 
