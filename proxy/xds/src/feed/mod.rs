@@ -22,7 +22,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
-use warm::Warming;
+use warm::{Chosen, Warming};
 
 /// What takes configurations: the engine's handle, or a recorder in a test.
 pub trait Sink: Send + Sync {
@@ -203,7 +203,7 @@ impl Feed {
         if !again && self.warming.is_in_force(&chosen) {
             return;
         }
-        if let Err(errors) = self.put_in_force(now) {
+        if let Err(errors) = self.enforce(chosen) {
             tracing::warn!(?errors, "configuration that waited cannot be applied; tried again");
             self.retry_at = now.checked_add(RETRY_AFTER);
         }
@@ -348,6 +348,11 @@ impl Feed {
 
     fn put_in_force(&mut self, now: Instant) -> Result<(), Vec<ConfigError>> {
         let chosen = self.warming.choose(&self.accepted, &self.base, now);
+        self.enforce(chosen)
+    }
+
+    /// Applies what was chosen.
+    fn enforce(&mut self, chosen: Chosen) -> Result<(), Vec<ConfigError>> {
         let config = merge(&self.base, chosen.values().map(AsRef::as_ref));
         if self.warming.is_waiting() {
             // What waits must be valid too: the server hears of a mistake now, not when it takes effect.

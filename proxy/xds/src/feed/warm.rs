@@ -16,6 +16,9 @@ use std::time::{Duration, Instant};
 /// Longest time a resource waits for what it points to.
 pub const HOLD_MAX: Duration = Duration::from_secs(15);
 
+/// Resources that take effect together.
+pub type Chosen = BTreeMap<(Kind, String), Arc<Resource>>;
+
 /// What is in force, and since when the rest waits.
 #[derive(Debug, Default)]
 pub struct Warming {
