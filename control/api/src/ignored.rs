@@ -76,6 +76,7 @@ pub const SAFE_TO_IGNORE: &[Ignored] = &[
     ignored("envoy.extensions.filters.http.router.v3.Router", "dynamic_stats", "it only switches metrics"),
     ignored("envoy.extensions.filters.http.rbac.v3.RBAC", "rules_stat_prefix", NAMES),
     ignored("envoy.extensions.filters.network.rbac.v3.RBAC", "shadow_rules_stat_prefix", NAMES),
+    ignored("envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol", "stat_prefix", NAMES),
     ignored(
         "envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector",
         "initial_read_buffer_size",

@@ -18,4 +18,4 @@ pub mod strict;
 
 pub use generated::{envoy, google, grpc, opentelemetry, outrigger};
 pub use kind::Kind;
-pub use pool::{DESCRIPTORS, TYPE_URL_PREFIX, any, pool, to_json};
+pub use pool::{DESCRIPTORS, TYPE_URL_PREFIX, any, forget_pool, pool, to_json};

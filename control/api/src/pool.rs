@@ -2,7 +2,7 @@
 
 use prost::{Message, Name};
 use prost_reflect::{DescriptorPool, DynamicMessage, SerializeOptions};
-use std::sync::LazyLock;
+use std::sync::{Mutex, PoisonError};
 
 /// The encoded `FileDescriptorSet` of all our files and the well-known types they use.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
@@ -10,13 +10,25 @@ pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descrip
 /// What a type URL begins with on this wire.
 pub const TYPE_URL_PREFIX: &str = "type.googleapis.com/";
 
-/// The descriptors, parsed once.
+/// The same without comments and options: what reading needs.
+const REFLECTION: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/reflection.bin"));
+
+/// The pool while it is kept.
+static POOL: Mutex<Option<DescriptorPool>> = Mutex::new(None);
+
+/// The descriptors. They are parsed at the first call and kept until [`forget_pool`]; what was taken from them lives on.
 ///
 /// *Panics*: never; the set is made by the same build, and a test parses it.
-pub fn pool() -> &'static DescriptorPool {
-    static POOL: LazyLock<DescriptorPool> =
-        LazyLock::new(|| DescriptorPool::decode(DESCRIPTORS).unwrap_or_default());
-    &POOL
+///
+/// *Cost*: the first call some milliseconds and 2 MiB.
+pub fn pool() -> DescriptorPool {
+    let mut kept = POOL.lock().unwrap_or_else(PoisonError::into_inner);
+    kept.get_or_insert_with(|| DescriptorPool::decode(REFLECTION).unwrap_or_default()).clone()
+}
+
+/// Gives the memory of the descriptors back: for a process that lives long and has read its file.
+pub fn forget_pool() {
+    drop(POOL.lock().unwrap_or_else(PoisonError::into_inner).take());
 }
 
 /// Packs a message into `Any` under its type URL.
@@ -46,6 +58,9 @@ mod tests {
         assert_eq!(Listener::full_name(), "envoy.config.listener.v3.Listener");
         assert!(pool().get_message_by_name("envoy.config.listener.v3.Listener").is_some());
         assert!(pool().all_messages().count() > 150);
+        let before = pool();
+        forget_pool();
+        assert_eq!(pool().all_messages().count(), before.all_messages().count());
     }
 
     #[test]
