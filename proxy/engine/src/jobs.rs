@@ -5,7 +5,9 @@
 
 use std::cell::Cell;
 use std::future::Future;
+use std::pin::Pin;
 use std::rc::Rc;
+use std::task::{Context, Poll};
 use tokio::task::JoinHandle;
 
 /// Starts and counts the tasks of one worker.
@@ -23,6 +25,21 @@ impl Drop for Running {
     }
 }
 
+/// A task that is counted. Not an `async` block around the future: that would keep room for it twice, once as what was
+/// captured and once as what is awaited, and a connection's future is most of what an idle connection costs.
+struct Counted<F> {
+    future: Pin<Box<F>>,
+    _running: Running,
+}
+
+impl<F: Future> Future for Counted<F> {
+    type Output = F::Output;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        self.future.as_mut().poll(cx)
+    }
+}
+
 impl Jobs {
     /// Runs a future on this worker's thread, inside its `LocalSet`.
     pub fn spawn<F>(&self, future: F) -> JoinHandle<F::Output>
@@ -32,10 +49,7 @@ impl Jobs {
     {
         self.running.set(self.running.get() + 1);
         let running = Running(self.running.clone());
-        tokio::task::spawn_local(async move {
-            let _running = running;
-            future.await
-        })
+        tokio::task::spawn_local(Counted { future: Box::pin(future), _running: running })
     }
 
     /// Tasks that have not ended.

@@ -5,12 +5,13 @@
 use crate::drain::{DrainNode, DrainState};
 use crate::exchange::slot::Slots;
 use crate::http::date::DateCache;
+use crate::identity::Peers;
 use crate::io::{BufferPool, Wheel};
 use crate::jobs::Jobs;
 use crate::listener::Tenures;
 use crate::live::{Live, LiveRef};
 use crate::telemetry::access_log::WorkerLogs;
-use crate::telemetry::{ServerStats, Sharded, Telemetry, WorkerMetrics};
+use crate::telemetry::{ListenerFilterStats, ServerStats, Sharded, Telemetry, WorkerMetrics};
 use crate::upstream::pool::Pools;
 use arc_swap::{ArcSwap, Cache};
 use std::cell::{Cell, RefCell};
@@ -33,6 +34,8 @@ pub struct Shared {
     pub drain: DrainState,
     /// Counters of the process.
     pub server: Arc<Sharded<ServerStats>>,
+    /// Counters of listener filters.
+    pub listener_filters: Arc<Sharded<ListenerFilterStats>>,
     /// Node labels, series, log and span sinks.
     pub telemetry: Telemetry,
     /// Number of data workers.
@@ -72,6 +75,8 @@ pub struct Worker {
     pub wheel: Wheel,
     /// Read and write buffers.
     pub buffers: BufferPool,
+    /// What the certificates of peers say.
+    pub peers: RefCell<Peers>,
     /// The `date` field of responses.
     pub dates: DateCache,
     /// Connections to hosts.
@@ -107,6 +112,7 @@ impl Worker {
             slots: Slots::default(),
             wheel: Wheel::start(),
             buffers: BufferPool::default(),
+            peers: RefCell::default(),
             dates: DateCache::default(),
             pools: Pools::default(),
             metrics: WorkerMetrics::new(&shared.telemetry.series, id),

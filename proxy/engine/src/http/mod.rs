@@ -49,10 +49,13 @@ pub async fn serve_connection(
         (CodecType::Http1, _) | (CodecType::Auto, Some(b"http/1.1" | b"http/1.0")) => {
             h1::server::serve(connection, None).await;
         }
-        (CodecType::Http2, _) | (CodecType::Auto, Some(b"h2")) => h2::server::serve(connection, None).await,
+        // Boxed, so that the many connections of HTTP/1.1 hold no room for one of HTTP/2.
+        (CodecType::Http2, _) | (CodecType::Auto, Some(b"h2")) => {
+            Box::pin(h2::server::serve(connection, None)).await;
+        }
         (CodecType::Auto, _) => match detect::preface(&connection).await {
             Some(detect::Found::H1(buf)) => h1::server::serve(connection, Some(buf)).await,
-            Some(detect::Found::H2(buf)) => h2::server::serve(connection, Some(buf)).await,
+            Some(detect::Found::H2(buf)) => Box::pin(h2::server::serve(connection, Some(buf))).await,
             None => {}
         },
     }

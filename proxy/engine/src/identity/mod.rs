@@ -6,12 +6,13 @@
 //!
 //! * [`Secrets`]: the named secrets of a configuration, parsed.
 //! * [`ServerTls`], [`ClientTls`]: the TLS side of a filter chain and of a cluster.
-//! * [`peer_cert`]: what a peer's certificate says.
+//! * [`peer_cert`]: what a peer's certificate says; [`Peers`]: so that it is read once.
 //!
 //! A connection lives on with the configuration it began with. Epochs tell pools that newer certificates are there.
 
 mod client;
 mod keypair;
+mod memo;
 mod negotiated;
 mod peer;
 mod san;
@@ -22,6 +23,7 @@ mod verify;
 
 pub use client::{ClientTls, TlsOptions};
 pub use keypair::CertificateFacts;
+pub use memo::Peers;
 pub(crate) use negotiated::negotiated;
 pub use peer::peer_cert;
 pub use secrets::Secrets;

@@ -1,14 +1,19 @@
 //! What a finished handshake agreed on, in the words of logs.
 
-use super::peer_cert;
+use super::Peers;
 use crate::io::TlsFacts;
 use rustls::{CipherSuite, Connection, HandshakeKind, ProtocolVersion};
 use std::sync::Arc;
 
 /// Reads the outcome of a finished handshake. `verified`: the peer's chain was verified. `sni` is the name received or
-/// sent.
-pub(crate) fn negotiated(connection: &Connection, verified: bool, sni: Option<Arc<str>>) -> TlsFacts {
-    let peer = connection.peer_certificates().and_then(|chain| peer_cert(chain, verified)).map(Arc::new);
+/// sent. `peers` knows the certificates read before.
+pub(crate) fn negotiated(
+    connection: &Connection,
+    verified: bool,
+    sni: Option<Arc<str>>,
+    peers: &mut Peers,
+) -> TlsFacts {
+    let peer = connection.peer_certificates().and_then(|chain| peers.read(chain, verified));
     TlsFacts {
         version: match connection.protocol_version() {
             Some(ProtocolVersion::TLSv1_2) => "TLSv1.2",

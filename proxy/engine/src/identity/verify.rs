@@ -1,5 +1,6 @@
 //! Verifying the peer's certificate: chain, names, and what SPIFFE forbids.
 
+use super::memo::{Validity, VerifiedChains};
 use super::provider;
 use super::trust::Trust;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -19,6 +20,10 @@ use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 pub(super) struct ClientVerifier {
     chain: Arc<dyn ClientCertVerifier>,
     trust: Arc<Trust>,
+    /// Chains that passed. Verification depends on nothing but the chain, the roots and criteria of this verifier, and the
+    /// time; a change of roots or criteria makes another verifier. The peer still proves in every full handshake that it
+    /// has the key.
+    passed: VerifiedChains,
 }
 
 impl ClientVerifier {
@@ -32,7 +37,7 @@ impl ClientVerifier {
             builder = builder.allow_unauthenticated();
         }
         let chain = builder.build().map_err(|error| error.to_string())?;
-        Ok(Self { chain, trust })
+        Ok(Self { chain, trust, passed: VerifiedChains::default() })
     }
 }
 
@@ -55,8 +60,14 @@ impl ClientCertVerifier for ClientVerifier {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
+        if self.passed.contain(leaf, intermediates, now.as_secs()) {
+            return Ok(ClientCertVerified::assertion());
+        }
         let verified = self.chain.verify_client_cert(leaf, intermediates, now)?;
         check_names(leaf, &self.trust)?;
+        if let Some(validity) = validity(leaf, intermediates) {
+            self.passed.insert(leaf, intermediates, validity);
+        }
         Ok(verified)
     }
 
@@ -157,6 +168,17 @@ impl ServerCertVerifier for ServerVerifier {
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.algorithms.supported_schemes()
     }
+}
+
+/// In which time every certificate of a chain is valid; `None` when one cannot be read.
+fn validity(leaf: &CertificateDer<'_>, intermediates: &[CertificateDer<'_>]) -> Option<Validity> {
+    let mut all = Validity { not_before: i64::MIN, not_after: i64::MAX };
+    for der in std::iter::once(leaf).chain(intermediates) {
+        let (_, cert) = X509Certificate::from_der(der).ok()?;
+        all.not_before = all.not_before.max(cert.validity().not_before.timestamp());
+        all.not_after = all.not_after.min(cert.validity().not_after.timestamp());
+    }
+    Some(all)
 }
 
 /// Names against criteria; and for certificates that carry SPIFFE ids (or where URIs are asked for) the rules of the

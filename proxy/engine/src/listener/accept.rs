@@ -1,6 +1,7 @@
 //! The accept loop of one socket on one worker.
 
 use super::connection::{Accepted, Books, serve};
+use super::original_dst::original_dst;
 use crate::drain::DrainNode;
 use crate::live::{LiveListener, LiveRef};
 use crate::telemetry::{ListenerStats, Sharded};
@@ -86,6 +87,22 @@ pub(super) async fn accept(worker: Rc<Worker>, mut listen: Listen) {
     drain.start();
 }
 
+/// Finds out where a redirected connection was going, where the listener asks for that, and the listener that is to serve
+/// it: the one of that address, where connections are handed over.
+fn undo_redirection(
+    live: &LiveRef,
+    listener: Arc<LiveListener>,
+    tcp: &TcpStream,
+) -> (Arc<LiveListener>, Option<SocketAddr>) {
+    let config = &listener.listener.config;
+    if !config.use_original_dst && !config.original_dst {
+        return (listener, None);
+    }
+    let Some(original) = original_dst(tcp) else { return (listener, None) };
+    let heir = config.use_original_dst.then(|| live.listener_at(original)).flatten();
+    (heir.cloned().unwrap_or(listener), Some(original))
+}
+
 struct Scene<'a> {
     worker: &'a Rc<Worker>,
     name: &'a Arc<str>,
@@ -115,9 +132,14 @@ impl Scene<'_> {
             return;
         }
         let Some((live, listener)) = self.current() else { return };
-        let books = Books::open(self.worker.clone(), self.stats.clone());
+        let (listener, original) = undo_redirection(&live, listener, &tcp);
+        let books = Books::open(self.worker.clone(), listener.stats.clone());
+        if original.is_some() {
+            books.stats().downstream_cx_redirected.inc();
+        }
         let id = shared.next_connection_id();
-        let accepted = Accepted { id, live, listener, tcp, peer, drain: self.drain.watch(), books };
+        let drain = self.drain.watch();
+        let accepted = Accepted { id, live, listener, tcp, peer, original, drain, books };
         self.worker.jobs.spawn(serve(self.worker.clone(), accepted));
     }
 

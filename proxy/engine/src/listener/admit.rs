@@ -1,8 +1,7 @@
 //! Finding out what a connection is and whether it may come in: first bytes, chain, TLS, network authorization.
 
 use super::connection::{Accepted, Books};
-use super::detect::{Detected, detect};
-use super::hello::Hello;
+use super::first::first_bytes;
 use super::{ConnFacts, reconsider};
 use crate::identity::negotiated;
 use crate::io::{Buf, Io, TlsFacts};
@@ -12,12 +11,9 @@ use crate::worker::Worker;
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
-
-/// How long a client may take for its ClientHello where the configuration does not ask for inspection.
-const HELLO_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// A connection that came in.
 pub(super) struct Admitted {
@@ -29,22 +25,20 @@ pub(super) struct Admitted {
     pub(super) books: Books,
 }
 
-/// What the first bytes said.
-struct Beginning {
-    transport_protocol: &'static str,
-    hello: Hello,
-    prefix: Option<Buf>,
-}
-
 /// `None`: it did not come in, has been counted and logged, and is closed.
 pub(super) async fn admit(worker: &Rc<Worker>, accepted: Accepted) -> Option<Admitted> {
     let started = Instant::now();
-    let Accepted { id, live, listener, tcp, peer, books, .. } = accepted;
-    let local = tcp.local_addr().ok()?;
+    let Accepted { id, live, listener, tcp, peer, original, books, .. } = accepted;
+    let local = match original {
+        Some(original) => original,
+        None => tcp.local_addr().ok()?,
+    };
     let mut facts = ConnFacts {
         id,
         peer,
+        remote: peer,
         local,
+        original,
         listener: listener.name.clone(),
         chain: "".into(),
         server_name: None,
@@ -72,7 +66,7 @@ async fn enter(
 ) -> Result<(Io, LiveChainRef), ResponseFlags> {
     // Without it small answers wait for the client's delayed acknowledgement.
     tcp.set_nodelay(true).map_err(|_| ResponseFlags::DOWNSTREAM_TERMINATION)?;
-    let beginning = begin(worker, listener, &mut tcp, stats).await?;
+    let beginning = first_bytes(worker, listener, &mut tcp, facts, stats).await?;
     facts.server_name = beginning.hello.server_name.map(Arc::from);
     facts.transport_protocol = beginning.transport_protocol;
     facts.offered_alpn = beginning.hello.alpn;
@@ -121,54 +115,6 @@ fn log_refusal(
     telemetry::log_refused(worker, &listener.logs, &record);
 }
 
-/// Looks at the first bytes where a chain needs that.
-async fn begin(
-    worker: &Rc<Worker>,
-    listener: &LiveListener,
-    tcp: &mut TcpStream,
-    stats: &ListenerStats,
-) -> Result<Beginning, ResponseFlags> {
-    let plain = |prefix| Beginning { transport_protocol: "raw_buffer", hello: Hello::default(), prefix };
-    let has_tls = listener.chains.iter().any(|chain| chain.tls.is_some());
-    if !listener.inspect && !has_tls {
-        return Ok(plain(None));
-    }
-    let config = &listener.listener.config;
-    let limit = if listener.inspect { config.listener_filters_timeout } else { Some(HELLO_TIMEOUT) };
-    stats.downstream_pre_cx_active.inc();
-    let mut buf: Option<Buf> = None;
-    let detected = worker
-        .wheel
-        .timeout(limit, async {
-            // No buffer before the first byte.
-            tcp.readable().await?;
-            detect(tcp, buf.insert(worker.buffers.take())).await
-        })
-        .await;
-    stats.downstream_pre_cx_active.dec();
-    match detected {
-        Some(Ok(Detected::Tls(hello))) => Ok(Beginning { transport_protocol: "tls", hello, prefix: buf }),
-        Some(Ok(Detected::Plain)) => Ok(plain(buf)),
-        // The TLS library says what is wrong with it, by an alert.
-        Some(Ok(Detected::Malformed)) if !listener.inspect => {
-            Ok(Beginning { transport_protocol: "tls", hello: Hello::default(), prefix: buf })
-        }
-        Some(Ok(Detected::Malformed)) => {
-            stats.downstream_listener_filter_error.inc();
-            Err(ResponseFlags::DOWNSTREAM_PROTOCOL_ERROR)
-        }
-        Some(Ok(Detected::Closed) | Err(_)) => {
-            stats.downstream_listener_filter_remote_close.inc();
-            Err(ResponseFlags::DOWNSTREAM_TERMINATION)
-        }
-        None => {
-            stats.downstream_pre_cx_timeout.inc();
-            let go_on = listener.inspect && config.continue_on_listener_filters_timeout;
-            if go_on { Ok(plain(buf)) } else { Err(ResponseFlags::STREAM_IDLE_TIMEOUT) }
-        }
-    }
-}
-
 /// Terminates TLS where the chain has it. Never goes on without.
 async fn secure(
     worker: &Rc<Worker>,
@@ -208,7 +154,9 @@ async fn secure(
         Some(Ok(())) => {}
     }
     let sni = facts.server_name.clone();
-    let agreed = io.with_tls(|connection| negotiated(connection, tls.verifies_clients(), sni))?;
+    let agreed = io.with_tls(|connection| {
+        negotiated(connection, tls.verifies_clients(), sni, &mut worker.peers.borrow_mut())
+    })?;
     if agreed.resumed && is_over(&agreed) {
         // The chain was verified when the session was made; it may have expired since.
         stats.ssl_fail_verify_error.inc();

@@ -24,6 +24,8 @@ pub(super) struct Accepted {
     pub(super) listener: Arc<LiveListener>,
     pub(super) tcp: TcpStream,
     pub(super) peer: SocketAddr,
+    /// Where it was going, when it was redirected and the listener asks for that.
+    pub(super) original: Option<SocketAddr>,
     pub(super) drain: DrainWatch,
     pub(super) books: Books,
 }
@@ -73,7 +75,8 @@ pub(super) async fn serve(worker: Rc<Worker>, accepted: Accepted) {
     let tenure = Tenure::begin(&worker, admission);
     match &chain.chain.terminal {
         Terminal::Http(_) => {
-            tenure.serve(http::serve_connection(worker, io, facts, live, chain, drain)).await;
+            let served = std::pin::pin!(http::serve_connection(worker, io, facts, live, chain, drain));
+            tenure.serve(served).await;
         }
         Terminal::Tcp(_) => tcp::forward(worker, io, facts, chain, &tenure).await,
     }

@@ -11,8 +11,12 @@ pub struct ConnFacts {
     pub id: u64,
     /// The other end of the socket (`%DOWNSTREAM_DIRECT_REMOTE_ADDRESS%`).
     pub peer: SocketAddr,
+    /// Where it comes from (`%DOWNSTREAM_REMOTE_ADDRESS%` of a connection): `peer`, unless a PROXY header says otherwise.
+    pub remote: SocketAddr,
     /// The address the client meant; without redirection the socket's own.
     pub local: SocketAddr,
+    /// The same where a redirection was undone, a PROXY header said it, or the client named it to a forward proxy.
+    pub original: Option<SocketAddr>,
     /// Name of the listener.
     pub listener: Arc<str>,
     /// Name of the filter chain; may be empty.

@@ -50,7 +50,7 @@ fn view(facts: &ConnFacts) -> AuthzView<'_> {
     AuthzView {
         destination: facts.local,
         direct_remote: facts.peer.ip(),
-        remote: facts.peer.ip(),
+        remote: facts.remote.ip(),
         server_name: facts.server_name.as_deref(),
         peer: peer.map(|peer| PeerNames {
             uri_sans: &peer.uri_sans,

@@ -33,7 +33,7 @@ pub(super) fn choose<'l>(listener: &'l Listener, facts: &ConnFacts) -> Option<&'
     let offered: SmallVec<[&[u8]; 4]> = facts.offered_alpn.iter().map(Vec::as_slice).collect();
     listener.chain_for(&ConnView {
         destination: facts.local,
-        source: facts.peer,
+        source: facts.remote,
         server_name: facts.server_name.as_deref(),
         transport_protocol: facts.transport_protocol,
         application_protocols: &offered,

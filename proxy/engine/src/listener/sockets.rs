@@ -136,6 +136,8 @@ impl Listeners {
     }
 }
 
+/// The addresses to accept connections for filter chains on.
 fn addresses(listener: &config::Listener) -> impl Iterator<Item = SocketAddr> + '_ {
-    std::iter::once(listener.address).chain(listener.additional_addresses.iter().copied())
+    let all = std::iter::once(listener.address).chain(listener.additional_addresses.iter().copied());
+    all.filter(|_| listener.bind_to_port && listener.dns.is_none())
 }

@@ -16,7 +16,7 @@
 use super::reconsider::choose;
 use super::{ConnFacts, network_rbac};
 use crate::drain::DrainWatch;
-use crate::io::Io;
+use crate::io::{Deadline, Io};
 use crate::live::{Live, LiveChain, LiveChainRef, LiveRef};
 use crate::telemetry::{ListenerStats, Sharded};
 use crate::worker::Worker;
@@ -24,6 +24,7 @@ use outrigger_traffic::listener::Terminal;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::future::poll_fn;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -131,15 +132,18 @@ impl Tenure {
 
     /// Serves a connection by a future that runs in one task and ends by itself when its connection fails: which is what
     /// it sees when it must end, so that requests under way are booked and logged. One that does not notice is dropped.
-    pub async fn serve(&self, future: impl Future<Output = ()>) {
-        let mut future = std::pin::pin!(future);
-        let grace = self.worker.wheel.deadline();
+    ///
+    /// Takes the future where it lies: one that is moved in would have its room twice.
+    pub async fn serve(&self, mut future: Pin<&mut impl Future<Output = ()>>) {
+        let mut grace: Option<Deadline> = None;
         poll_fn(|cx| {
             if self.poll_evicted(cx).is_ready() {
                 self.holder.io.abort();
-                if !grace.is_armed() && !grace.is_expired() {
-                    grace.set(NOTICE_MAX);
-                }
+                let grace = grace.get_or_insert_with(|| {
+                    let deadline = self.worker.wheel.deadline();
+                    deadline.set(NOTICE_MAX);
+                    deadline
+                });
                 if grace.poll_expired(cx).is_ready() {
                     return Poll::Ready(());
                 }

@@ -2,15 +2,17 @@
 
 use crate::identity::{TlsOptions, negotiated};
 use crate::io::Io;
+use crate::listener::proxy_header;
 use crate::live::LiveCluster;
 use crate::worker::Worker;
 use outrigger_traffic::cluster::Host;
-use outrigger_traffic::config::TcpKeepalive;
+use outrigger_traffic::config;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::Instant;
 
@@ -77,6 +79,8 @@ pub struct ConnectOptions<'a> {
     pub alpn: &'a [&'a [u8]],
     /// Server name in place of the configured one (`auto_sni`).
     pub sni: Option<&'a str>,
+    /// Where the downstream connection comes from and goes to, for clusters whose hosts are told (PROXY protocol).
+    pub proxied: Option<(SocketAddr, SocketAddr)>,
 }
 
 /// Connects to a host. Counts failures and how long success took; connections themselves are counted by who keeps them.
@@ -95,8 +99,11 @@ pub async fn connect(
     let config = &cluster.cluster.config;
     let phase = std::cell::Cell::new(ConnectPhase::Connect);
     let attempt = async {
-        let tcp =
-            connect_tcp(host.address, config.tcp_keepalive.as_ref()).await.map_err(ConnectError::tcp)?;
+        let mut tcp = connect_tcp(host.address, config).await.map_err(ConnectError::tcp)?;
+        if let Some(version) = config.proxy_protocol {
+            let header = proxy_header::write(version, options.proxied);
+            tcp.write_all(&header).await.map_err(ConnectError::tcp)?;
+        }
         phase.set(ConnectPhase::Handshake);
         secure(worker, cluster, tcp, options).await
     };
@@ -117,11 +124,14 @@ pub async fn connect(
     made
 }
 
-async fn connect_tcp(address: SocketAddr, keepalive: Option<&TcpKeepalive>) -> io::Result<TcpStream> {
+async fn connect_tcp(address: SocketAddr, config: &config::Cluster) -> io::Result<TcpStream> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
     // Answers are small and waited for; and what we write is already gathered.
     socket.set_nodelay(true)?;
-    if let Some(keepalive) = keepalive {
+    if let Some(source) = config.source_address.filter(|source| source.is_ipv4() == address.is_ipv4()) {
+        socket.bind(source)?;
+    }
+    if let Some(keepalive) = &config.tcp_keepalive {
         let mut parameters = socket2::TcpKeepalive::new();
         if let Some(time) = keepalive.time {
             parameters = parameters.with_time(time);
@@ -172,7 +182,10 @@ async fn secure(
         return Err(ConnectError::handshake(source));
     }
     let sni = options.sni.map(Arc::from).or_else(|| tls.sni());
-    if let Some(facts) = io.with_tls(|connection| negotiated(connection, tls.verifies_hosts(), sni)) {
+    let facts = io.with_tls(|connection| {
+        negotiated(connection, tls.verifies_hosts(), sni, &mut worker.peers.borrow_mut())
+    });
+    if let Some(facts) = facts {
         stats.ssl_handshake.inc();
         if facts.resumed {
             stats.ssl_session_reused.inc();

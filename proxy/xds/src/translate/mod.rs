@@ -6,16 +6,18 @@
 //! Envoy itself enforces; both are written where the field is translated.
 //!
 //! Reading order: `at` (where the translation stands) · [`files`] (what `filename` reads) · `value` (numbers, times,
-//! texts) · `listener` → `http_connection_manager` → `route` · `cluster` → `endpoint` · `tls`, `secret` · `rbac`,
+//! texts) · `listener` (with `listener_filter`, `dns`) → `http_connection_manager` → `route` · `cluster` → `endpoint` · `tls`, `secret` · `rbac`,
 //! `access_log`, `trace`, `tcp_proxy`, `source`.
 
 mod access_log;
 mod at;
 mod cluster;
+mod dns;
 mod endpoint;
 pub mod files;
 mod http_connection_manager;
 mod listener;
+mod listener_filter;
 mod rbac;
 mod route;
 mod secret;
@@ -134,12 +136,10 @@ fn checked<M: Message + Name + Default>(
 ) -> Result<M, Vec<ConfigError>> {
     let resource = || format!("{kind}/{}", M::decode(bytes).map(|m| name(&m)).unwrap_or_default());
     let problem = |p: strict::Problem| ConfigError::new(resource(), p.path, p.reason);
-    let checked = strict::from_binary(type_url, bytes)
+    let notices = strict::check_binary(type_url, bytes)
         .map_err(|problems| problems.into_iter().map(problem).collect::<Vec<_>>())?;
-    let notices = checked.notices.iter();
-    let notices = notices.map(|n| ConfigError::new(resource(), n.path.clone(), n.reason.clone()));
-    around.notices.borrow_mut().extend(notices);
-    checked.into_typed().map_err(|p| vec![problem(p)])
+    around.notices.borrow_mut().extend(notices.into_iter().map(problem));
+    strict::decode(bytes).map_err(|p| vec![problem(p)])
 }
 
 /// Runs one translation and gives its value, or everything that is wrong.

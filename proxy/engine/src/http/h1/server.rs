@@ -17,9 +17,9 @@ use outrigger_wire::h1::{BodyLength, RequestFraming};
 use outrigger_wire::{RequestHead, ResponseHead, Scheme};
 use tokio::time::Instant;
 
+use super::super::Connection;
 use super::super::body::{BodyError, BodyReader, BodyWriter, discard};
 use super::super::respond::Responder;
-use super::super::{Connection, Serving};
 use super::reader::answerable;
 use super::{H1Reader, H1Writer};
 use crate::error::ProxyError;
@@ -34,6 +34,9 @@ const DISCARD: u64 = 64 * 1024;
 /// How long a closed connection is read and dropped, so that the client sees our answer and not a reset
 /// (RFC 9112 §9.6).
 const LINGER: Duration = Duration::from_secs(1);
+/// How long a connection without a request keeps the memory that requests are worked on in: heads, the buffer for the
+/// answer, time limits. A busy one never gives it up and allocates nothing; of thousands that idle, none holds any.
+const DESK_KEPT: Duration = Duration::from_millis(200);
 
 /// What became of waiting for a request.
 enum Arrival {
@@ -45,6 +48,16 @@ enum Arrival {
     Over,
 }
 
+/// What became of waiting for its first byte.
+enum Wait {
+    /// It is there, or the end of the stream.
+    Byte,
+    /// Nothing came for [`DESK_KEPT`].
+    Long,
+    /// The connection is to be closed.
+    Over,
+}
+
 /// Serves requests until the connection ends.
 pub async fn serve(connection: Rc<Connection>, first: Option<Buf>) {
     let worker = connection.worker.clone();
@@ -52,35 +65,33 @@ pub async fn serve(connection: Rc<Connection>, first: Option<Buf>) {
     serving.stats(&worker).downstream_cx_http1_total.inc();
     let _active =
         Raised::new(serving.chain.stats.clone(), worker.id, |stats| &stats.downstream_cx_http1_active);
-    let mut reader = H1Reader::new(worker.clone(), connection.io.clone(), serving.limits());
-    if let Some(first) = first {
-        reader.prepend(first);
-    }
-    let mut x = Box::new(Exchange {
-        front: Front {
-            connection: connection.clone(),
-            serving,
-            request: RequestHead::with_capacity(),
-            response: ResponseHead::default(),
-            responder: Responder::new(BodyWriter::H1(H1Writer::to_client(connection.io.clone()))),
-            clock: Rc::new(Clock::new(&worker.wheel)),
-            start: connection.opened,
-            arrived: connection.opened,
-        },
-        reader: BodyReader::H1(reader),
-        body: BodyLength::None,
-        upgrade: false,
-    });
+    let mut desk = first.map(|first| desk(&connection, Some(first)));
+    drop(serving);
     let timer = worker.wheel.deadline();
     let mut idle_since = connection.opened;
-    while let BodyReader::H1(h1) = &mut x.reader {
-        let (arrival, start, arrived) =
-            next_request(&connection, h1, &mut x.front.request, &timer, idle_since).await;
+    loop {
+        if !desk.as_ref().is_some_and(|x| has_buffered(x)) {
+            match first_byte(&connection, &timer, idle_since, desk.is_some()).await {
+                Wait::Byte => {}
+                Wait::Long => {
+                    desk = None;
+                    connection.paths.take();
+                    continue;
+                }
+                Wait::Over => break,
+            }
+        }
+        let mut x = desk.take().unwrap_or_else(|| self::desk(&connection, None));
+        let BodyReader::H1(h1) = &mut x.reader else { break };
+        let (arrival, start, arrived) = next_request(&connection, h1, &mut x.front.request, &timer).await;
         timer.clear();
         let serving = connection.serving_now();
         h1.set_limits(serving.limits());
         let framing = match arrival {
-            Arrival::Over => break,
+            Arrival::Over => {
+                desk = Some(x);
+                break;
+            }
             Arrival::Head(framing) => Ok(framing),
             Arrival::Bad(error) => Err(error),
         };
@@ -104,11 +115,47 @@ pub async fn serve(connection: Rc<Connection>, first: Option<Buf>) {
             Err(error) => Box::pin(exchange::refuse(x, error, framing.is_ok())).await,
         };
         x.front.clock.stop();
-        if !x.front.responder.keeps_alive() || !rest_is_dropped(&mut x.reader).await {
+        let goes_on = x.front.responder.keeps_alive() && rest_is_dropped(&mut x.reader).await;
+        if let BodyReader::H1(h1) = &mut x.reader {
+            h1.release();
+        }
+        desk = Some(x);
+        if !goes_on {
             break;
         }
     }
-    close(&connection, &mut x.reader).await;
+    // Boxed: few connections are closing at a time.
+    Box::pin(close(&connection, desk)).await;
+}
+
+/// What a connection works on its requests with: made for the first one, used again for the next, and given up when
+/// none comes for a while.
+fn desk(connection: &Rc<Connection>, first: Option<Buf>) -> Box<Exchange> {
+    let worker = &connection.worker;
+    let serving = connection.serving();
+    let mut reader = H1Reader::new(worker.clone(), connection.io.clone(), serving.limits());
+    if let Some(first) = first {
+        reader.prepend(first);
+    }
+    Box::new(Exchange {
+        front: Front {
+            connection: connection.clone(),
+            serving,
+            request: RequestHead::with_capacity(),
+            response: ResponseHead::default(),
+            responder: Responder::new(BodyWriter::H1(H1Writer::to_client(connection.io.clone()))),
+            clock: Rc::new(Clock::new(&worker.wheel)),
+            start: connection.opened,
+            arrived: connection.opened,
+        },
+        reader: BodyReader::H1(reader),
+        body: BodyLength::None,
+        upgrade: false,
+    })
+}
+
+fn has_buffered(x: &Exchange) -> bool {
+    matches!(&x.reader, BodyReader::H1(h1) if !h1.buffered().is_empty())
 }
 
 /// Rules for a whole head that are not framing.
@@ -130,19 +177,14 @@ fn admit(
     Ok(())
 }
 
-/// Waits for a request head: without a buffer for its first byte, then for the rest of it. Tells when its first byte
-/// came and when it was complete.
+/// Waits for a request head whose first byte may be read. Tells when that came and when the head was complete.
 async fn next_request(
     connection: &Connection,
     reader: &mut H1Reader,
     head: &mut RequestHead,
     timer: &Deadline,
-    idle_since: Instant,
 ) -> (Arrival, Instant, Instant) {
     let serving = connection.serving();
-    if reader.buffered().is_empty() && !first_byte(connection, &serving, reader, timer, idle_since).await {
-        return (Arrival::Over, idle_since, idle_since);
-    }
     let start = Instant::now();
     let mut waited = false;
     let config = serving.config();
@@ -187,17 +229,12 @@ const fn codec_details(status: u16) -> &'static str {
     }
 }
 
-/// Waits for the first byte of the next request; `false` when the connection is to be closed.
+/// Waits for the first byte of the next request, holding no buffer; with `has_desk` no longer than [`DESK_KEPT`] at first.
 ///
 /// A connection that is asked to finish waits a little longer: the next request may be on its way already, and it is
 /// better answered with `connection: close` than met by a closed socket.
-async fn first_byte(
-    connection: &Connection,
-    serving: &Serving,
-    reader: &mut H1Reader,
-    timer: &Deadline,
-    idle_since: Instant,
-) -> bool {
+async fn first_byte(connection: &Connection, timer: &Deadline, idle_since: Instant, has_desk: bool) -> Wait {
+    let serving = connection.serving();
     let config = serving.config();
     let stats = serving.stats(&connection.worker);
     let mut draining = pin!(connection.drain.draining());
@@ -205,26 +242,28 @@ async fn first_byte(
     let age =
         config.max_connection_duration.map(|longest| longest.saturating_sub(connection.opened.elapsed()));
     let idle = config.idle_timeout.map_or(age, |idle| Some(age.map_or(idle, |age| age.min(idle))));
-    timer.set_opt_from(idle_since, idle);
+    // The desk goes first where it goes before the connection.
+    let kept = (has_desk && idle.is_none_or(|idle| idle > DESK_KEPT)).then_some(DESK_KEPT);
+    timer.set_opt_from(idle_since, kept.or(idle));
     std::future::poll_fn(|cx| {
-        match reader.poll_readable(cx) {
-            Poll::Ready(Ok(())) => return Poll::Ready(true),
-            Poll::Ready(Err(_)) => return Poll::Ready(false),
-            Poll::Pending => {}
+        if let Poll::Ready(result) = connection.io.poll_readable(cx) {
+            return Poll::Ready(if result.is_ok() { Wait::Byte } else { Wait::Over });
         }
         if !finishing && draining.as_mut().poll(cx).is_ready() {
             finishing = true;
             timer.set(config.drain_timeout.min(idle.unwrap_or(Duration::MAX)));
         }
-        if timer.poll_expired(cx).is_ready() {
-            if finishing {
-                stats.downstream_cx_drain_close.inc();
-            } else {
-                stats.downstream_cx_idle_timeout.inc();
-            }
-            return Poll::Ready(false);
+        if timer.poll_expired(cx).is_pending() {
+            return Poll::Pending;
         }
-        Poll::Pending
+        if finishing {
+            stats.downstream_cx_drain_close.inc();
+        } else if kept.is_some() {
+            return Poll::Ready(Wait::Long);
+        } else {
+            stats.downstream_cx_idle_timeout.inc();
+        }
+        Poll::Ready(Wait::Over)
     })
     .await
 }
@@ -245,15 +284,19 @@ async fn rest_is_dropped(reader: &mut BodyReader) -> bool {
 
 /// Ends the connection so that the client can read our last answer: FIN first, then what it still sends is dropped for
 /// a while.
-async fn close(connection: &Connection, reader: &mut BodyReader) {
+async fn close(connection: &Connection, desk: Option<Box<Exchange>>) {
     let worker = &connection.worker;
-    let BodyReader::H1(h1) = reader else { return };
+    let is_eof = match desk.map(|x| x.reader) {
+        // It became a tunnel, which has ended it.
+        Some(BodyReader::H2(_)) => return,
+        Some(BodyReader::H1(h1)) => h1.is_eof(),
+        None => false,
+    };
     if worker.wheel.timeout(Some(LINGER), connection.io.shutdown()).await.is_none_or(|done| done.is_err())
-        || h1.is_eof()
+        || is_eof
     {
         return;
     }
-    drop(h1.take_buffered());
     let mut scratch = worker.buffers.take();
     let drain = async {
         loop {
@@ -289,6 +332,6 @@ mod tests {
     #[test]
     fn connection_future_stays_within_its_budget() {
         let size = size_of_future(serve);
-        assert!(size <= 3 * 1024, "{size} bytes");
+        assert!(size <= 1024, "{size} bytes");
     }
 }

@@ -162,7 +162,9 @@ async fn handshake_tells_what_was_agreed_and_is_resumed_the_second_time() {
     far.write_all(b"x").await.unwrap();
     near.read(&mut [0; 1]).await.unwrap();
     for (io, resumed) in [(&near, false), (&far, false)] {
-        let facts = io.with_tls(|c| crate::identity::negotiated(c, true, None)).unwrap();
+        let facts = io
+            .with_tls(|c| crate::identity::negotiated(c, true, None, &mut crate::identity::Peers::default()))
+            .unwrap();
         assert_eq!((facts.version, facts.resumed), ("TLSv1.3", resumed));
         assert_eq!(facts.alpn.as_deref(), Some(&b"http/1.1"[..]));
         assert!(facts.cipher.starts_with("TLS_"), "{}", facts.cipher);
@@ -172,7 +174,9 @@ async fn handshake_tells_what_was_agreed_and_is_resumed_the_second_time() {
         assert_eq!((&*peer.subject, peer.sha256.len()), ("CN=test leaf", 64));
     }
     let (again, _far) = secured(&tls).await;
-    let facts = again.with_tls(|c| crate::identity::negotiated(c, true, None)).unwrap();
+    let facts = again
+        .with_tls(|c| crate::identity::negotiated(c, true, None, &mut crate::identity::Peers::default()))
+        .unwrap();
     assert!(facts.resumed);
     assert_eq!(facts.peer.unwrap().uri_sans, ["spiffe://mesh.test/ns/a/sa/b"]);
 }
