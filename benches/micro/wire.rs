@@ -54,6 +54,15 @@ fn heads(criterion: &mut Criterion) {
     let mut copy = RequestHead::default();
     criterion
         .bench_function("copy a request head", |bench| bench.iter(|| copy.clone_from(black_box(&request))));
+    criterion.bench_function("rewrite a copy: replace, append, remove a field", |bench| {
+        bench.iter(|| {
+            copy.clone_from(black_box(&request));
+            let fields = &mut copy.fields;
+            fields.set(b"x-request-id", b"0d5c9f1c-1111-4b6b-9d7c-93d2d5cdb4a1");
+            fields.append(b"x-envoy-expected-rq-timeout-ms", b"15000");
+            fields.remove(b"accept-encoding");
+        });
+    });
 }
 
 fn fields(criterion: &mut Criterion) {

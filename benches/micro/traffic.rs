@@ -14,6 +14,7 @@ use outrigger_traffic::config::{
 use outrigger_traffic::outcome::Outcome;
 use outrigger_traffic::{FieldView, RequestView, Snapshot, compile};
 use std::hint::black_box;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Instant;
 
 struct Head {
@@ -117,7 +118,7 @@ fn pick(c: &mut Criterion) {
         ("least-request", LbPolicy::LeastRequest { choice_count: 2 }),
     ];
     for (name, policy) in policies {
-        for count in [3, 1_000] {
+        for count in [3, 100, 10_000] {
             let snapshot = compile(
                 &Config { clusters: vec![cluster("c", count, policy.clone())], ..Config::default() },
                 None,
@@ -148,6 +149,25 @@ fn pick(c: &mut Criterion) {
             cluster.report(&host, Outcome::Response(200), now, 0);
             (permit.is_ok(), drop(guard))
         });
+    });
+    // The worst that sharing can do: another core does nothing else but the same with the same host.
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !stop.load(Relaxed) {
+                let permit = cluster.breaker(false).try_request();
+                drop((permit, host.start_request()));
+            }
+        });
+        c.bench_function("attempt/permit-guard-report, contended", |b| {
+            b.iter(|| {
+                let permit = cluster.breaker(false).try_request();
+                let guard = host.start_request();
+                cluster.report(&host, Outcome::Response(200), now, 0);
+                (permit.is_ok(), drop(guard))
+            });
+        });
+        stop.store(true, Relaxed);
     });
 }
 

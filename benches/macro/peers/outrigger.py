@@ -1,0 +1,15 @@
+"""Outrigger, one worker, with the very files and flags that Envoy gets."""
+
+from . import envoy
+
+
+def commands(scenario, bench, mesh):
+    return [[bench.program("outrigger"), *argv[1:]] for argv in envoy.commands(scenario, bench, mesh)]
+
+
+def mesh(scenario, bench):
+    return commands(scenario, bench, True)
+
+
+def minimal(scenario, bench):
+    return commands(scenario, bench, False)
