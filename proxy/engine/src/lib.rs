@@ -15,6 +15,7 @@
 //! * [`listener`]: from an accepted socket to a filter chain.
 //! * [`tcp`], [`http`], [`exchange`], [`filter`]: what a chain does with a connection.
 //! * [`upstream`], [`cluster`]: towards the hosts.
+//! * [`dns`]: answering the application's questions for addresses.
 //! * [`telemetry`], [`admin`], [`drain`], [`error`], [`jobs`]: what operators see and how it ends.
 
 #![warn(missing_docs)]
@@ -23,6 +24,7 @@
 pub mod proxy;
 
 pub mod live;
+pub mod overload;
 pub mod worker;
 
 pub mod config;
@@ -39,6 +41,7 @@ pub mod http;
 pub mod tcp;
 
 pub mod cluster;
+pub mod dns;
 pub mod upstream;
 
 pub mod admin;

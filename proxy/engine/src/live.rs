@@ -3,6 +3,7 @@
 //! A [`Live`] is built on the control thread when a configuration is applied, and never changed afterwards, apart from
 //! the counters and host sets it points to. Workers read it through [`crate::worker::Worker::live`]; a request keeps the one it began with.
 
+use crate::dns::Zone;
 use crate::identity::{ClientTls, ServerTls};
 use crate::telemetry::access_log::AccessLogger;
 use crate::telemetry::labels::ServiceLabels;
@@ -15,6 +16,7 @@ use outrigger_traffic::outcome::Outcome;
 use outrigger_traffic::outlier::{Cause, Ejection};
 use outrigger_traffic::snapshot::{ClusterId, Snapshot};
 use std::collections::HashMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::Deref;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -29,6 +31,8 @@ pub struct Live {
     pub snapshot: Arc<Snapshot>,
     /// By name.
     pub listeners: HashMap<Arc<str>, Arc<LiveListener>>,
+    /// The same by every address asked for, bound or not.
+    pub by_address: HashMap<SocketAddr, Arc<LiveListener>>,
     /// By [`ClusterId`]; `None` where a number has no cluster behind it.
     pub clusters: Box<[Option<Arc<LiveCluster>>]>,
 }
@@ -37,6 +41,16 @@ impl Live {
     /// What a cluster id of this snapshot stands for.
     pub fn cluster(&self, id: ClusterId) -> Option<&Arc<LiveCluster>> {
         self.clusters.get(id.0 as usize)?.as_ref()
+    }
+
+    /// The listener for connections that were going to an address: the one of that address, else the one of its port at
+    /// all addresses of its family.
+    pub fn listener_at(&self, address: SocketAddr) -> Option<&Arc<LiveListener>> {
+        let any: IpAddr = match address {
+            SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+            SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+        };
+        self.by_address.get(&address).or_else(|| self.by_address.get(&SocketAddr::new(any, address.port())))
     }
 }
 
@@ -53,6 +67,8 @@ pub struct LiveListener {
     pub inspect: bool,
     /// Counters, kept while a listener of this name exists.
     pub stats: Arc<Sharded<ListenerStats>>,
+    /// What it answers with, where it serves DNS and no connections.
+    pub dns: Option<Arc<Zone>>,
     /// Logs of connections that no chain was found for or that no chain logs.
     pub logs: Box<[Arc<AccessLogger>]>,
 }

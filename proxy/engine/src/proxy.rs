@@ -19,16 +19,19 @@
 //! ```
 
 use crate::admin;
-use crate::cluster::{ClusterJobs, Resolve, Sweeper, SystemResolver};
+use crate::cluster::{ClusterJobs, Resolve, Sweeper, SystemResolver, Tidier};
 use crate::config::{Applier, Isolated, isolate};
+use crate::dns::DnsServers;
 use crate::drain::{DrainState, Phase};
 use crate::listener::{self, Listen, Listeners};
 use crate::live::Live;
+use crate::overload::memory::{ReadMemory, SystemMemory};
+use crate::overload::{self, Overload};
 use crate::telemetry::access_log::log_writer;
 use crate::telemetry::{NodeIdentity, Sharded, SpanSink, Telemetry};
 use crate::worker::{Shared, Worker};
 use arc_swap::ArcSwap;
-use outrigger_traffic::config::{Config, ConfigError, Endpoints};
+use outrigger_traffic::config::{Config, ConfigError, Endpoints, OverloadManager};
 use outrigger_traffic::snapshot::Snapshot;
 use std::collections::HashMap;
 use std::io;
@@ -99,6 +102,10 @@ pub struct ProxyOptions {
     pub share_ports: bool,
     /// Whether readiness waits for the first configuration. Default true.
     pub ready_after_config: bool,
+    /// What is refused when memory runs out. Default: see [`OverloadManager`].
+    pub overload: OverloadManager,
+    /// Who knows how much memory is used. Default: the system.
+    pub memory: Arc<dyn ReadMemory>,
 }
 
 impl Default for ProxyOptions {
@@ -115,6 +122,8 @@ impl Default for ProxyOptions {
             admin_sources: admin::Sources::default(),
             share_ports: false,
             ready_after_config: true,
+            overload: OverloadManager::default(),
+            memory: Arc::new(SystemMemory::default()),
         }
     }
 }
@@ -135,6 +144,7 @@ impl Proxy {
             version: 0,
             snapshot: Arc::new(Snapshot::default()),
             listeners: HashMap::new(),
+            by_address: HashMap::new(),
             clusters: Box::default(),
         };
         let shared = Arc::new(Shared {
@@ -143,7 +153,9 @@ impl Proxy {
             drain_time: options.drain_time,
             drain: DrainState::default(),
             server,
+            listener_filters: Arc::new(Sharded::new(workers)),
             telemetry: Telemetry::new(options.node, options.spans, log_channel, workers),
+            overload: Overload::default(),
             concurrency: workers,
             started: Instant::now(),
             started_at: SystemTime::now(),
@@ -156,7 +168,9 @@ impl Proxy {
         options.threads.start("outrigger-log".into(), Box::new(write_logs))?;
         let (senders, alive) = spawn_workers(&shared, &*options.threads)?;
         let jobs = ClusterJobs::new(Handle::current(), options.resolver);
-        let applier = Applier::new(shared.clone(), Listeners::new(senders, options.share_ports), jobs);
+        let dns = DnsServers::new(Handle::current(), options.share_ports);
+        let listeners = Listeners::new(senders, options.share_ports);
+        let applier = Applier::new(shared.clone(), listeners, dns, jobs);
         let admin_addr = admin_socket.as_ref().and_then(|socket| socket.local_addr().ok());
         let handle = ProxyHandle(Arc::new(Steering {
             shared,
@@ -167,6 +181,7 @@ impl Proxy {
             ready_after_config: options.ready_after_config,
         }));
         tokio::spawn(control(Arc::downgrade(&handle.0)));
+        tokio::spawn(overload::watch(Arc::downgrade(handle.shared()), options.overload, options.memory));
         if let Some(socket) = admin_socket {
             tokio::spawn(admin::serve(socket, Arc::downgrade(&handle.0), options.admin_sources));
         }
@@ -238,6 +253,7 @@ impl Drop for Living {
 /// Sweeps outliers and frees old states until the proxy is gone.
 async fn control(steering: Weak<Steering>) {
     let mut sweeper = Sweeper::default();
+    let mut tidier = Tidier::default();
     let mut tick = tokio::time::interval(CONTROL_TICK);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -245,6 +261,7 @@ async fn control(steering: Weak<Steering>) {
         let Some(steering) = steering.upgrade() else { return };
         let live = steering.shared.live.load_full();
         sweeper.sweep(&live, Instant::now());
+        tidier.tidy(&live, Instant::now());
         drop(live);
         steering.applier().reap();
     }

@@ -10,6 +10,7 @@ use crate::io::{BufferPool, Wheel};
 use crate::jobs::Jobs;
 use crate::listener::Tenures;
 use crate::live::{Live, LiveRef};
+use crate::overload::Overload;
 use crate::telemetry::access_log::WorkerLogs;
 use crate::telemetry::{ListenerFilterStats, ServerStats, Sharded, Telemetry, WorkerMetrics};
 use crate::upstream::pool::Pools;
@@ -38,6 +39,8 @@ pub struct Shared {
     pub listener_filters: Arc<Sharded<ListenerFilterStats>>,
     /// Node labels, series, log and span sinks.
     pub telemetry: Telemetry,
+    /// What is refused because memory runs out.
+    pub overload: Overload,
     /// Number of data workers.
     pub concurrency: usize,
     /// When the proxy started.

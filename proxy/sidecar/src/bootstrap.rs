@@ -9,7 +9,7 @@ use outrigger_engine::proxy::ProxyHandle;
 use outrigger_engine::telemetry::{NodeIdentity, WorkloadLabels};
 use outrigger_traffic::config::{
     Cluster, ClusterDiscovery, Config, ConfigError, EndpointAddress, Endpoints, HttpConnectionManager,
-    Terminal,
+    OverloadManager, Terminal,
 };
 use outrigger_xds::ads::Kind;
 use outrigger_xds::ads::session::Variant;
@@ -36,6 +36,8 @@ pub struct Plan {
     pub admin: Option<SocketAddr>,
     /// The streams that the bootstrap file asks for; [`LinkId`] is the position among them.
     pub dynamic: Vec<Control>,
+    /// What is refused when memory runs out.
+    pub overload: OverloadManager,
 }
 
 /// A stream from a control service that a bootstrap file names.
@@ -69,7 +71,14 @@ pub fn plan(flags: &Run) -> anyhow::Result<Plan> {
     let dynamic = if mesh { Vec::new() } else { controls(&bootstrap).map_err(|errors| refused(&errors))? };
     let identity = identity(&bootstrap.node, flags);
     let admin = bootstrap.admin.or(mesh.then_some(flags.mesh.admin_address));
-    Ok(Plan { config: bootstrap.config, node: bootstrap.node, identity, admin, dynamic })
+    Ok(Plan {
+        config: bootstrap.config,
+        node: bootstrap.node,
+        identity,
+        admin,
+        dynamic,
+        overload: bootstrap.overload,
+    })
 }
 
 /// `--mode validate`: every problem, one a line, exit code 1; or a line that says all is well.
@@ -260,11 +269,11 @@ fn control_address(
         ClusterDiscovery::Static(e)
         | ClusterDiscovery::StrictDns { endpoints: e, .. }
         | ClusterDiscovery::LogicalDns { endpoints: e, .. } => e,
-        ClusterDiscovery::Eds { .. } => {
+        ClusterDiscovery::Eds { .. } | ClusterDiscovery::OriginalDst(_) => {
             return Err(vec![ConfigError::new(
                 resource,
                 "type",
-                "must not be EDS for a cluster that configuration comes from",
+                "must not be EDS or ORIGINAL_DST for a cluster that configuration comes from",
             )]);
         }
     };

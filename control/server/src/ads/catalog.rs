@@ -45,7 +45,8 @@ impl Catalog {
             ClusterDiscovery::Eds { service_name } => Some((cluster.name.clone(), service_name.clone())),
             ClusterDiscovery::Static(_)
             | ClusterDiscovery::StrictDns { .. }
-            | ClusterDiscovery::LogicalDns { .. } => None,
+            | ClusterDiscovery::LogicalDns { .. }
+            | ClusterDiscovery::OriginalDst(_) => None,
         });
         let kinds = [
             config.clusters.iter().map(|v| (v.name.clone(), entry(&encode::cluster(v)))).collect(),

@@ -82,10 +82,10 @@ fn shown(context: &Context<'_>, show: fn(&ByName) -> Reply) -> Reply {
             StatValue::Counter(n) | StatValue::Gauge(n) => *n == 0,
             StatValue::Histogram(d) => d.count() == 0,
         };
-        let name = if scope.name.is_empty() {
-            format!("{}.{}", scope.kind, field.name)
-        } else {
-            format!("{}.{}.{}", scope.kind, scope.name, field.name)
+        let name = match (scope.kind, scope.name) {
+            ("", _) => field.name.to_owned(),
+            (kind, "") => format!("{kind}.{}", field.name),
+            (kind, name) => format!("{kind}.{name}.{}", field.name),
         };
         if !(used_only && unused) && filter.as_ref().is_none_or(|f| f.is_match(&name)) {
             all.insert(name, value);

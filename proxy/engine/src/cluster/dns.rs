@@ -44,7 +44,9 @@ impl<'a> Question<'a> {
             ClusterDiscovery::LogicalDns { endpoints, refresh_rate, respect_ttl, family } => {
                 (endpoints, *refresh_rate, *respect_ttl, *family, true)
             }
-            ClusterDiscovery::Static(_) | ClusterDiscovery::Eds { .. } => return None,
+            ClusterDiscovery::Static(_) | ClusterDiscovery::Eds { .. } | ClusterDiscovery::OriginalDst(_) => {
+                return None;
+            }
         };
         Some(Self { endpoints, refresh_rate, respect_ttl, family, first_only })
     }

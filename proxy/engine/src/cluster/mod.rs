@@ -2,9 +2,12 @@
 
 mod dns;
 mod jobs;
+mod original;
 mod outlier_job;
 mod resolve;
 
 pub use jobs::ClusterJobs;
+pub use original::Tidier;
+pub(crate) use original::{destination, note_destination, proxied};
 pub use outlier_job::Sweeper;
 pub use resolve::{Answer, Resolve, Resolving, SystemResolver};

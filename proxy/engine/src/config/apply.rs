@@ -10,6 +10,7 @@
 
 use super::build;
 use crate::cluster::ClusterJobs;
+use crate::dns::DnsServers;
 use crate::identity::Secrets;
 use crate::listener::Listeners;
 use crate::live::Live;
@@ -30,18 +31,20 @@ pub struct Applier {
     config: Config,
     secrets: Secrets,
     listeners: Listeners,
+    dns: DnsServers,
     jobs: ClusterJobs,
     retired: Vec<Arc<Live>>,
 }
 
 impl Applier {
     /// Starts from the empty configuration that `shared` was made with.
-    pub fn new(shared: Arc<Shared>, listeners: Listeners, jobs: ClusterJobs) -> Self {
+    pub fn new(shared: Arc<Shared>, listeners: Listeners, dns: DnsServers, jobs: ClusterJobs) -> Self {
         Self {
             shared,
             config: Config::default(),
             secrets: Secrets::default(),
             listeners,
+            dns,
             jobs,
             retired: Vec::new(),
         }
@@ -80,6 +83,8 @@ impl Applier {
         let live = keep(build::live(&parts, version, Arc::new(snapshot)), &mut errors);
         let (prepared, refused) = self.listeners.prepare(&config.listeners);
         errors.extend(refused);
+        let (prepared_dns, refused) = self.dns.prepare(&config.listeners);
+        errors.extend(refused);
         let (Some(live), true) = (live, errors.is_empty()) else { return Err(errors) };
         let live = Arc::new(live);
         // A changed DNS cluster would be without hosts until its names are resolved again: give it the last answers.
@@ -87,6 +92,7 @@ impl Applier {
         self.shared.live.store(live.clone());
         self.listeners
             .commit(prepared, &config.listeners, |name| live.listeners.get(name).map(|l| l.stats.clone()));
+        self.dns.commit(prepared_dns, &config.listeners, &self.shared);
         self.shared.news.send_replace(version);
         self.jobs.reconcile(&live);
         (self.config, self.secrets) = (config, secrets);
@@ -137,13 +143,15 @@ impl Applier {
 
     /// The addresses a listener is bound to.
     pub fn local_addrs(&self, name: &str) -> Vec<SocketAddr> {
-        self.listeners.local_addrs(name)
+        let mut all = self.listeners.local_addrs(name);
+        all.extend(self.dns.local_addrs(name));
+        all
     }
 
     /// All bound addresses with the name of their listener.
     pub fn all_addrs(&self) -> Vec<(String, SocketAddr)> {
-        let mut all: Vec<_> =
-            self.listeners.all().map(|(name, address)| (name.to_owned(), address)).collect();
+        let listening = self.listeners.all().chain(self.dns.all());
+        let mut all: Vec<_> = listening.map(|(name, address)| (name.to_owned(), address)).collect();
         all.sort();
         all
     }
@@ -156,6 +164,8 @@ impl Applier {
         let kept: Vec<Listener> = self.config.listeners.iter().filter(keep).cloned().collect();
         let (prepared, _) = self.listeners.prepare(&[]);
         self.listeners.commit(prepared, &kept, |_| None);
+        let (prepared, _) = self.dns.prepare(&[]);
+        self.dns.commit(prepared, &kept, &self.shared);
     }
 
     /// Frees old states that no worker uses. Called by the control job now and then.

@@ -3,6 +3,7 @@
 //! Counters and TLS contexts are taken over from the old state by name, so that a change resets nothing and throws
 //! away no TLS session that is still worth something.
 
+use crate::dns::Zone;
 use crate::identity::{ClientTls, Secrets, ServerTls};
 use crate::live::{Live, LiveChain, LiveCluster, LiveListener};
 use crate::telemetry::access_log::{AccessLogger, check_sink};
@@ -46,9 +47,17 @@ pub(super) fn live(
         }
     }
     let mut listeners = HashMap::new();
+    let mut by_address = HashMap::new();
     for listener in snapshot.listeners() {
-        let live = build_listener(parts, listener, &mut http, &mut tcp, &mut errors);
-        listeners.insert(live.name.clone(), Arc::new(live));
+        let live = Arc::new(build_listener(parts, listener, &mut http, &mut tcp, &mut errors));
+        listeners.insert(live.name.clone(), live.clone());
+        let config = &listener.config;
+        if config.dns.is_none() {
+            for address in std::iter::once(config.address).chain(config.additional_addresses.iter().copied())
+            {
+                by_address.insert(address, live.clone());
+            }
+        }
     }
     let by_name: HashMap<&str, &Arc<LiveCluster>> =
         parts.old.clusters.iter().flatten().map(|cluster| (&*cluster.name, cluster)).collect();
@@ -61,7 +70,7 @@ pub(super) fn live(
         }
     }
     if errors.is_empty() {
-        Ok(Live { version, snapshot, listeners, clusters: clusters.into() })
+        Ok(Live { version, snapshot, listeners, by_address, clusters: clusters.into() })
     } else {
         Err(errors)
     }
@@ -90,9 +99,22 @@ fn build_listener(
         Some(old) => old.stats.clone(),
         None => Arc::new(Sharded::new(parts.shared.concurrency)),
     };
+    let old_zone = old.and_then(|old| old.dns.as_ref());
+    let dns = listener.config.dns.as_ref().map(|wanted| match old_zone {
+        Some(old) if old.config == **wanted => old.clone(),
+        old => Arc::new(Zone::new(wanted, old)),
+    });
     let resource = format!("listener/{name}");
     let logs = build_logs(&listener.config.access_log, &resource, "", errors);
-    LiveListener { name, listener: listener.clone(), chains, inspect: listener.needs_inspector, stats, logs }
+    LiveListener {
+        name,
+        listener: listener.clone(),
+        chains,
+        inspect: listener.needs_inspector,
+        stats,
+        dns,
+        logs,
+    }
 }
 
 struct ChainPlace<'a> {

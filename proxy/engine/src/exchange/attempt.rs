@@ -21,6 +21,7 @@ use super::forward::{Digits, Plan};
 use super::notes::Notes;
 use super::retry::Attempts;
 use super::{Exchange, Front};
+use crate::cluster::{destination, note_destination, proxied};
 use crate::error::ProxyError;
 use crate::http::body::BodyError;
 use crate::telemetry::{self, Raised, UpstreamFacts};
@@ -168,7 +169,11 @@ fn pick(x: &Front, plan: &Plan<'_>, shared: &mut Attempts, now: Instant) -> Resu
         context.avoid = &shared.tried;
         context.attempts_max = config.host_selection_max_attempts.max(1);
     }
+    if let Some(original) = plan.cluster.cluster.original_dst() {
+        context.destination = destination(original, &x.connection.facts, Some(&x.request.fields));
+    }
     let picked = plan.cluster.cluster.pick(&mut context);
+    note_destination(&plan.cluster, worker, &context);
     if context.panicked {
         plan.cluster.stats.at(worker.id).lb_healthy_panic.inc();
     }
@@ -210,6 +215,7 @@ async fn open(
         high_priority: plan.forward.high_priority,
         upgrade: plan.tunnel,
         fresh: shared.fresh,
+        proxied: proxied(&plan.cluster.cluster, &x.front.connection.facts),
     };
     let checked = match worker.pools.ready(&worker, &plan.cluster, host, &want) {
         Some(checked) => checked,

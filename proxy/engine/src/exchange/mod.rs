@@ -39,6 +39,7 @@ use crate::http::body::BodyReader;
 use crate::http::prepare::{self, Prepared};
 use crate::http::respond::Responder;
 use crate::http::{Connection, Serving, view};
+use crate::overload;
 use crate::telemetry;
 use crate::worker::Worker;
 
@@ -123,12 +124,15 @@ fn begin(x: &mut Exchange) -> Notes {
         config.request_timeout,
         config.max_stream_duration,
     );
-    let mut notes = Notes::new(x.front.start, x.front.connection.facts.peer);
+    let mut notes = Notes::new(x.front.start, x.front.connection.facts.remote);
     notes.is_grpc = view::is_grpc(&x.front.request.fields);
     notes
 }
 
 async fn run(x: &mut Exchange, notes: &mut Notes) -> Result<(), ProxyError> {
+    if x.front.worker().shared.overload.is_active(overload::Action::StopRequests) {
+        return Err(ProxyError::Overloaded);
+    }
     match prepare::request(&x.front.connection, &x.front.serving, &mut x.front.request, x.upgrade, notes)? {
         Prepared::Go => {}
         Prepared::RedirectToPath => return Box::pin(respond::redirect_to_path(x, notes)).await,

@@ -18,6 +18,7 @@ use crate::drain::DrainWatch;
 use crate::io::Io;
 use crate::listener::{ConnFacts, reconsider};
 use crate::live::{LiveChain, LiveRef};
+use crate::overload::Action;
 use crate::telemetry::{HttpStats, Raised};
 use crate::worker::Worker;
 
@@ -47,7 +48,7 @@ impl Serving {
         let listener = live.listeners.get(&facts.listener);
         let buffer_limit =
             listener.map_or(1 << 20, |one| one.listener.config.per_connection_buffer_limit_bytes as usize);
-        let client = ClientFacts::new(facts.peer.ip(), facts.tls.is_some(), peer, &by, &config);
+        let client = ClientFacts::new(facts.remote.ip(), facts.tls.is_some(), peer, &by, &config);
         Some(Rc::new(Self { live, chain, client, config, table, buffer_limit }))
     }
 
@@ -187,6 +188,10 @@ impl Connection {
     /// Whether the connection should take no more requests.
     pub fn must_end(&self, serving: &Serving) -> bool {
         if self.drain.is_draining() || self.outdated.get() {
+            return true;
+        }
+        if self.worker.shared.overload.is_active(Action::DisableKeepalive) {
+            serving.stats(&self.worker).downstream_cx_overload_disable_keepalive.inc();
             return true;
         }
         let config = serving.config();

@@ -40,8 +40,8 @@ pub fn request(
     }
     let ip = forwarded::request(head, config, &serving.client, &mut || worker.draw());
     // The port of a client behind other proxies is not known.
-    notes.remote = if ip == connection.facts.peer.ip().to_canonical() {
-        connection.facts.peer
+    notes.remote = if ip == connection.facts.remote.ip().to_canonical() {
+        connection.facts.remote
     } else {
         SocketAddr::new(ip, 0)
     };

@@ -4,6 +4,7 @@ use super::connection::{Accepted, Books, serve};
 use super::original_dst::original_dst;
 use crate::drain::DrainNode;
 use crate::live::{LiveListener, LiveRef};
+use crate::overload::{Action, Overload};
 use crate::telemetry::{ListenerStats, Sharded};
 use crate::worker::Worker;
 use rustix::io::Errno;
@@ -67,7 +68,7 @@ pub(super) async fn accept(worker: Rc<Worker>, mut listen: Listen) {
             biased;
             // First, so that a flood of connections cannot hold it up.
             () = &mut ended => break,
-            accepted = listener.accept() => accepted,
+            accepted = next(&listener, &worker.shared.overload) => accepted,
             () = worker.news.notified() => {
                 scene.current();
                 continue;
@@ -85,6 +86,15 @@ pub(super) async fn accept(worker: Rc<Worker>, mut listen: Listen) {
     }
     drop(listener);
     drain.start();
+}
+
+/// The next connection. While memory runs out they wait in the system's queue (apart from the first, which was waited for
+/// already), and what does not fit there is refused by the system.
+async fn next(listener: &TcpListener, overload: &Overload) -> io::Result<(TcpStream, SocketAddr)> {
+    if overload.is_active(Action::StopConnections) {
+        overload.over(Action::StopConnections).await;
+    }
+    listener.accept().await
 }
 
 /// Finds out where a redirected connection was going, where the listener asks for that, and the listener that is to serve
@@ -129,6 +139,10 @@ impl Scene<'_> {
         let shared = &self.worker.shared;
         if shared.connections.load(Ordering::Relaxed) >= shared.connections_max {
             self.stats.at(self.worker.id).downstream_global_cx_overflow.inc();
+            return;
+        }
+        if shared.overload.is_active(Action::RejectConnections) {
+            self.stats.at(self.worker.id).downstream_cx_overload_reject.inc();
             return;
         }
         let Some((live, listener)) = self.current() else { return };

@@ -1,6 +1,7 @@
 //! The TCP proxy filter: one downstream connection, one host.
 
 use super::{CopyEnd, Progress, Side, copy_both};
+use crate::cluster::{destination, note_destination, proxied};
 use crate::io::Io;
 use crate::listener::{ConnFacts, Tenure};
 use crate::live::{LiveChainRef, LiveCluster, LiveRef};
@@ -139,14 +140,16 @@ async fn reach(
     let mut tried: SmallVec<[HostId; 4]> = SmallVec::new();
     let attempts_max = tcp.config.max_connect_attempts.max(1);
     while outline.attempts < attempts_max {
-        let host = pick(worker, &cluster, &tried, outline)?;
+        let host = pick(worker, &cluster, &tried, outline, facts)?;
         let Ok(permit) = cluster.cluster.breaker(false).try_connection() else {
             cluster.stats.at(worker.id).upstream_cx_overflow.inc();
             outline.flags = ResponseFlags::UPSTREAM_OVERFLOW;
             return None;
         };
         outline.attempts += 1;
-        match connect(worker, &cluster, &host, ConnectOptions::default()).await {
+        let options =
+            ConnectOptions { proxied: proxied(&cluster.cluster, facts), ..ConnectOptions::default() };
+        match connect(worker, &cluster, &host, options).await {
             Ok(io) => {
                 report(worker, &cluster, &host, Outcome::Connected);
                 outline.flags = ResponseFlags::NONE;
@@ -179,14 +182,17 @@ fn pick(
     cluster: &LiveCluster,
     tried: &[HostId],
     outline: &mut Outline,
+    facts: &ConnFacts,
 ) -> Option<Arc<Host>> {
     let mut draw = || worker.draw();
     let mut context = PickContext {
         avoid: tried,
         attempts_max: PICKS_MAX,
+        destination: cluster.cluster.original_dst().and_then(|original| destination(original, facts, None)),
         ..PickContext::new(std::time::Instant::now(), &mut draw)
     };
     let picked = cluster.cluster.pick(&mut context);
+    note_destination(cluster, worker, &context);
     if context.panicked {
         cluster.stats.at(worker.id).lb_healthy_panic.inc();
     }

@@ -13,7 +13,7 @@ use std::time::SystemTime;
 /// Where a stat belongs.
 #[derive(Clone, Copy, Debug)]
 pub struct Scope<'a> {
-    /// Envoy's prefix, as in `cluster`.
+    /// Envoy's prefix, as in `cluster`; empty where the names of stats begin with it.
     pub kind: &'static str,
     /// Name of the thing, as in a cluster's; empty for the process.
     pub name: &'a str,
@@ -27,6 +27,10 @@ impl Scope<'_> {
     /// Of the process itself.
     pub const SERVER: Scope<'static> =
         Scope { kind: "server", name: "", prometheus: "envoy_server", label: "" };
+
+    /// Of the overload manager.
+    pub const OVERLOAD: Scope<'static> =
+        Scope { kind: "overload", name: "", prometheus: "envoy_overload", label: "" };
 }
 
 /// Takes one stat.
@@ -35,6 +39,8 @@ pub type Visit<'a> = dyn FnMut(&Scope<'_>, &StatField, StatValue) + 'a;
 /// Shows every stat to `visit`; those of one scope in a row.
 pub fn collect(shared: &Shared, live: &Live, visit: &mut Visit<'_>) {
     collect_server(shared, live, visit);
+    let scope = Scope { kind: "", name: "", prometheus: "envoy", label: "" };
+    collect_set(&scope, &shared.listener_filters, visit);
     let mut by_name: Vec<_> = live.listeners.values().collect();
     by_name.sort_by(|a, b| a.name.cmp(&b.name));
     for listener in &by_name {
@@ -42,6 +48,11 @@ pub fn collect(shared: &Shared, live: &Live, visit: &mut Visit<'_>) {
         let label = "envoy_listener_address";
         let scope = Scope { kind: "listener", name: &name, prometheus: "envoy_listener", label };
         collect_set(&scope, &listener.stats, visit);
+    }
+    for zone in by_name.iter().filter_map(|listener| listener.dns.as_ref()) {
+        let (name, label) = (zone.config.stat_prefix.as_str(), "envoy_dns_filter_prefix");
+        let scope = Scope { kind: "dns_filter", name, prometheus: "envoy_dns_filter", label };
+        collect_set(&scope, &zone.stats, visit);
     }
     let mut http: BTreeMap<&str, &Arc<Sharded<super::HttpStats>>> = BTreeMap::new();
     let mut tcp: BTreeMap<&str, &Arc<Sharded<super::TcpStats>>> = BTreeMap::new();
@@ -120,6 +131,7 @@ fn collect_server(shared: &Shared, live: &Live, visit: &mut Visit<'_>) {
         show("days_until_first_cert_expiring", help, u64::try_from(left).unwrap_or(0));
     }
     collect_set(&Scope::SERVER, &shared.server, visit);
+    collect_set(&Scope::OVERLOAD, &shared.overload.stats, visit);
 }
 
 fn collect_cluster(scope: &Scope<'_>, cluster: &LiveCluster, visit: &mut Visit<'_>) {

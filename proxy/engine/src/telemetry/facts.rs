@@ -133,7 +133,7 @@ impl Facts for ConnectionView<'_> {
             }
             // A connection has no status; Envoy logs 0.
             Command::ResponseCode => write_number(out, Some(0)),
-            Command::DownstreamRemoteAddress(part) => write_address(out, Some(r.connection.peer), *part),
+            Command::DownstreamRemoteAddress(part) => write_address(out, Some(r.connection.remote), *part),
             Command::BytesReceived => write_number(out, Some(r.received_bytes)),
             Command::BytesSent => write_number(out, Some(r.sent_bytes)),
             Command::Duration => write_millis(out, Some(r.timeline.total())),

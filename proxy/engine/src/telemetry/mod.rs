@@ -27,7 +27,9 @@ pub use flags::ResponseFlags;
 pub use labels::{NodeIdentity, WorkloadLabels};
 pub use record::{ConnectionRecord, RequestRecord, Timeline, UpstreamFacts};
 pub use series::WorkerMetrics;
-pub use sets::{ClusterStats, HttpStats, ListenerStats, ServerStats, TcpStats};
+pub use sets::{
+    ClusterStats, DnsStats, HttpStats, ListenerFilterStats, ListenerStats, ServerStats, TcpStats,
+};
 pub use stats::{Counter, Gauge, Histogram, Raised, Sharded, StatSet};
 pub use trace::{RequestTrace, Sampling, Span, SpanSink};
 

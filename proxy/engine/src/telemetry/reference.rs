@@ -2,8 +2,11 @@
 
 use super::flags;
 use super::names::{self, field_name};
-use super::sets::{ClusterStats, HttpStats, ListenerStats, ServerStats, TcpStats};
+use super::sets::{
+    ClusterStats, DnsStats, HttpStats, ListenerFilterStats, ListenerStats, ServerStats, TcpStats,
+};
 use super::stats::{StatField, StatKind, StatSet};
+use crate::overload::OverloadStats;
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
@@ -12,10 +15,13 @@ pub fn markdown() -> String {
     let mut out = String::new();
     for (title, label, prefix, fields) in [
         ("Listeners", "`envoy_listener_address`", "envoy_listener", ListenerStats::FIELDS),
+        ("Listener filters", "none", "envoy", ListenerFilterStats::FIELDS),
+        ("DNS listeners", "`envoy_dns_filter_prefix`", "envoy_dns_filter", DnsStats::FIELDS),
         ("HTTP connection managers", "`envoy_http_conn_manager_prefix`", "envoy_http", HttpStats::FIELDS),
         ("TCP proxies", "`envoy_tcp_prefix`", "envoy_tcp", TcpStats::FIELDS),
         ("Clusters", "`envoy_cluster_name`", "envoy_cluster", ClusterStats::FIELDS),
         ("Process", "none", "envoy_server", ServerStats::FIELDS),
+        ("Overload", "none", "envoy_overload", OverloadStats::FIELDS),
     ] {
         // Writing to a String cannot fail.
         let _ = writeln!(out, "### {title}\n\nLabel: {label}\n\n| metric | type | meaning |\n|---|---|---|");

@@ -14,12 +14,14 @@ stat_set! {
         histogram downstream_cx_length = "downstream_cx_length_ms", "How long connections lasted";
         counter downstream_cx_overflow = "downstream_cx_overflow", "Connections refused by the limit of this listener";
         counter downstream_global_cx_overflow = "downstream_global_cx_overflow", "Connections refused by the limit of the proxy";
+        counter downstream_cx_overload_reject = "downstream_cx_overload_reject", "Connections closed at once because memory runs out";
         counter downstream_accept_error = "downstream_accept_error", "Errors of accept, such as too many open files";
         gauge downstream_pre_cx_active = "downstream_pre_cx_active", "Connections whose first bytes are awaited";
         counter downstream_pre_cx_timeout = "downstream_pre_cx_timeout", "Connections whose first bytes did not come in time";
         counter downstream_listener_filter_error = "downstream_listener_filter_error", "Connections whose first bytes could not be understood";
         counter downstream_listener_filter_remote_close = "downstream_listener_filter_remote_close", "Connections closed by the peer before a filter chain was chosen";
         counter downstream_cx_transport_socket_connect_timeout = "downstream_cx_transport_socket_connect_timeout", "TLS handshakes that did not end in time";
+        counter downstream_cx_redirected = "outrigger_downstream_cx_redirected", "Connections whose original destination was found";
         counter no_filter_chain_match = "no_filter_chain_match", "Connections that no filter chain was made for";
         counter ssl_handshake = "ssl.handshake", "TLS handshakes that succeeded";
         counter ssl_connection_error = "ssl.connection_error", "TLS handshakes that failed for another reason than the peer's certificate";
@@ -87,6 +89,8 @@ stat_set! {
         counter downstream_rq_idle_timeout = "downstream_rq_idle_timeout", "Requests ended because nothing moved";
         counter downstream_rq_max_duration_reached = "downstream_rq_max_duration_reached", "Requests ended because of their age";
         counter downstream_rq_response_before_rq_complete = "downstream_rq_response_before_rq_complete", "Responses that ended before their request";
+        counter downstream_rq_overload_close = "downstream_rq_overload_close", "Requests refused because memory runs out";
+        counter downstream_cx_overload_disable_keepalive = "downstream_cx_overload_disable_keepalive", "Connections closed after a request because memory runs out";
         counter downstream_rq_ws_on_non_ws_route = "downstream_rq_ws_on_non_ws_route", "Upgrades refused by the route";
         counter no_route = "no_route", "Requests without a route";
         counter no_cluster = "no_cluster", "Requests whose cluster is not known";
@@ -192,12 +196,64 @@ stat_set! {
         counter update_success = "update_success", "Attempts to learn the hosts by DNS that succeeded";
         counter update_failure = "update_failure", "Attempts to learn the hosts by DNS that failed";
         counter update_empty = "update_empty", "Host sets received without a host";
+        counter original_dst_host_invalid = "original_dst_host_invalid", "Connections and requests without a valid original destination";
+        counter original_dst_unlisted = "outrigger_original_dst_unlisted", "Connections to destinations that the full table of destinations did not take";
         counter ssl_handshake = "ssl.handshake", "TLS handshakes that succeeded";
         counter ssl_connection_error = "ssl.connection_error", "TLS handshakes that failed for another reason than the host's certificate";
         counter ssl_session_reused = "ssl.session_reused", "TLS sessions that were resumed";
         counter ssl_fail_verify_error = "ssl.fail_verify_error", "TLS handshakes refused because the host's certificate is not trusted";
         counter ssl_fail_verify_san = "ssl.fail_verify_san", "TLS handshakes refused because no name of the host's certificate is expected";
         counter ssl_secret_missing = "client_ssl_socket_factory.upstream_context_secrets_not_ready", "Connections refused because a secret had not arrived";
+    }
+}
+
+stat_set! {
+    /// Of what is looked for before a filter chain is chosen; over all listeners, as in Envoy.
+    pub struct ListenerFilterStats {
+        counter tls_found = "tls_inspector.tls_found", "Connections that began with TLS";
+        counter tls_not_found = "tls_inspector.tls_not_found", "Connections that began with something else than TLS";
+        counter alpn_found = "tls_inspector.alpn_found", "ClientHellos with ALPN";
+        counter alpn_not_found = "tls_inspector.alpn_not_found", "ClientHellos without ALPN";
+        counter sni_found = "tls_inspector.sni_found", "ClientHellos with a server name";
+        counter sni_not_found = "tls_inspector.sni_not_found", "ClientHellos without a server name";
+        counter http10_found = "http_inspector.http10_found", "Connections that began with HTTP/1.0";
+        counter http11_found = "http_inspector.http11_found", "Connections that began with HTTP/1.1";
+        counter http2_found = "http_inspector.http2_found", "Connections that began with HTTP/2";
+        counter http_not_found = "http_inspector.http_not_found", "Connections that began with something else than HTTP";
+        counter proxy_v1_found = "proxy_proto.versions.v1.found", "PROXY headers of version 1";
+        counter proxy_v1_disallowed = "proxy_proto.versions.v1.disallowed", "Connections closed because version 1 is disallowed";
+        counter proxy_v1_error = "proxy_proto.versions.v1.error", "Connections closed because of a malformed PROXY header of version 1";
+        counter proxy_v2_found = "proxy_proto.versions.v2.found", "PROXY headers of version 2";
+        counter proxy_v2_disallowed = "proxy_proto.versions.v2.disallowed", "Connections closed because version 2 is disallowed";
+        counter proxy_v2_error = "proxy_proto.versions.v2.error", "Connections closed because of a malformed PROXY header of version 2";
+        counter proxy_not_found_allowed = "proxy_proto.not_found_allowed", "Connections without a PROXY header that were let in";
+        counter proxy_not_found_disallowed = "proxy_proto.not_found_disallowed", "Connections closed because they had no PROXY header";
+    }
+}
+
+stat_set! {
+    /// Per DNS listener; Envoy's `dns_filter.<stat_prefix>.`.
+    pub struct DnsStats {
+        counter downstream_rx_queries = "downstream_rx_queries", "Questions received";
+        counter downstream_rx_invalid_queries = "downstream_rx_invalid_queries", "Questions that are none";
+        counter query_parsing_failure = "query_parsing_failure", "Messages that could not be read";
+        counter downstream_tx_responses = "downstream_tx_responses", "Answers sent";
+        counter a_record_queries = "a_record_queries", "Questions for IPv4 addresses";
+        counter aaaa_record_queries = "aaaa_record_queries", "Questions for IPv6 addresses";
+        counter unsupported_queries = "unsupported_queries", "Questions of a class or kind that is not answered";
+        counter known_domain_queries = "known_domain_queries", "Questions for names of the table";
+        counter local_a_record_answers = "local_a_record_answers", "IPv4 addresses answered from the table";
+        counter local_aaaa_record_answers = "local_aaaa_record_answers", "IPv6 addresses answered from the table";
+        counter external_a_record_queries = "external_a_record_queries", "Questions for IPv4 addresses that others know";
+        counter external_a_record_answers = "external_a_record_answers", "IPv4 addresses answered by others";
+        counter external_aaaa_record_queries = "external_aaaa_record_queries", "Questions for IPv6 addresses that others know";
+        counter external_aaaa_record_answers = "external_aaaa_record_answers", "IPv6 addresses answered by others";
+        counter external_other_record_queries = "outrigger_external_other_record_queries", "Other questions that others know";
+        counter unanswered_queries = "unanswered_queries", "Questions that nobody answered";
+        counter cache_hits = "outrigger_dns_cache_hits", "Answers of others that were still at hand";
+        counter pending_overflow = "outrigger_dns_pending_overflow", "Questions refused because too many waited for others";
+        counter lookup_timeouts = "outrigger_dns_lookup_timeouts", "Questions that others did not answer in time";
+        counter lookup_failures = "outrigger_dns_lookup_failures", "Questions that others refused or could not answer";
     }
 }
 

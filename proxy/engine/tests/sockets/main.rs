@@ -4,6 +4,8 @@
 #![allow(unreachable_pub)]
 
 mod bed;
+mod capture;
+mod dns;
 mod listener;
 mod tcp_proxy;
 mod tenure;

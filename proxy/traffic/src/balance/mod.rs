@@ -16,6 +16,7 @@ pub use locality::HostSet;
 use crate::cluster::{Host, HostId};
 use crate::config::LbPolicy;
 use std::fmt::Debug;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -31,12 +32,16 @@ pub struct PickContext<'a> {
     pub attempts_max: u32,
     /// Set by a pick that was made among all hosts of a priority because too few of them are healthy.
     pub panicked: bool,
+    /// Where the downstream connection was going, for clusters whose hosts are made of destinations (`ORIGINAL_DST`).
+    pub destination: Option<SocketAddr>,
+    /// Set by a pick that made a host of a destination which the cluster's full table did not take.
+    pub unlisted: bool,
 }
 
 impl<'a> PickContext<'a> {
     /// A first attempt.
     pub fn new(now: Instant, draw: &'a mut dyn FnMut() -> u64) -> Self {
-        Self { now, draw, avoid: &[], attempts_max: 1, panicked: false }
+        Self { now, draw, avoid: &[], attempts_max: 1, panicked: false, destination: None, unlisted: false }
     }
 }
 

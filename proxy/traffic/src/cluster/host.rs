@@ -60,6 +60,8 @@ pub struct HostLive {
     pub connections_total: AtomicU64,
     /// Connections that could not be made.
     pub connections_failed: AtomicU64,
+    /// A host made of a destination was used since the table was last tidied.
+    pub(crate) used: AtomicBool,
     pub(crate) ejected: AtomicBool,
     pub(crate) outlier: crate::outlier::HostState,
 }

@@ -8,10 +8,12 @@
 
 mod check;
 mod host;
+mod original;
 
 pub(crate) use check::{Names, check_endpoints};
 pub(crate) use host::Ids;
 pub use host::{Host, HostId, HostLive, InFlight, OpenConnection};
+pub use original::ORIGINAL_HOSTS_MAX;
 
 use crate::balance::{HostSet, PickContext, PickError};
 use crate::breaker::Breaker;
@@ -38,6 +40,8 @@ pub struct Cluster {
     default_breaker: Breaker,
     high_breaker: Breaker,
     detector: Option<Detector>,
+    /// Hosts by address, where destinations make the hosts.
+    original: Option<original::ByAddress>,
 }
 
 impl Cluster {
@@ -59,6 +63,8 @@ impl Cluster {
         let hosts = build_hosts(&endpoints, old_hosts.as_deref(), ids);
         let detector = config.outlier_detection.as_ref().map(Detector::new);
         let set = HostSet::new(&config, &endpoints, hosts);
+        let original = matches!(config.discovery, config::ClusterDiscovery::OriginalDst(_))
+            .then(|| original::ByAddress::of(set.hosts()));
         Self {
             uid: ids.next(),
             config: Arc::new(config),
@@ -68,6 +74,7 @@ impl Cluster {
             default_breaker,
             high_breaker,
             detector,
+            original,
         }
     }
 
@@ -115,6 +122,9 @@ impl Cluster {
     /// # Errors
     /// There is none, or none that may be used.
     pub fn pick(&self, context: &mut PickContext<'_>) -> Result<Arc<Host>, PickError> {
+        if let Some(known) = &self.original {
+            return self.host_at(known, context);
+        }
         self.hosts.load().pick(context)
     }
 

@@ -84,6 +84,11 @@ fn forward(
         Some(policy) => retry(compilation, resource, &format!("{path}.retry_policy"), policy),
         None => defaults.retry.clone(),
     };
+    if from.connect_ends && !from.upgrades.iter().any(|one| one.upgrade_type.eq_ignore_ascii_case("connect"))
+    {
+        let at = format!("{path}.upgrade_configs");
+        compilation.refuse(resource, at, "connect_config needs an upgrade of type CONNECT");
+    }
     for (i, upgrade) in from.upgrades.iter().enumerate() {
         if upgrade.upgrade_type.is_empty() {
             compilation.refuse(
@@ -105,6 +110,7 @@ fn forward(
         grpc_timeout_header_max: from.grpc_timeout_header_max,
         retry,
         upgrades: from.upgrades.as_slice().into(),
+        connect_ends: from.connect_ends,
         high_priority: from.high_priority,
     })
 }

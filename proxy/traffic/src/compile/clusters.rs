@@ -37,7 +37,8 @@ fn one(compilation: &mut Compilation<'_>, cluster: &config::Cluster, by_service:
         }
         ClusterDiscovery::Static(_)
         | ClusterDiscovery::StrictDns { .. }
-        | ClusterDiscovery::LogicalDns { .. } => None,
+        | ClusterDiscovery::LogicalDns { .. }
+        | ClusterDiscovery::OriginalDst(_) => None,
     };
     let old = compilation.previous.and_then(|p| p.clusters.named(&cluster.name));
     if let Some(old) = old
@@ -74,7 +75,7 @@ fn declared(discovery: &ClusterDiscovery) -> Endpoints {
         ClusterDiscovery::Static(endpoints)
         | ClusterDiscovery::StrictDns { endpoints, .. }
         | ClusterDiscovery::LogicalDns { endpoints, .. } => endpoints.clone(),
-        ClusterDiscovery::Eds { .. } => Endpoints::default(),
+        ClusterDiscovery::Eds { .. } | ClusterDiscovery::OriginalDst(_) => Endpoints::default(),
     }
 }
 
@@ -132,6 +133,16 @@ fn check_discovery(cluster: &config::Cluster, resource: &str, errors: &mut Vec<C
             (endpoints, Names::Allowed)
         }
         ClusterDiscovery::Eds { .. } => return,
+        ClusterDiscovery::OriginalDst(original) => {
+            if original.cleanup_interval.is_zero() {
+                errors.push(ConfigError::new(resource, "cleanup_interval", "must be above 0"));
+            }
+            if original.port_override == Some(0) {
+                let path = "original_dst_lb_config.upstream_port_override";
+                errors.push(ConfigError::new(resource, path, "must be between 1 and 65535"));
+            }
+            return;
+        }
     };
     if let ClusterDiscovery::LogicalDns { .. } = cluster.discovery
         && endpoints.localities.iter().map(|l| l.endpoints.len()).sum::<usize>() != 1

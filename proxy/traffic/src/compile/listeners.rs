@@ -21,9 +21,12 @@ pub(super) fn compile(compilation: &mut Compilation<'_>, config: &Config) {
             continue;
         }
         let resource = format!("listener/{}", listener.name);
-        for address in std::iter::once(&listener.address).chain(&listener.additional_addresses) {
+        let all = std::iter::once(&listener.address).chain(&listener.additional_addresses);
+        for (i, address) in all.enumerate() {
+            // UDP and TCP do not get into each other's way.
+            let is_udp = listener.dns.is_some() && i == 0;
             if address.port() != 0
-                && let Some(other) = addresses.insert(*address, &listener.name)
+                && let Some(other) = addresses.insert((*address, is_udp), &listener.name)
             {
                 compilation.refuse(
                     &resource,
@@ -100,8 +103,12 @@ fn one(compilation: &mut Compilation<'_>, listener: &config::Listener, resource:
         matchers.push(matcher);
     }
     let has_default = listener.default_filter_chain.is_some();
-    if matchers.is_empty() && !has_default {
-        compilation.refuse(resource, "filter_chains", "must not be empty");
+    match &listener.dns {
+        Some(dns) => dns_listener(compilation, listener, dns, resource),
+        None if matchers.is_empty() && !has_default => {
+            compilation.refuse(resource, "filter_chains", "must not be empty");
+        }
+        None => capture(compilation, listener, resource),
     }
     if listener.tcp_backlog_size == 0 {
         compilation.refuse(resource, "tcp_backlog_size", "must be above 0");
@@ -126,6 +133,88 @@ fn one(compilation: &mut Compilation<'_>, listener: &config::Listener, resource:
         matchers: matchers.into(),
         has_default,
     }));
+}
+
+/// What a listener of DNS must be.
+fn dns_listener(
+    compilation: &mut Compilation<'_>,
+    listener: &config::Listener,
+    dns: &config::DnsServer,
+    resource: &str,
+) {
+    if !listener.filter_chains.is_empty() || listener.default_filter_chain.is_some() {
+        compilation.refuse(resource, "filter_chains", "a listener of DNS has none");
+    }
+    if !listener.bind_to_port {
+        compilation.refuse(resource, "bind_to_port", "a listener of DNS must be bound");
+    }
+    let path = "listener_filters.dns_filter";
+    let mut seen = HashMap::with_capacity(dns.domains.len());
+    for (i, domain) in dns.domains.iter().enumerate() {
+        let at = format!("{path}.server_config.inline_dns_table.virtual_domains[{i}]");
+        if !is_domain(&domain.name) {
+            compilation.refuse(resource, format!("{at}.name"), format!("`{}` is not a name", domain.name));
+        }
+        if let Some(other) = seen.insert(domain.name.as_str(), i) {
+            compilation.refuse(
+                resource,
+                format!("{at}.name"),
+                format!("is that of virtual_domains[{other}]"),
+            );
+        }
+        if domain.addresses.is_empty() {
+            compilation.refuse(resource, format!("{at}.endpoint"), "at least one address is required");
+        }
+    }
+    if let Some(forward) = &dns.forward {
+        if forward.timeout.is_zero() {
+            compilation.refuse(resource, format!("{path}.client_config.resolver_timeout"), "must be above 0");
+        }
+        if forward.max_pending == 0 {
+            let at = format!("{path}.client_config.max_pending_lookups");
+            compilation.refuse(resource, at, "must be at least 1");
+        }
+    }
+}
+
+/// A name of a DNS table: lower case, without a final dot; the first label may be `*`.
+fn is_domain(name: &str) -> bool {
+    let rest = name.strip_prefix("*.").unwrap_or(name);
+    let is_label = |label: &str| {
+        let fits = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'_';
+        // RFC 1035 section 2.3.4.
+        (1..=63).contains(&label.len()) && label.bytes().all(fits)
+    };
+    name.len() <= 253 && rest.split('.').all(is_label)
+}
+
+/// What does not go together in capturing.
+fn capture(compilation: &mut Compilation<'_>, listener: &config::Listener, resource: &str) {
+    let mut refuse = |field: &str, reason: &str| compilation.refuse(resource, field, reason);
+    if listener.use_original_dst {
+        // Connections are handed over as they are accepted, before anything of them is read.
+        if listener.proxy_protocol.is_some() {
+            refuse("use_original_dst", "cannot be given together with the filter proxy_protocol");
+        }
+        if listener.forward_proxy.is_some() {
+            refuse("use_original_dst", "cannot be given together with the filter forward_proxy");
+        }
+    }
+    if let Some(proxy) = &listener.proxy_protocol
+        && proxy.disallow_v1
+        && proxy.disallow_v2
+    {
+        refuse("listener_filters.proxy_protocol.disallowed_versions", "leaves no version");
+    }
+    if let Some(forward) = &listener.forward_proxy
+        && !forward.connect
+        && !forward.socks5
+    {
+        refuse("listener_filters.forward_proxy", "leaves no protocol");
+    }
+    if !listener.bind_to_port && listener.address.port() == 0 {
+        refuse("bind_to_port", "a listener that is not bound needs a port");
+    }
 }
 
 fn filter_chain(

@@ -1,7 +1,8 @@
 //! Upstream clusters (`envoy.config.cluster.v3`).
 
-use super::{Endpoints, Fraction, Http1Options, Http2Options, UpstreamTls};
+use super::{Endpoints, Fraction, Http1Options, Http2Options, ProxyProtocolVersion, UpstreamTls};
 use serde::{Deserialize, Serialize};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 /// A named group of equivalent hosts with one set of policies. [`Cluster::new`] has Envoy's defaults.
@@ -31,6 +32,11 @@ pub struct Cluster {
     pub http: UpstreamHttp,
     /// TCP keep-alive of upstream connections.
     pub tcp_keepalive: Option<TcpKeepalive>,
+    /// Where connections come from (`upstream_bind_config`); port 0 leaves the port to the system. `None`: the system
+    /// chooses both. Hosts of the other family are not bound.
+    pub source_address: Option<SocketAddr>,
+    /// Tell hosts by a PROXY header, before anything else, where the downstream connection comes from and goes to.
+    pub proxy_protocol: Option<ProxyProtocolVersion>,
     /// Soft limit of buffered bytes per connection and direction; on HTTP/2 per stream, where 65,535 is the least that
     /// takes effect. Default 1 MiB.
     pub per_connection_buffer_limit_bytes: u32,
@@ -57,6 +63,8 @@ impl Cluster {
             tls: None,
             http: UpstreamHttp::default(),
             tcp_keepalive: None,
+            source_address: None,
+            proxy_protocol: None,
             per_connection_buffer_limit_bytes: 1 << 20,
             close_connections_on_host_removal: false,
             labels: Vec::new(),
@@ -96,6 +104,26 @@ pub enum ClusterDiscovery {
         /// Name of the [`Endpoints`].
         service_name: String,
     },
+    /// The address that the downstream connection was going to, whatever it is; the policy of balancing has no say.
+    OriginalDst(OriginalDst),
+}
+
+/// `ORIGINAL_DST`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OriginalDst {
+    /// Requests: the header, lower case, that names the address as `ip:port` where it is there (`use_http_header`). Envoy's
+    /// name is `x-envoy-original-dst-host`.
+    pub header: Option<String>,
+    /// This port in place of the destination's.
+    pub port_override: Option<u16>,
+    /// Addresses that nobody used for this long (once to twice) are forgotten. Default 5 s.
+    pub cleanup_interval: Duration,
+}
+
+impl Default for OriginalDst {
+    fn default() -> Self {
+        Self { header: None, port_override: None, cleanup_interval: Duration::from_secs(5) }
+    }
 }
 
 /// `dns_lookup_family`.

@@ -1,6 +1,9 @@
 //! Listeners and filter chains (`envoy.config.listener.v3`).
 
-use super::{AccessLog, DownstreamTls, HttpConnectionManager, Rbac, TcpProxy};
+use super::{
+    AccessLog, DnsServer, DownstreamTls, ForwardProxy, HttpConnectionManager, PortPredicate, ProxyProtocol,
+    Rbac, TcpProxy,
+};
 use serde::{Deserialize, Serialize};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -14,6 +17,19 @@ pub struct Listener {
     pub address: SocketAddr,
     /// Further addresses served alike.
     pub additional_addresses: Vec<SocketAddr>,
+    /// Whether `address` is bound. One that is not gets connections from listeners with
+    /// [`use_original_dst`](Self::use_original_dst) that were going to its address. Default true.
+    pub bind_to_port: bool,
+    /// Hand redirected connections to the listener of the address they were going to (with this port at that address, or at
+    /// all addresses), where there is one. Default false.
+    pub use_original_dst: bool,
+    /// Take the address that a redirected connection was going to for its destination (`original_dst`); set as well when
+    /// `use_original_dst` is. Default false.
+    pub original_dst: bool,
+    /// Read a PROXY header first.
+    pub proxy_protocol: Option<ProxyProtocol>,
+    /// Let clients say where they want to go.
+    pub forward_proxy: Option<ForwardProxy>,
     /// Chains to choose from, by their [`FilterChainMatch`].
     pub filter_chains: Vec<FilterChain>,
     /// Used when no chain matches; without it such a connection is closed.
@@ -21,6 +37,15 @@ pub struct Listener {
     /// Look at the first bytes for a TLS ClientHello (`tls_inspector`), so that SNI, ALPN and transport protocol can be
     /// matched. Set as well when a chain's match needs it, as Envoy does.
     pub tls_inspector: bool,
+    /// Where the above does not look.
+    pub tls_inspector_disabled: Option<PortPredicate>,
+    /// Look at the first bytes for HTTP (`http_inspector`), so that chains can be matched by `http/1.0`, `http/1.1` and `h2c`
+    /// as application protocols. Default false.
+    pub http_inspector: bool,
+    /// Where the above does not look.
+    pub http_inspector_disabled: Option<PortPredicate>,
+    /// Answer DNS instead of accepting connections for chains: `address` is then UDP, additional addresses are TCP.
+    pub dns: Option<Box<DnsServer>>,
     /// How long listener filters may wait for bytes. Default 15 s; `None` (0 in Envoy) waits for ever.
     pub listener_filters_timeout: Option<Duration>,
     /// Go on without an answer when the time above is over, instead of closing.
@@ -42,9 +67,18 @@ impl Listener {
             name: name.into(),
             address,
             additional_addresses: Vec::new(),
+            bind_to_port: true,
+            use_original_dst: false,
+            original_dst: false,
+            proxy_protocol: None,
+            forward_proxy: None,
             filter_chains: Vec::new(),
             default_filter_chain: None,
             tls_inspector: false,
+            tls_inspector_disabled: None,
+            http_inspector: false,
+            http_inspector_disabled: None,
+            dns: None,
             listener_filters_timeout: Some(Duration::from_secs(15)),
             continue_on_listener_filters_timeout: false,
             per_connection_buffer_limit_bytes: 1 << 20,
@@ -96,7 +130,7 @@ pub struct FilterChainMatch {
     pub server_names: Vec<String>,
     /// `tls` or `raw_buffer`.
     pub transport_protocol: Option<String>,
-    /// ALPN names offered by the client (`h2`, `http/1.1`, `istio`, …).
+    /// ALPN names offered by the client (`h2`, `http/1.1`, `istio`, …), or what the HTTP inspector found.
     pub application_protocols: Vec<String>,
     /// Ranges of the client's address.
     pub source_prefix_ranges: Vec<(IpAddr, u8)>,

@@ -7,10 +7,13 @@
 
 mod access_log;
 mod cluster;
+mod dns;
 mod endpoint;
 mod error;
 mod http;
 mod listener;
+mod listener_filter;
+mod overload;
 mod rbac;
 mod retry;
 mod route;
@@ -22,8 +25,10 @@ mod units;
 pub use access_log::{AccessLog, AccessLogFormat, AccessLogSink};
 pub use cluster::{
     CircuitBreakers, Cluster, ClusterDiscovery, DnsFamily, FailurePercentage, HttpUpstream, LbPolicy,
-    LocalityLb, OutlierDetection, RetryBudget, SuccessRate, TcpKeepalive, Thresholds, UpstreamHttp,
+    LocalityLb, OriginalDst, OutlierDetection, RetryBudget, SuccessRate, TcpKeepalive, Thresholds,
+    UpstreamHttp,
 };
+pub use dns::{DnsDomain, DnsForward, DnsServer};
 pub use endpoint::{Endpoint, EndpointAddress, Endpoints, HealthStatus, Locality, LocalityEndpoints};
 pub use error::ConfigError;
 pub use http::{
@@ -31,6 +36,8 @@ pub use http::{
     HttpFilter, RouteSource, ServerHeader, SetClientCertDetails, Tracing, Upgrade,
 };
 pub use listener::{FilterChain, FilterChainMatch, Listener, NetworkFilter, Terminal, TrafficDirection};
+pub use listener_filter::{ForwardProxy, PortPredicate, ProxyProtocol, ProxyProtocolVersion};
+pub use overload::{CgroupMemory, MemoryMonitor, OverloadManager, Trigger};
 pub use rbac::{Permission, Policy, Principal, Rbac, RbacAction, Rules};
 pub use retry::{RateLimitedBackoff, ResetHeader, ResetHeaderFormat, RetryOn, RetryPolicy};
 pub use route::RbacOverrides;

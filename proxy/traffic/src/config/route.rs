@@ -198,6 +198,8 @@ pub struct RouteAction {
     pub retry_policy: Option<RetryPolicy>,
     /// Upgrades allowed or forbidden for this route.
     pub upgrades: Vec<Upgrade>,
+    /// A CONNECT ends here: the cluster's host gets its bytes over TCP, not the request (`connect_config`). Default false.
+    pub connect_ends: bool,
     /// High priority: the cluster's high-priority circuit breakers count.
     pub high_priority: bool,
 }
@@ -217,6 +219,7 @@ impl RouteAction {
             grpc_timeout_header_max: None,
             retry_policy: None,
             upgrades: Vec::new(),
+            connect_ends: false,
             high_priority: false,
         }
     }

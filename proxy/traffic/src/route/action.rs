@@ -46,6 +46,8 @@ pub struct Forward {
     pub retry: Option<Arc<RetryPolicy>>,
     /// Upgrades allowed or forbidden for this route.
     pub upgrades: Box<[Upgrade]>,
+    /// A CONNECT ends here, and its bytes go on over TCP.
+    pub connect_ends: bool,
     /// High priority: [`Cluster::breaker`](crate::cluster::Cluster::breaker) of that priority counts.
     pub high_priority: bool,
 }

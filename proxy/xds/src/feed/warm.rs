@@ -166,7 +166,8 @@ impl<'a> Ready<'a> {
             ClusterDiscovery::Eds { service_name } => self.has(Kind::Endpoints, service_name),
             ClusterDiscovery::Static(_)
             | ClusterDiscovery::StrictDns { .. }
-            | ClusterDiscovery::LogicalDns { .. } => true,
+            | ClusterDiscovery::LogicalDns { .. }
+            | ClusterDiscovery::OriginalDst(_) => true,
         };
         endpoints && refs.secrets.iter().all(|name| self.secret_ready(name))
     }

@@ -1,12 +1,9 @@
 //! `envoy.config.listener.v3.Listener`.
 
-use super::value::{cidr, duration, port, positive_or, socket_address};
-use super::{At, access_log, http_connection_manager, rbac, tcp_proxy, tls};
+use super::value::{cidr, duration, port, positive_or, transport_address};
+use super::{At, access_log, http_connection_manager, listener_filter, rbac, tcp_proxy, tls};
 use outrigger_api::envoy::config::core::v3::TrafficDirection as ProtoDirection;
-use outrigger_api::envoy::config::listener::v3::{
-    Filter, FilterChain, FilterChainMatch, Listener, ListenerFilter, filter, listener_filter,
-};
-use outrigger_api::envoy::extensions::filters::listener::tls_inspector::v3::TlsInspector;
+use outrigger_api::envoy::config::listener::v3::{Filter, FilterChain, FilterChainMatch, Listener, filter};
 use outrigger_api::envoy::extensions::filters::network::http_connection_manager::v3::HttpConnectionManager;
 use outrigger_api::envoy::extensions::filters::network::rbac::v3::Rbac;
 use outrigger_api::envoy::extensions::filters::network::tcp_proxy::v3::TcpProxy;
@@ -15,24 +12,14 @@ use std::time::Duration;
 
 /// A listener; `None` when it has no usable address (noted).
 pub(super) fn listener(message: &Listener, at: &At<'_>) -> Option<config::Listener> {
-    let address = socket_address(message.address.as_ref(), &at.field("address"));
+    let address = transport_address(message.address.as_ref(), &at.field("address"));
     if message.api_listener.is_some() {
         at.field("api_listener").refuse("is for clients without a proxy");
     }
     if message.enable_reuse_port == Some(false) {
         at.field("enable_reuse_port").refuse("every worker has its own socket; it cannot be switched off");
     }
-    if message.bind_to_port == Some(false) {
-        at.field("bind_to_port").refuse("a listener that is not bound is not supported");
-    }
-    let additional_addresses = message
-        .additional_addresses
-        .iter()
-        .enumerate()
-        .filter_map(|(i, a)| {
-            socket_address(a.address.as_ref(), &at.item("additional_addresses", i).field("address"))
-        })
-        .collect();
+    let additional_addresses = additional_addresses(message, at);
     let filter_chains: Vec<_> = message
         .filter_chains
         .iter()
@@ -43,15 +30,25 @@ pub(super) fn listener(message: &Listener, at: &At<'_>) -> Option<config::Listen
         .default_filter_chain
         .as_ref()
         .and_then(|chain| filter_chain(chain, &at.field("default_filter_chain")));
-    if message.filter_chains.is_empty() && message.default_filter_chain.is_none() {
+    let serves_dns = address.is_some_and(|(_, is_udp)| is_udp);
+    if message.filter_chains.is_empty() && message.default_filter_chain.is_none() && !serves_dns {
         at.field("filter_chains").refuse("at least one is required");
     }
-    let address = address?;
+    let (address, is_udp) = address?;
     // Envoy gives a nameless listener a random name; the address is as unique and can be recognised.
     let name = if message.name.is_empty() { address.to_string() } else { message.name.clone() };
     let mut listener = config::Listener::new(name, address);
-    listener.tls_inspector =
-        listener_filters(&message.listener_filters, at) || filter_chains.iter().any(needs_client_hello);
+    listener_filter::listener_filters(&message.listener_filters, &mut listener, at);
+    listener.tls_inspector |= filter_chains.iter().any(needs_client_hello);
+    listener.use_original_dst = message.use_original_dst.unwrap_or(false);
+    listener.bind_to_port = message.bind_to_port.unwrap_or(true);
+    match (is_udp, listener.dns.is_some()) {
+        (true, false) => at
+            .field("address")
+            .refuse("the only thing that is served over UDP is DNS: the filter envoy.filters.udp.dns_filter is missing"),
+        (false, true) => at.field("address").refuse("a listener of DNS has a UDP address (TCP: additional_addresses)"),
+        (true, true) | (false, false) => {}
+    }
     listener.additional_addresses = additional_addresses;
     listener.filter_chains = filter_chains;
     listener.default_filter_chain = default_filter_chain;
@@ -82,6 +79,16 @@ pub(super) fn listener(message: &Listener, at: &At<'_>) -> Option<config::Listen
     Some(listener)
 }
 
+/// Further addresses; TCP, those of a DNS listener as well.
+fn additional_addresses(message: &Listener, at: &At<'_>) -> Vec<std::net::SocketAddr> {
+    let mut all = Vec::with_capacity(message.additional_addresses.len());
+    for (i, further) in message.additional_addresses.iter().enumerate() {
+        let at = at.item("additional_addresses", i);
+        all.extend(super::socket_address(further.address.as_ref(), &at.field("address")));
+    }
+    all
+}
+
 /// Whether a chain can only be chosen once the ClientHello was read. As in Envoy, a chain for `raw_buffer` needs none.
 fn needs_client_hello(chain: &config::FilterChain) -> bool {
     let matches = &chain.matches;
@@ -89,30 +96,6 @@ fn needs_client_hello(chain: &config::FilterChain) -> bool {
         Some(protocol) => protocol == "tls",
         None => !matches.server_names.is_empty() || !matches.application_protocols.is_empty(),
     }
-}
-
-/// Whether the TLS inspector is among the listener filters.
-fn listener_filters(filters: &[ListenerFilter], at: &At<'_>) -> bool {
-    let mut inspector = false;
-    for (i, filter) in filters.iter().enumerate() {
-        let at = at.item("listener_filters", i);
-        at.field("name").need_text(&filter.name);
-        let at = at.field("typed_config");
-        let Some(listener_filter::ConfigType::TypedConfig(any)) = &filter.config_type else {
-            // The name alone configures a filter that has nothing to be configured.
-            if filter.name == "envoy.filters.listener.tls_inspector" {
-                inspector = true;
-            } else {
-                at.refuse("is required");
-            }
-            continue;
-        };
-        match at.unpack::<TlsInspector>(any) {
-            Some(_) => inspector = true,
-            None => at.refuse_type(any),
-        }
-    }
-    inspector
 }
 
 fn filter_chain(chain: &FilterChain, at: &At<'_>) -> Option<config::FilterChain> {

@@ -2,12 +2,14 @@
 
 use super::value::string_match;
 use super::{At, files, source};
+use outrigger_api::envoy::config::core::v3::proxy_protocol_config::Version;
 use outrigger_api::envoy::config::core::v3::{TransportSocket, transport_socket};
+use outrigger_api::envoy::extensions::transport_sockets::proxy_protocol::v3::ProxyProtocolUpstreamTransport;
 use outrigger_api::envoy::extensions::transport_sockets::raw_buffer::v3::RawBuffer;
 use outrigger_api::envoy::extensions::transport_sockets::tls::v3 as proto;
 use outrigger_traffic::config::{
-    CertificateSource, DownstreamTls, SanMatch, SanType, TlsCertificate, TlsParams, TlsVersion, UpstreamTls,
-    ValidationContext, ValidationSource,
+    CertificateSource, DownstreamTls, ProxyProtocolVersion, SanMatch, SanType, TlsCertificate, TlsParams,
+    TlsVersion, UpstreamTls, ValidationContext, ValidationSource,
 };
 use prost::{Message, Name};
 use proto::common_tls_context::ValidationContextType as V;
@@ -21,8 +23,34 @@ pub(super) fn downstream_socket(socket: &TransportSocket, at: &At<'_>) -> Option
         .and_then(|context| downstream(&context, &at.field("typed_config")))
 }
 
+/// The transport socket of a cluster, and the PROXY header sent before it.
+pub(super) fn upstream_socket_or_proxied(
+    socket: &TransportSocket,
+    at: &At<'_>,
+) -> (Option<UpstreamTls>, Option<ProxyProtocolVersion>) {
+    if let Some(transport_socket::ConfigType::TypedConfig(any)) = &socket.config_type
+        && let Some(found) = at.field("typed_config").unpack::<ProxyProtocolUpstreamTransport>(any)
+    {
+        at.field("name").need_text(&socket.name);
+        let at = at.field("typed_config");
+        let Some(message) = found.message() else { return (None, None) };
+        let version = match message.config.as_ref().map(|config| Version::try_from(config.version)) {
+            None | Some(Ok(Version::V1)) => ProxyProtocolVersion::V1,
+            Some(Ok(Version::V2)) => ProxyProtocolVersion::V2,
+            Some(Err(_)) => {
+                at.field("config").field("version").refuse("is not known");
+                ProxyProtocolVersion::V1
+            }
+        };
+        let at = at.field("transport_socket");
+        let inner = at.need(message.transport_socket.as_ref());
+        return (inner.and_then(|inner| upstream_socket(inner, &at)), Some(version));
+    }
+    (upstream_socket(socket, at), None)
+}
+
 /// The transport socket of a cluster; `None` is plaintext (or refused).
-pub(super) fn upstream_socket(socket: &TransportSocket, at: &At<'_>) -> Option<UpstreamTls> {
+fn upstream_socket(socket: &TransportSocket, at: &At<'_>) -> Option<UpstreamTls> {
     context::<proto::UpstreamTlsContext>(socket, at)
         .and_then(|context| upstream(&context, &at.field("typed_config")))
 }

@@ -113,14 +113,41 @@ pub(crate) fn socket_address(address: Option<&Address>, at: &At<'_>) -> Option<S
     }
 }
 
-/// A host as written and a port.
+/// An address of digits and a port, of either transport, and whether it is UDP.
+pub(crate) fn transport_address(address: Option<&Address>, at: &At<'_>) -> Option<(SocketAddr, bool)> {
+    let (host, port, is_udp) = host_port_transport(address, at)?;
+    match host.parse::<IpAddr>() {
+        Ok(ip) => Some((SocketAddr::new(ip, port), is_udp)),
+        Err(_) => {
+            at.field("socket_address").field("address").refuse(format!("`{host}` is not an IP address"));
+            None
+        }
+    }
+}
+
+/// The address of a server that is asked by UDP. Its transport need not be said, as in Envoy.
+pub(crate) fn udp_address(address: Option<&Address>, at: &At<'_>) -> Option<SocketAddr> {
+    transport_address(address, at).map(|(address, _)| address)
+}
+
+/// A host as written and a port, of TCP.
 pub(crate) fn host_port<'m>(address: Option<&'m Address>, at: &At<'_>) -> Option<(&'m str, u16)> {
+    let (host, port, is_udp) = host_port_transport(address, at)?;
+    if is_udp {
+        at.field("socket_address").field("protocol").refuse("must be TCP here");
+        return None;
+    }
+    Some((host, port))
+}
+
+fn host_port_transport<'m>(address: Option<&'m Address>, at: &At<'_>) -> Option<(&'m str, u16, bool)> {
     let address::Address::SocketAddress(address) = at.need(address.and_then(|a| a.address.as_ref()))?;
     let at = at.field("socket_address");
     at.field("address").need_text(&address.address);
+    let is_udp = address.protocol == i32::from(socket_address::Protocol::Udp);
     match address.port_specifier {
         Some(socket_address::PortSpecifier::PortValue(value)) => {
-            Some((&address.address, port(value, &at.field("port_value"))))
+            Some((&address.address, port(value, &at.field("port_value")), is_udp))
         }
         None => {
             at.field("port_value").refuse("is required");

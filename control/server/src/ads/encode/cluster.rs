@@ -10,7 +10,7 @@ use outrigger_traffic::config::{
 };
 use proto::cluster as pc;
 
-use super::value::{ads, duration, limit, percent, whole_percent};
+use super::value::{ads, duration, limit, percent, socket_address, whole_percent};
 use super::{endpoint, http, tls};
 
 const HTTP_OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
@@ -20,6 +20,9 @@ pub fn cluster(value: &Cluster) -> proto::Cluster {
     use pc::common_lb_config::LocalityConfigSpecifier as L;
     let weighted = L::LocalityWeightedLbConfig(pc::common_lb_config::LocalityWeightedLbConfig {});
     let (policy, lb_config) = match value.lb_policy {
+        _ if matches!(value.discovery, ClusterDiscovery::OriginalDst(_)) => {
+            (pc::LbPolicy::ClusterProvided, original_dst(&value.discovery))
+        }
         LbPolicy::RoundRobin => (pc::LbPolicy::RoundRobin, None),
         LbPolicy::Random => (pc::LbPolicy::Random, None),
         LbPolicy::LeastRequest { choice_count } => {
@@ -48,7 +51,13 @@ pub fn cluster(value: &Cluster) -> proto::Cluster {
             ],
         }),
         outlier_detection: value.outlier_detection.as_ref().map(outlier_detection),
-        transport_socket: value.tls.as_ref().map(tls::upstream),
+        transport_socket: match value.proxy_protocol {
+            Some(version) => Some(tls::proxied(version, value.tls.as_ref())),
+            None => value.tls.as_ref().map(tls::upstream),
+        },
+        upstream_bind_config: value.source_address.map(|source| core::BindConfig {
+            source_address: Some(socket_address(source)),
+        }),
         metadata: metadata::of(
             &value.labels,
             &[(metadata::CLOSE_ON_HOST_REMOVAL, value.close_connections_on_host_removal)],
@@ -63,6 +72,17 @@ pub fn cluster(value: &Cluster) -> proto::Cluster {
     cluster.typed_extension_protocol_options.insert(HTTP_OPTIONS.to_owned(), any(&http_options(&value.http)));
     discovery(&value.discovery, &mut cluster);
     cluster
+}
+
+fn original_dst(value: &ClusterDiscovery) -> Option<pc::LbConfig> {
+    let ClusterDiscovery::OriginalDst(original) = value else { return None };
+    (original.header.is_some() || original.port_override.is_some()).then(|| {
+        pc::LbConfig::OriginalDstLbConfig(pc::OriginalDstLbConfig {
+            use_http_header: original.header.is_some(),
+            http_header_name: original.header.clone().unwrap_or_default(),
+            upstream_port_override: original.port_override.map(u32::from),
+        })
+    })
 }
 
 fn seconds(value: std::time::Duration) -> u32 {
@@ -102,6 +122,10 @@ fn discovery(value: &ClusterDiscovery, cluster: &mut proto::Cluster) {
             cluster.eds_cluster_config =
                 Some(pc::EdsClusterConfig { eds_config: Some(ads()), service_name: service_name.clone() });
             D::Eds
+        }
+        ClusterDiscovery::OriginalDst(original) => {
+            cluster.cleanup_interval = Some(duration(original.cleanup_interval));
+            D::OriginalDst
         }
     };
     cluster.cluster_discovery_type = Some(pc::ClusterDiscoveryType::Type(kind.into()));

@@ -3,7 +3,6 @@
 use outrigger_api::any;
 use outrigger_api::envoy::config::core::v3::TrafficDirection as ProtoDirection;
 use outrigger_api::envoy::config::listener::v3 as proto;
-use outrigger_api::envoy::extensions::filters::listener::tls_inspector::v3::TlsInspector;
 use outrigger_api::envoy::extensions::filters::network::tcp_proxy::v3 as tcp;
 use outrigger_plan::ApiListener;
 use outrigger_traffic::config::{
@@ -13,15 +12,12 @@ use outrigger_traffic::config::{
 use prost_types::Any;
 
 use super::access_log::access_logs;
-use super::value::{address, cidr, duration, limit};
+use super::listener_filter::listener_filters;
+use super::value::{address, cidr, duration, limit, udp_address};
 use super::{http, rbac, tls};
 
 /// A listener.
 pub fn listener(value: &Listener) -> proto::Listener {
-    let inspector = || proto::ListenerFilter {
-        name: "envoy.filters.listener.tls_inspector".to_owned(),
-        config_type: Some(proto::listener_filter::ConfigType::TypedConfig(any(&TlsInspector {}))),
-    };
     let direction = match value.traffic_direction {
         TrafficDirection::Unspecified => ProtoDirection::Unspecified,
         TrafficDirection::Inbound => ProtoDirection::Inbound,
@@ -30,11 +26,13 @@ pub fn listener(value: &Listener) -> proto::Listener {
     let further = |at: &std::net::SocketAddr| proto::AdditionalAddress { address: Some(address(*at)) };
     proto::Listener {
         name: value.name.clone(),
-        address: Some(address(value.address)),
+        address: Some(if value.dns.is_some() { udp_address(value.address) } else { address(value.address) }),
         additional_addresses: value.additional_addresses.iter().map(further).collect(),
         filter_chains: value.filter_chains.iter().map(filter_chain).collect(),
         default_filter_chain: value.default_filter_chain.as_ref().map(filter_chain),
-        listener_filters: value.tls_inspector.then(inspector).into_iter().collect(),
+        listener_filters: listener_filters(value),
+        use_original_dst: value.use_original_dst.then_some(true),
+        bind_to_port: (!value.bind_to_port).then_some(false),
         listener_filters_timeout: limit(value.listener_filters_timeout),
         continue_on_listener_filters_timeout: value.continue_on_listener_filters_timeout,
         per_connection_buffer_limit_bytes: Some(value.per_connection_buffer_limit_bytes),

@@ -9,6 +9,7 @@ mod cluster;
 mod endpoint;
 mod http;
 mod listener;
+mod listener_filter;
 mod rbac;
 mod route;
 mod secret;

@@ -210,6 +210,8 @@ fn forward(value: &RouteAction) -> proto::RouteAction {
             }
         });
     let upgrade = |u: &outrigger_traffic::config::Upgrade| ra::UpgradeConfig {
+        connect_config: (value.connect_ends && u.upgrade_type.eq_ignore_ascii_case("connect"))
+            .then_some(ra::upgrade_config::ConnectConfig {}),
         upgrade_type: u.upgrade_type.clone(),
         enabled: Some(u.enabled),
     };

@@ -1,10 +1,13 @@
 //! TLS contexts.
 
 use outrigger_api::any;
-use outrigger_api::envoy::config::core::v3::{TransportSocket, transport_socket};
+use outrigger_api::envoy::config::core::v3::proxy_protocol_config::Version;
+use outrigger_api::envoy::config::core::v3::{ProxyProtocolConfig, TransportSocket, transport_socket};
+use outrigger_api::envoy::extensions::transport_sockets::proxy_protocol::v3::ProxyProtocolUpstreamTransport;
+use outrigger_api::envoy::extensions::transport_sockets::raw_buffer::v3::RawBuffer;
 use outrigger_api::envoy::extensions::transport_sockets::tls::v3 as proto;
 use outrigger_traffic::config::{
-    CertificateSource, DownstreamTls, SanMatch, SanType, TlsCertificate, TlsParams, TlsVersion, UpstreamTls,
+    CertificateSource, DownstreamTls, ProxyProtocolVersion, SanMatch, SanType, TlsCertificate, TlsParams, TlsVersion, UpstreamTls,
     ValidationContext, ValidationSource,
 };
 
@@ -37,6 +40,26 @@ pub(super) fn upstream(value: &UpstreamTls) -> TransportSocket {
         max_session_keys: Some(value.max_session_keys),
     };
     socket(any(&context))
+}
+
+/// A PROXY header before whatever else is spoken.
+pub(super) fn proxied(version: ProxyProtocolVersion, tls: Option<&UpstreamTls>) -> TransportSocket {
+    let plain = || TransportSocket {
+        name: "envoy.transport_sockets.raw_buffer".to_owned(),
+        config_type: Some(transport_socket::ConfigType::TypedConfig(any(&RawBuffer {}))),
+    };
+    let version = match version {
+        ProxyProtocolVersion::V1 => Version::V1,
+        ProxyProtocolVersion::V2 => Version::V2,
+    };
+    let transport = ProxyProtocolUpstreamTransport {
+        config: Some(ProxyProtocolConfig { version: version.into() }),
+        transport_socket: Some(tls.map_or_else(plain, upstream)),
+    };
+    TransportSocket {
+        name: "envoy.transport_sockets.upstream_proxy_protocol".to_owned(),
+        config_type: Some(transport_socket::ConfigType::TypedConfig(any(&transport))),
+    }
 }
 
 fn socket(context: prost_types::Any) -> TransportSocket {

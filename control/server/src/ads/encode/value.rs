@@ -30,6 +30,22 @@ pub(super) fn address(value: SocketAddr) -> Address {
     host_port(value.ip().to_string(), value.port())
 }
 
+pub(super) fn socket_address(value: SocketAddr) -> SocketAddress {
+    SocketAddress {
+        protocol: socket_address::Protocol::Tcp.into(),
+        address: value.ip().to_string(),
+        port_specifier: Some(socket_address::PortSpecifier::PortValue(value.port().into())),
+    }
+}
+
+pub(super) fn udp_address(value: SocketAddr) -> Address {
+    let mut udp = address(value);
+    if let Some(address::Address::SocketAddress(socket)) = &mut udp.address {
+        socket.protocol = socket_address::Protocol::Udp.into();
+    }
+    udp
+}
+
 pub(super) fn host_port(host: String, port: u16) -> Address {
     let socket = SocketAddress {
         protocol: socket_address::Protocol::Tcp.into(),

@@ -11,6 +11,7 @@ mod sweep;
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -74,6 +75,9 @@ pub struct Want<'a> {
     pub upgrade: bool,
     /// Never an idle connection: the last one turned out to be dead.
     pub fresh: bool,
+    /// Where the downstream connection comes from and goes to, where the host is told (PROXY protocol): such connections are
+    /// shared by requests of the same two addresses alone.
+    pub proxied: Option<(SocketAddr, SocketAddr)>,
 }
 
 /// One host as one worker sees it.
@@ -116,6 +120,8 @@ struct Key {
     host: HostId,
     /// Hash of a name derived from the request; 0 without one.
     sni: u64,
+    /// What the host is told of the downstream connection.
+    proxied: Option<(SocketAddr, SocketAddr)>,
 }
 
 /// The pools of one worker.
@@ -218,6 +224,7 @@ impl Pools {
             cluster: cluster.cluster.uid,
             host: host.id,
             sni: want.sni.map_or(0, |name| std::hash::BuildHasher::hash_one(&self.names, name) | 1),
+            proxied: want.proxied,
         };
         let fresh = || {
             Rc::new(HostPool {
@@ -356,7 +363,7 @@ impl HostPool {
         cluster: &Arc<LiveCluster>,
         alpn: &'static [&'static [u8]],
     ) -> Result<Rc<Io>, ConnectError> {
-        let options = ConnectOptions { alpn, sni: self.sni.as_deref() };
+        let options = ConnectOptions { alpn, sni: self.sni.as_deref(), proxied: self.key.proxied };
         let made = super::connect(worker, cluster, &self.host, options).await;
         let outcome = if made.is_ok() { Outcome::Connected } else { Outcome::ConnectFailed };
         // Once per connection, however many requests wait for it.

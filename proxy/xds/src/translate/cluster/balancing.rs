@@ -41,16 +41,19 @@ pub(super) fn balancing(message: &proto::Cluster, cluster: &mut Cluster, at: &At
         }
         return;
     }
-    let choices = message.lb_config.as_ref().map(|c| match c {
+    let choices = message.lb_config.as_ref().and_then(|c| match c {
         pc::LbConfig::LeastRequestLbConfig(config) => {
-            choice_count(config.choice_count, &at.field("least_request_lb_config"))
+            Some(choice_count(config.choice_count, &at.field("least_request_lb_config")))
         }
+        // Read where the destinations are.
+        pc::LbConfig::OriginalDstLbConfig(_) => None,
     });
     if choices.is_some() && message.lb_policy != pc::LbPolicy::LeastRequest as i32 {
         at.field("least_request_lb_config").refuse("has no effect without `lb_policy: LEAST_REQUEST`");
     }
     cluster.lb_policy = match pc::LbPolicy::try_from(message.lb_policy) {
-        Ok(pc::LbPolicy::RoundRobin) => LbPolicy::RoundRobin,
+        // Destinations are not balanced; that the two come together only is said where the destinations are.
+        Ok(pc::LbPolicy::RoundRobin | pc::LbPolicy::ClusterProvided) => LbPolicy::RoundRobin,
         Ok(pc::LbPolicy::Random) => LbPolicy::Random,
         Ok(pc::LbPolicy::LeastRequest) => LbPolicy::LeastRequest { choice_count: choices.unwrap_or(CHOICES) },
         Ok(pc::LbPolicy::LoadBalancingPolicyConfig) => {

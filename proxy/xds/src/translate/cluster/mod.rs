@@ -8,12 +8,16 @@ mod http;
 mod protection;
 
 use super::endpoint::{self, Names};
-use super::value::{metadata, metadata_labels, metadata_switch, positive_or};
+use super::value::{
+    header_name, metadata, metadata_labels, metadata_switch, port, positive_or, socket_address,
+};
 use super::{At, source, tls};
 use outrigger_api::envoy::config::cluster::v3 as proto;
+use outrigger_api::envoy::config::core::v3::{Address, BindConfig, address};
 use outrigger_api::metadata::{CLOSE_ON_HOST_REMOVAL, LABELS};
-use outrigger_traffic::config::{Cluster, ClusterDiscovery, DnsFamily, Endpoints, TcpKeepalive};
+use outrigger_traffic::config::{Cluster, ClusterDiscovery, DnsFamily, Endpoints, OriginalDst, TcpKeepalive};
 use proto::cluster as pc;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 /// How often names are resolved where their answers do not say.
@@ -27,10 +31,14 @@ pub(super) fn cluster(message: &proto::Cluster, at: &At<'_>) -> Cluster {
     cluster.connect_timeout =
         positive_or(message.connect_timeout.as_ref(), cluster.connect_timeout, &at.field("connect_timeout"));
     balancing::balancing(message, &mut cluster, at);
-    cluster.tls = message
-        .transport_socket
-        .as_ref()
-        .and_then(|socket| tls::upstream_socket(socket, &at.field("transport_socket")));
+    if let Some(socket) = &message.transport_socket {
+        (cluster.tls, cluster.proxy_protocol) =
+            tls::upstream_socket_or_proxied(socket, &at.field("transport_socket"));
+    }
+    cluster.source_address = message.upstream_bind_config.as_ref().and_then(|bind| {
+        let at = at.field("upstream_bind_config");
+        bound_to(bind, &at)
+    });
     cluster.http = http::upstream_http(message, cluster.tls.is_some(), at);
     if let Some(breakers) = &message.circuit_breakers {
         cluster.circuit_breakers = protection::circuit_breakers(breakers, &at.field("circuit_breakers"));
@@ -69,6 +77,17 @@ fn discovery(message: &proto::Cluster, at: &At<'_>) -> ClusterDiscovery {
     if kind != pc::DiscoveryType::Eds && message.eds_cluster_config.is_some() {
         at.field("eds_cluster_config").refuse("has no effect without `type: EDS`");
     }
+    if kind != pc::DiscoveryType::OriginalDst {
+        if message.lb_policy == pc::LbPolicy::ClusterProvided as i32 {
+            at.field("lb_policy").refuse("CLUSTER_PROVIDED has no meaning without `type: ORIGINAL_DST`");
+        }
+        if message.cleanup_interval.is_some() {
+            at.field("cleanup_interval").refuse("has no effect without `type: ORIGINAL_DST`");
+        }
+        if let Some(pc::LbConfig::OriginalDstLbConfig(_)) = message.lb_config {
+            at.field("original_dst_lb_config").refuse("has no effect without `type: ORIGINAL_DST`");
+        }
+    }
     let written = |names| {
         let at = at.field("load_assignment");
         message.load_assignment.as_ref().map(|l| endpoint::endpoints(l, names, &at)).unwrap_or_default()
@@ -100,7 +119,53 @@ fn discovery(message: &proto::Cluster, at: &At<'_>) -> ClusterDiscovery {
             ClusterDiscovery::LogicalDns { endpoints, refresh_rate, respect_ttl, family }
         }
         pc::DiscoveryType::Eds => eds(message, at),
+        pc::DiscoveryType::OriginalDst => original_dst(message, at),
     }
+}
+
+/// Envoy's name of the header that says where a request is going.
+const DESTINATION_HEADER: &str = "x-envoy-original-dst-host";
+
+fn original_dst(message: &proto::Cluster, at: &At<'_>) -> ClusterDiscovery {
+    if message.load_assignment.is_some() {
+        at.field("load_assignment").refuse("cannot be given together with `type: ORIGINAL_DST`");
+    }
+    // Source: Envoy: the two belong together.
+    if message.lb_policy != pc::LbPolicy::ClusterProvided as i32 {
+        at.field("lb_policy").refuse("must be CLUSTER_PROVIDED with `type: ORIGINAL_DST`");
+    }
+    let mut original = OriginalDst::default();
+    original.cleanup_interval = positive_or(
+        message.cleanup_interval.as_ref(),
+        original.cleanup_interval,
+        &at.field("cleanup_interval"),
+    );
+    if let Some(pc::LbConfig::OriginalDstLbConfig(config)) = &message.lb_config {
+        let at = at.field("original_dst_lb_config");
+        if config.use_http_header {
+            let name = match config.http_header_name.as_str() {
+                "" => DESTINATION_HEADER,
+                name => name,
+            };
+            original.header = Some(header_name(name, false, &at.field("http_header_name")));
+        } else if !config.http_header_name.is_empty() {
+            at.field("http_header_name").refuse("has no effect without `use_http_header`");
+        }
+        original.port_override = config.upstream_port_override.map(|value| {
+            let at = at.field("upstream_port_override");
+            if value == 0 {
+                at.refuse("must be between 1 and 65535");
+            }
+            port(value, &at)
+        });
+    }
+    ClusterDiscovery::OriginalDst(original)
+}
+
+fn bound_to(bind: &BindConfig, at: &At<'_>) -> Option<SocketAddr> {
+    let source = bind.source_address.clone()?;
+    let address = Address { address: Some(address::Address::SocketAddress(source)) };
+    socket_address(Some(&address), &at.field("source_address"))
 }
 
 fn eds(message: &proto::Cluster, at: &At<'_>) -> ClusterDiscovery {

@@ -122,7 +122,6 @@ fn impossible_listeners_are_refused() {
             "enable_reuse_port: false",
             "enable_reuse_port: every worker has its own socket; it cannot be switched off",
         ),
-        ("bind_to_port: false", "bind_to_port: a listener that is not bound is not supported"),
         ("filter_chains: [{}]", "filter_chains[0].filters: at least one is required"),
         ("filter_chains: [{filters: [{name: a}]}]", "filter_chains[0].filters[0].typed_config: is required"),
         (
