@@ -56,7 +56,7 @@ class Run:
         self.once([*self.base, "conns=1", "warm=0.1", "secs=0.2"])
         before = status_kb(self.pids, "VmRSS")
         count = self.scenario["idle"]
-        load = self.bench.start([self.bench.program("load"), "load", *self.base, "idle=1", f"conns={count}", "secs=40"],
+        load = self.bench.start([self.bench.program("load"), "load", *self.base, "idle=1", f"conns={count}", "secs=90"],
                                 CORE_LOAD, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         said = json.loads(load.stdout.readline())
         time.sleep(1)

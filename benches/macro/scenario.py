@@ -15,7 +15,7 @@ GRPC = ["streams=100", "body=100", "proto=h2"]
 
 SCENARIOS = {
     "S1": dict(text="HTTP/1.1 → HTTP/1.1, 64 connections, 1 KiB", front="h1", up="h1", load=H1, rate=8000,
-               bounds={"envoy": 0.38, "haproxy": 0.90, "floor": 1.20}),
+               bounds={"envoy": 0.38, "haproxy": 0.90}),
     "S1w": dict(text="the same, load by wrk", front="h1", up="h1", tool="wrk"),
     "S1p": dict(text="the same, with a request body of 1 KiB", front="h1", up="h1", load=[*H1, "body=1024"], rate=8000),
     "S1c": dict(text="as S1, origin on the proxy's core", front="h1", up="h1", load=H1, rate=0, back_core=0),

@@ -62,7 +62,7 @@ pub(crate) fn run(args: &[String]) -> Result<(), Failure> {
 fn copy(poll: &Poll, token: u64, readable: bool, pair: &mut [Side; 2], room: &mut [u8]) -> bool {
     let [client, server] = pair;
     let (from, to, other) =
-        if token % 2 == 0 { (client, server, token + 1) } else { (server, client, token - 1) };
+        if token.is_multiple_of(2) { (client, server, token + 1) } else { (server, client, token - 1) };
     if readable {
         match net::recv(&from.socket, room) {
             Got::Bytes(n) => {
