@@ -10,6 +10,7 @@ WORK = tempfile.mkdtemp(prefix="outrigger-peers-")
 FAILED = []
 PASSED = 0
 _children = []
+_given = set()
 T = "type.googleapis.com/envoy.extensions."
 
 
@@ -40,9 +41,14 @@ def finish(title):
 
 
 def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
+    """A port nobody listens on, never the same one twice."""
+    while True:
+        with socket.socket() as s:
+            s.bind(("127.0.0.1", 0))
+            port = s.getsockname()[1]
+        if port not in _given:
+            _given.add(port)
+            return port
 
 
 def start(argv, name, env=None):

@@ -12,7 +12,7 @@ LEAST = {
     "H1_SMUGGLING": (334, 334, 240),
     "H2_DOWNGRADE": (184, 184, 240),
     "H2_DOWNGRADE_TLS": (184, 184, 240),
-    "H2_FRAMES": (77, 78, 240),
+    "H2_FRAMES": (78, 78, 240),
     "TLS_SCAN": (71, 71, 620),
     "SPIFFE_MTLS": (58, 58, 60),
     "NODE_CLIENTS": (16, 16, 60),
@@ -28,6 +28,15 @@ def bed_listener(name, port, target, tls=None):
     chain["filters"][0]["typed_config"] |= HTTP
     if tls is not None:
         chain["transport_socket"] = {"name": "tls", "typed_config": {"@type": T + "transport_sockets.tls.v3.DownstreamTlsContext", **tls}}
+    return made
+
+
+def takes_connect(made):
+    """The listener with a route for plain CONNECT, which no route of a path takes."""
+    manager = made["filter_chains"][0]["filters"][0]["typed_config"]
+    host = manager["route_config"]["virtual_hosts"][0]
+    route = {"cluster": host["routes"][0]["route"]["cluster"], "upgrade_configs": [{"upgrade_type": "CONNECT"}]}
+    host["routes"].insert(0, {"match": {"connect_matcher": {}}, "route": route})
     return made
 
 
@@ -82,7 +91,7 @@ for n in names:
     wait_port(origins[n], start([python, f"{SUITES}/bed/backend.py", str(origins[n])] + (["--quiet"] if n == "others" else []), f"origin-{n}"))
 proxy = run_proxy("bed", {"static_resources": {
     "listeners": [bed_listener(n, fronts[n], n, {"require_client_certificate": False, "common_tls_context": leaf} if n == "downgrade_tls" else None) for n in names]
-    + [bed_listener("frames", frames, "frames"), bed_listener("scan", scan, "others", {"require_client_certificate": False, "common_tls_context": leaf}), bed_listener("mtls", mtls, "others", {"require_client_certificate": True, "common_tls_context": leaf | {"validation_context": only}})],
+    + [takes_connect(bed_listener("frames", frames, "frames")), bed_listener("scan", scan, "others", {"require_client_certificate": False, "common_tls_context": leaf}), bed_listener("mtls", mtls, "others", {"require_client_certificate": True, "common_tls_context": leaf | {"validation_context": only}})],
     "clusters": [cluster(n, origins[n]) for n in names] + [cluster("frames", frames_origin, h2=True)]}}, admin)
 for port in [*fronts.values(), frames, mtls, scan]:
     wait_port(port, proxy)
