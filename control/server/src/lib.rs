@@ -13,6 +13,10 @@ pub mod store;
 
 pub mod identity;
 
+pub mod outward;
+
+pub mod aws;
+
 pub mod source;
 
 pub mod quota;

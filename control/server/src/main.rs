@@ -11,6 +11,7 @@ use outrigger_control::identity::{AuthoritySettings, ServerNames};
 use outrigger_control::service::{Service, ServiceSettings};
 use outrigger_control::source::Reach;
 use outrigger_control::source::register::RegistrySettings;
+use outrigger_control::source::settings::SourcesFile;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
@@ -82,6 +83,9 @@ struct Run {
     /// IP address by which hosts call this service, for its certificate. May be repeated.
     #[arg(long = "server-ip", default_values_t = [IpAddr::from([127, 0, 0, 1]), IpAddr::from([0, 0, 0, 0, 0, 0, 0, 1])])]
     server_ips: Vec<IpAddr>,
+    /// File that names the discovery sources: ECS, Kubernetes, DNS, files (docs/sources.md). Read at the start.
+    #[arg(long, env = "OUTRIGGER_SOURCES")]
+    sources: Option<PathBuf>,
     /// What is logged, e.g. info, debug, or outrigger_control=debug,info.
     #[arg(long, env = "OUTRIGGER_LOG", default_value = "info")]
     log_level: String,
@@ -119,6 +123,7 @@ fn run_service(run: Run) -> anyhow::Result<()> {
 async fn serve(run: Run) -> anyhow::Result<()> {
     anyhow::ensure!(run.svid_ttl >= Duration::from_secs(5), "--svid-ttl must be at least 5s");
     anyhow::ensure!(run.lease_ttl >= Duration::from_secs(1), "--lease-ttl must be at least 1s");
+    let sources = run.sources.as_deref().map(SourcesFile::load).transpose().context("--sources")?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let service = Service::start(ServiceSettings {
@@ -137,6 +142,7 @@ async fn serve(run: Run) -> anyhow::Result<()> {
             grace: run.lease_grace,
             reach: if run.allow_loopback_workloads { Reach::Host } else { Reach::Network },
         },
+        sources: sources.unwrap_or_default(),
         names: ServerNames { dns: run.server_names, ip: run.server_ips },
     })
     .await

@@ -24,8 +24,9 @@ use crate::identity::{
 use crate::publish::publisher::StartError as PublisherError;
 use crate::publish::{IstioPlanner, Publisher};
 use crate::serve::{Limits, Port};
-use crate::source::Registry;
 use crate::source::register::RegistrySettings;
+use crate::source::settings::SourcesFile;
+use crate::source::{self, Catalog, Registry, SourceError};
 use crate::store::redb::RedbStore;
 use crate::store::{SharedStore, StoreError};
 use crate::telemetry::Metrics;
@@ -65,6 +66,8 @@ pub struct ServiceSettings {
     pub authority: AuthoritySettings,
     /// Leases.
     pub registry: RegistrySettings,
+    /// Where else workloads are found.
+    pub sources: SourcesFile,
     /// Names by which hosts call this service, for its certificate.
     pub names: ServerNames,
 }
@@ -118,6 +121,9 @@ pub enum ServiceError {
     /// A name.
     #[error("trust domain")]
     Identity(#[from] spiffe::IdentityError),
+    /// A discovery source.
+    #[error(transparent)]
+    Source(#[from] SourceError),
     /// What is stored.
     #[error(transparent)]
     Publisher(#[from] PublisherError),
@@ -157,6 +163,9 @@ impl Service {
         let own = Identity::new(&settings.authority.trust_domain, SYSTEM_NAMESPACE, SERVICE_ACCOUNT)?;
         let tls = Arc::new(ServerTls::new(Arc::clone(&authority), own, settings.names.clone(), now)?);
         let registry = Arc::new(Registry::open(store.clone(), settings.registry).await?);
+        let catalog = Catalog::new(registry.workloads(), Some(dir.join("sources")));
+        let mut jobs = JoinSet::new();
+        source::start(&settings.sources, &catalog, settings.registry.reach, &mut jobs).await?;
         let planner = IstioPlanner::new(outrigger_plan::Settings {
             trust_domain: settings.authority.trust_domain.clone(),
             mesh_domain: settings.mesh_domain.clone(),
@@ -164,7 +173,7 @@ impl Service {
             ..outrigger_plan::Settings::default()
         });
         let publisher =
-            Publisher::start(Arc::new(planner), store.clone(), Arc::clone(&registry), Arc::clone(&metrics))
+            Publisher::start(Arc::new(planner), store.clone(), catalog.workloads(), Arc::clone(&metrics))
                 .await?;
         let first_token = first_token(&store, dir, now).await?;
 
@@ -184,12 +193,12 @@ impl Service {
         };
 
         let tokens = JoinTokens::new(store.clone());
-        let parts = Parts { store, tokens, authority, registry, publisher, metrics, tls };
+        let parts = Parts { store, tokens, authority, registry, catalog, publisher, metrics, tls };
         let shutdown = watch::Sender::new(false);
         let mut ports = JoinSet::new();
         ports.spawn(parts.mesh_port(xds_listener).serve(shutdown.subscribe()));
         ports.spawn(parts.operator_port(api_listener, api_tls).serve(shutdown.subscribe()));
-        let jobs = parts.jobs();
+        parts.start_jobs(&mut jobs);
         let text = serde_json::to_vec_pretty(&addresses).unwrap_or_default();
         keys::write_atomic(&addresses_path, &text, keys::PUBLIC_MODE)
             .map_err(|source| file(&addresses_path, source))?;
@@ -225,6 +234,7 @@ struct Parts {
     tokens: JoinTokens,
     authority: Arc<Authority>,
     registry: Arc<Registry>,
+    catalog: Arc<Catalog>,
     publisher: Arc<Publisher>,
     metrics: Arc<Metrics>,
     tls: Arc<ServerTls>,
@@ -264,6 +274,7 @@ impl Parts {
             changing_operators: tokio::sync::Mutex::default(),
             publisher: Arc::clone(&self.publisher),
             registry: Arc::clone(&self.registry),
+            catalog: Arc::clone(&self.catalog),
             authority: Arc::clone(&self.authority),
             metrics: Arc::clone(&self.metrics),
         };
@@ -278,8 +289,8 @@ impl Parts {
         }
     }
 
-    fn jobs(&self) -> JoinSet<()> {
-        let mut jobs = JoinSet::new();
+    fn start_jobs(&self, jobs: &mut JoinSet<()>) {
+        jobs.spawn(Arc::clone(&self.catalog).follow());
         jobs.spawn(Arc::clone(&self.publisher).follow());
         let registry = Arc::clone(&self.registry);
         jobs.spawn(async move { registry.expire().await });
@@ -287,7 +298,6 @@ impl Parts {
         jobs.spawn(async move { tls.follow().await });
         jobs.spawn(follow_authority(Arc::clone(&self.authority)));
         jobs.spawn(sweep_tokens(self.tokens.clone()));
-        jobs
     }
 }
 

@@ -3,6 +3,8 @@
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
+use crate::source::status::{SourceStatus, State};
+
 /// All counters and gauges. A value that is passed around, so that two services in one test do not mix.
 #[derive(Default, Debug)]
 pub struct Metrics {
@@ -110,9 +112,57 @@ impl Metrics {
     }
 }
 
+/// What a metric of a source is made from.
+type Reading = fn(&SourceStatus) -> u64;
+
+/// Metrics of sources: name, help, type, value.
+const SOURCE_METRICS: &[(&str, &str, &str, Reading)] = &[
+    ("synced", "1 while a source is up to date.", "gauge", |s| u64::from(s.state == State::Synced)),
+    ("workloads", "Workloads of a source that count.", "gauge", |s| s.workloads as u64),
+    ("unusable", "Objects of a source that cannot be used.", "gauge", |s| s.unusable_count as u64),
+    ("over_limit", "Workloads of a source left out because of the limit.", "gauge", |s| s.over_limit as u64),
+    ("last_sync_timestamp_seconds", "When a source was last up to date.", "gauge", |s| {
+        u64::try_from(s.synced_at.unwrap_or(0) / 1_000).unwrap_or(0)
+    }),
+    ("unregistered_tasks", "External ECS tasks that nobody registered.", "gauge", |s| {
+        s.drift.as_ref().map_or(0, |drift| drift.unregistered_count as u64)
+    }),
+    ("not_running_tasks", "Registered instances of ECS tasks that do not run.", "gauge", |s| {
+        s.drift.as_ref().map_or(0, |drift| drift.not_running_count as u64)
+    }),
+    ("syncs_total", "Times all of a source was read.", "counter", |s| s.syncs),
+    ("changes_total", "Changes taken in from a source.", "counter", |s| s.changes),
+    ("failures_total", "Tries to read a source that failed.", "counter", |s| s.failures),
+    ("throttled_total", "Calls that a source asked to be made later.", "counter", |s| s.throttled),
+];
+
+/// The metrics of sources, in the same format, with the labels `source` and `kind`.
+pub fn render_sources(sources: &[SourceStatus]) -> String {
+    let mut text = String::new();
+    if sources.is_empty() {
+        return text;
+    }
+    for (name, help, kind, read) in SOURCE_METRICS {
+        let name = format!("outrigger_control_source_{name}");
+        let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}");
+        for source in sources {
+            // Names are DNS labels: there is nothing to escape.
+            let _ = writeln!(
+                text,
+                "{name}{{source=\"{}\",kind=\"{}\"}} {}",
+                source.name,
+                source.kind,
+                read(source)
+            );
+        }
+    }
+    text
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::source::status::Tally;
 
     #[test]
     fn every_metric_has_help_type_and_value() {
@@ -129,7 +179,9 @@ mod tests {
     #[test]
     fn every_metric_is_documented() {
         let manual = include_str!("../../../docs/control.md");
-        let text = Metrics::default().render(Gauges::default());
+        let source = SourceStatus::of("a", "file", &Tally::default(), 0);
+        let text = Metrics::default().render(Gauges::default()) + &render_sources(&[source]);
+        assert!(text.contains("\noutrigger_control_source_synced{source=\"a\",kind=\"file\"} 0\n"));
         for line in text.lines().filter_map(|line| line.strip_prefix("# TYPE ")) {
             let (name, kind) = line.split_once(' ').unwrap();
             assert!(manual.contains(&format!("| `{name}` | {kind} |")), "{name} is not in docs/control.md");

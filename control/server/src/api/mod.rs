@@ -28,7 +28,7 @@ use std::sync::Arc;
 
 use crate::identity::{Authority, JoinTokens};
 use crate::publish::Publisher;
-use crate::source::Registry;
+use crate::source::{Catalog, Registry};
 use crate::store::SharedStore;
 use crate::telemetry::Metrics;
 
@@ -40,8 +40,10 @@ pub struct Api {
     pub tokens: JoinTokens,
     /// Applies, and knows the proxies.
     pub publisher: Arc<Publisher>,
-    /// Knows the workloads.
+    /// Knows the workloads that registered.
     pub registry: Arc<Registry>,
+    /// Knows all workloads, and the sources.
+    pub catalog: Arc<Catalog>,
     /// The certificate authority.
     pub authority: Arc<Authority>,
     /// Held while operators' tokens are withdrawn, so that two cannot take away the last two of each other.

@@ -9,7 +9,7 @@ use axum::response::IntoResponse;
 use super::Api;
 use super::error::ApiError;
 use crate::store::Key;
-use crate::telemetry::Gauges;
+use crate::telemetry::{self, Gauges};
 
 /// `GET /healthz`
 pub async fn health() -> &'static str {
@@ -30,7 +30,8 @@ pub async fn metrics(State(api): State<Arc<Api>>) -> impl IntoResponse {
         revision: *api.store.watch().borrow(),
         trust_bundle_version: api.authority.trust_bundle().borrow().version,
     };
-    ([(CONTENT_TYPE, "text/plain; version=0.0.4")], api.metrics.render(gauges))
+    let text = api.metrics.render(gauges) + &telemetry::render_sources(&api.catalog.statuses());
+    ([(CONTENT_TYPE, "text/plain; version=0.0.4")], text)
 }
 
 /// Every path that is not in the table.

@@ -72,6 +72,11 @@ pub async fn config(State(api): State<Arc<Api>>, Path(id): Path<String>) -> Resu
     })))
 }
 
+/// `GET /api/v1/sources`
+pub async fn sources(State(api): State<Arc<Api>>) -> Json<Value> {
+    Json(json!({"items": api.catalog.statuses()}))
+}
+
 /// `GET /api/v1/workloads`
 pub async fn workloads(
     State(api): State<Arc<Api>>,
@@ -84,7 +89,7 @@ pub async fn workloads(
         .filter(|proxy| proxy.connected)
         .map(|proxy| (proxy.namespace.as_str(), proxy.service_account.as_str(), proxy.id.as_str()))
         .collect();
-    let workloads = api.registry.workloads().borrow().clone();
+    let workloads = api.catalog.workloads().borrow().clone();
     let lines: Vec<WorkloadLine<'_>> = workloads
         .iter()
         .filter(|workload| query.namespace.as_ref().is_none_or(|namespace| workload.namespace == *namespace))

@@ -191,11 +191,19 @@ pub fn table() -> Vec<Route> {
                 "get",
                 "/api/v1/workloads",
                 "listWorkloads",
-                "Workloads under a lease.",
+                "Workloads: those under a lease, and those that sources found.",
                 "A list of workloads.",
                 get(proxy::workloads),
             )
         },
+        route(
+            "get",
+            "/api/v1/sources",
+            "listSources",
+            "Discovery sources: whether each is up to date, how old what is known is, what cannot be used, and what ECS and the registrations do not agree about.",
+            "A list of sources.",
+            get(proxy::sources),
+        ),
         Route {
             body: Some((
                 "application/json",

@@ -20,7 +20,7 @@ use super::table::{ConnectError, Found, ProxyKey, ProxyTable};
 use super::world::World;
 use crate::clock;
 use crate::identity::{Claim, grant};
-use crate::source::Registry;
+use crate::source::register::Workloads;
 use crate::store::{SharedStore, StoreError};
 use crate::telemetry::Metrics;
 
@@ -37,7 +37,7 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 pub struct Publisher {
     pub(super) planner: Arc<dyn Planner>,
     pub(super) store: SharedStore,
-    registry: Arc<Registry>,
+    workloads: watch::Receiver<Workloads>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) prepared: ArcSwap<Prepared>,
     proxies: Mutex<ProxyTable>,
@@ -64,16 +64,16 @@ impl Publisher {
     pub async fn start(
         planner: Arc<dyn Planner>,
         store: SharedStore,
-        registry: Arc<Registry>,
+        workloads: watch::Receiver<Workloads>,
         metrics: Arc<Metrics>,
     ) -> Result<Arc<Self>, StartError> {
-        let world =
-            World { workloads: registry.workloads().borrow().clone(), ..read_resources(&store).await? };
+        let known = workloads.borrow().clone();
+        let world = World { workloads: known, ..read_resources(&store).await? };
         let plan = planner.prepare(&world).map_err(StartError::Resources)?;
         Ok(Arc::new(Self {
             planner,
             store,
-            registry,
+            workloads,
             metrics,
             prepared: ArcSwap::from_pointee(Prepared { world, plan }),
             proxies: Mutex::default(),
@@ -151,7 +151,7 @@ impl Publisher {
     /// Follows resources, workloads and proxies, for ever.
     pub async fn follow(self: Arc<Self>) {
         let mut revisions = self.store.watch();
-        let mut workloads = self.registry.workloads();
+        let mut workloads = self.workloads.clone();
         revisions.mark_changed();
         workloads.mark_changed();
         let mut policy_due: Option<Instant> = None;

@@ -13,7 +13,7 @@ use crate::identity::Identity;
 use crate::publish::planner::Parsed;
 use crate::publish::{ApplyError, Planner};
 use crate::source::register::RegistrySettings;
-use crate::source::{Reach, Workload};
+use crate::source::{Reach, Registry, Workload};
 use crate::store::memory::MemoryStore;
 use crate::store::{Key, StoreError};
 
@@ -105,7 +105,7 @@ async fn fixture() -> Fixture {
     let registry = Arc::new(Registry::open(store.clone(), RegistrySettings::default()).await.unwrap());
     let metrics = Arc::new(Metrics::default());
     let planner: Arc<dyn Planner> = Arc::new(NamesPlanner);
-    let publisher = Publisher::start(planner, store, Arc::clone(&registry), metrics).await.unwrap();
+    let publisher = Publisher::start(planner, store, registry.workloads(), metrics).await.unwrap();
     let job = tokio::spawn(Arc::clone(&publisher).follow());
     Fixture { publisher, registry, job }
 }

@@ -63,6 +63,9 @@ pub struct Workload {
     pub health: Health,
     /// Whether it is a proxy at the edge rather than an application.
     pub gateway: bool,
+    /// The discovery source that found it; empty: it registered itself.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub source: String,
 }
 
 /// One port of a workload.
@@ -226,6 +229,7 @@ impl Workload {
             weight: wire.weight.max(1),
             health,
             gateway: wire.gateway,
+            source: String::new(),
         })
     }
 

@@ -60,6 +60,7 @@ pub fn settings(dir: &Path) -> ServiceSettings {
         mesh_domain: "mesh".to_owned(),
         authority: AuthoritySettings { svid_ttl: Duration::from_secs(3_600), ..AuthoritySettings::default() },
         registry: RegistrySettings { reach: Reach::Host, ..RegistrySettings::default() },
+        sources: Default::default(),
         names: ServerNames { dns: vec!["localhost".to_owned()], ip: vec![any.ip()] },
     }
 }
