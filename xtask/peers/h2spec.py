@@ -11,7 +11,7 @@ import h2_extended, h2_generic, h2_rules
 from frames import Connection, Unmet
 
 GROUPS = [("generic", h2_generic.BARE, h2_generic.ROWS), ("http2", h2_rules.BARE, h2_rules.ROWS), ("hpack", [], h2_rules.HPACK_ROWS)]
-# h2spec 2.6 has this many: one of them (the second of 5.4.1) only in its strict mode.
+# The tool has this many, one of them (the second of 5.4.1) only in its strict mode.
 EXPECTED = {"generic": 44, "http2": 95, "hpack": 8}
 
 

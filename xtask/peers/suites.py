@@ -32,10 +32,10 @@ def bed_listener(name, port, target, tls=None):
 
 
 def takes_connect(made):
-    """The listener with a route for plain CONNECT, which no route of a path takes."""
+    """The listener with a route for plain CONNECT, which no route of a path takes: the tunnel ends here, at a host of the cluster."""
     manager = made["filter_chains"][0]["filters"][0]["typed_config"]
     host = manager["route_config"]["virtual_hosts"][0]
-    route = {"cluster": host["routes"][0]["route"]["cluster"], "upgrade_configs": [{"upgrade_type": "CONNECT"}]}
+    route = {"cluster": host["routes"][0]["route"]["cluster"], "upgrade_configs": [{"upgrade_type": "CONNECT", "connect_config": {}}]}
     host["routes"].insert(0, {"match": {"connect_matcher": {}}, "route": route})
     return made
 
