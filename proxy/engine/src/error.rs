@@ -61,6 +61,8 @@ pub enum ProxyError {
     BadPath,
     /// The proxy is draining and takes no more requests on the connection.
     Draining,
+    /// Memory runs out, and new requests are refused for that.
+    Overloaded,
     /// A defect of the proxy itself.
     Defect,
 }
@@ -170,6 +172,7 @@ impl ProxyError {
             Self::LowVersion => row(426, 13, none, "low_version", ""),
             Self::BadPath => row(400, 13, none, "path_normalization_failed", ""),
             Self::Draining => row(503, 14, none, "drain_time_close", ""),
+            Self::Overloaded => row(503, 14, F::OVERLOAD, "overload", "envoy overloaded"),
             Self::Defect => row(500, 13, none, "internal_error", ""),
         }
     }

@@ -65,7 +65,9 @@ impl FeedView {
 
 impl ConfigDumpSource for FeedView {
     fn configs(&self) -> Vec<Value> {
-        self.with(dump).unwrap_or_default()
+        let configs = self.with(dump).unwrap_or_default();
+        outrigger_api::forget_pool();
+        configs
     }
 }
 

@@ -35,6 +35,8 @@ const SPANS_MAX: usize = 4096;
 pub fn serve(flags: &Run) -> anyhow::Result<ExitCode> {
     let level = logging::start(&flags.log_level, flags.log_format)?;
     let plan = bootstrap::plan(flags)?;
+    // What was needed to read the file is not needed to serve.
+    outrigger_api::forget_pool();
     // The control thread: everything that is not a request.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(run(flags, plan, level))
@@ -50,6 +52,7 @@ async fn run(flags: &Run, plan: Plan, level: LevelHandle) -> anyhow::Result<Exit
         drain_time: Duration::from_secs(flags.drain_time_s),
         share_ports: flags.share_ports,
         spans: Some(Arc::new(spans)),
+        overload: plan.overload.clone(),
         admin_sources: Sources {
             config_dump: Some(Arc::new(view.clone())),
             log_level: Some(Arc::new(Level { handle: level, text: Mutex::new(flags.log_level.clone()) })),

@@ -31,6 +31,7 @@ pub(super) async fn fail(x: &mut Exchange, notes: &mut Notes, error: ProxyError)
         ProxyError::RequestTimeout => stats.downstream_rq_timeout.inc(),
         ProxyError::BadPath => stats.downstream_rq_failed_path_normalization.inc(),
         ProxyError::ClientGone => stats.downstream_rq_rx_reset.inc(),
+        ProxyError::Overloaded => stats.downstream_rq_overload_close.inc(),
         _ => {}
     }
     if error == ProxyError::ClientGone {

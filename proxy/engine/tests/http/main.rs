@@ -13,6 +13,7 @@ mod invalid;
 mod limits;
 mod mesh;
 mod outlier;
+mod overload;
 mod pool;
 mod retry;
 mod route;

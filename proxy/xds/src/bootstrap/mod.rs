@@ -2,9 +2,10 @@
 //!
 //! Static resources are translated like those of a control service, with the same refusals; what they refer to on disk is
 //! read here, so that `--mode validate` finds a missing file. Every problem is reported, with its path in the file and,
-//! for YAML, its line. Reading order: [`load_bootstrap`] · `dynamic` (where the rest comes from) · `runtime`.
+//! for YAML, its line. Reading order: [`load_bootstrap`] · `dynamic` (where the rest comes from) · `overload` · `runtime`.
 
 mod dynamic;
+mod overload;
 mod runtime;
 
 pub use dynamic::{Dynamic, DynamicSource, GrpcSource};
@@ -15,7 +16,7 @@ use crate::translate::{self, Surroundings, run};
 use outrigger_api::envoy::config::bootstrap::v3 as proto;
 use outrigger_api::envoy::config::core::v3::Node;
 use outrigger_api::strict::{self, Lines, Problem};
-use outrigger_traffic::config::{Config, ConfigError};
+use outrigger_traffic::config::{Config, ConfigError, OverloadManager};
 use prost::Message;
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -31,6 +32,8 @@ pub struct Bootstrap {
     pub config: Config,
     /// Where the other resources come from.
     pub dynamic: Dynamic,
+    /// What is refused when memory runs out.
+    pub overload: OverloadManager,
     /// Fields that were given and have no effect, with the reason why that is harmless.
     pub notices: Vec<ConfigError>,
 }
@@ -127,6 +130,10 @@ impl Loader<'_> {
             let found = run(String::new(), self.around, |at| dynamic::dynamic(d, &clusters, at));
             self.take("dynamic_resources", found)
         });
+        let overload = message.overload_manager.as_ref().and_then(|manager| {
+            let found = run(String::new(), self.around, |at| overload::overload(manager, at));
+            self.take("overload_manager", found)
+        });
         if let Some(layers) = &message.layered_runtime {
             let mut harmless = Vec::new();
             let found = run(String::new(), self.around, |at| harmless = runtime::check(layers, at));
@@ -138,6 +145,7 @@ impl Loader<'_> {
             admin,
             config,
             dynamic: dynamic.unwrap_or_default(),
+            overload: overload.unwrap_or_default(),
             notices: Vec::new(),
         }
     }

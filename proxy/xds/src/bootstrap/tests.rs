@@ -2,8 +2,8 @@ use super::{Bootstrap, DynamicSource, Format, GrpcSource, load_bootstrap, load_b
 use crate::ads::backoff::Bounds;
 use crate::translate::files::FileReader;
 use outrigger_traffic::config::{
-    ClusterChoice, ClusterDiscovery, CodecType, ConfigError, HttpFilter, HttpUpstream, Principal,
-    RouteSource, Terminal, TlsVersion, ValidationSource,
+    ClusterChoice, ClusterDiscovery, CodecType, ConfigError, HttpFilter, HttpUpstream, MemoryMonitor,
+    OverloadManager, Principal, RouteSource, Terminal, TlsVersion, ValidationSource,
 };
 use std::io;
 use std::time::Duration;
@@ -269,4 +269,54 @@ fn an_overlay_replaces_values_and_appends_to_lists() {
 fn nothing_is_a_bootstrap_of_nothing() {
     let loaded = load_bootstrap("{}", Format::Json).expect("accepted");
     assert_eq!(loaded.config, outrigger_traffic::config::Config::default());
+}
+
+#[test]
+fn overload_manager_is_read_and_absent_means_the_default() {
+    let manager = |actions: &str| {
+        format!(
+            "overload_manager:\n  refresh_interval: 0.25s\n  resource_monitors:\n  - name: envoy.resource_monitors.fixed_heap\n    typed_config: {{'@type': {T}resource_monitors.fixed_heap.v3.FixedHeapConfig, max_heap_size_bytes: 1000}}\n  - name: envoy.resource_monitors.cgroup_memory\n    typed_config: {{'@type': {T}resource_monitors.cgroup_memory.v3.CgroupMemoryConfig, max_memory_bytes: 7}}\n  actions:\n{actions}"
+        )
+    };
+    let action = |name: &str, trigger: &str| {
+        format!("  - name: envoy.overload_actions.{name}\n    triggers: [{trigger}]\n")
+    };
+    let heap = "{name: envoy.resource_monitors.fixed_heap, threshold: {value: 0.951}}";
+    let group = "{name: envoy.resource_monitors.cgroup_memory, threshold: {value: 1}}";
+    let text = [
+        action("stop_accepting_requests", heap),
+        action("stop_accepting_connections", group),
+        action("reject_incoming_connections", &format!("{heap}, {group}")),
+        action("disable_http_keepalive", heap),
+    ];
+    let found = yaml(&manager(&text.concat())).expect("accepted").overload;
+    assert_eq!(found.refresh_interval, Duration::from_millis(250));
+    assert_eq!((found.fixed_heap_bytes, found.cgroup_memory.unwrap().max_bytes), (Some(1000), Some(7)));
+    assert_eq!(found.stop_accepting_requests[0].threshold.millionths(), 951_000);
+    assert_eq!(found.stop_accepting_connections[0].monitor, MemoryMonitor::CgroupMemory);
+    assert_eq!((found.reject_incoming_connections.len(), found.disable_http_keepalive.len()), (2, 1));
+    assert_eq!(yaml("{}").expect("accepted").overload, OverloadManager::default());
+
+    let text = [
+        action("shrink_heap", heap),
+        action("stop_accepting_requests", "{name: envoy.resource_monitors.global, threshold: {value: 0.5}}"),
+        action(
+            "stop_accepting_connections",
+            "{name: envoy.resource_monitors.fixed_heap, threshold: {value: 1.5}}",
+        ),
+    ];
+    let found = refusals(&manager(&text.concat()));
+    assert_eq!(found.len(), 3, "{found:#?}");
+    for (found, expected) in
+        found.iter().zip(["shrink_heap` is not supported", "there is no monitor", "between 0 and 1"])
+    {
+        assert!(found.contains(expected), "{found}");
+    }
+    let scaled = "{name: envoy.resource_monitors.fixed_heap, scaled: {scaling_threshold: 0.5, saturation_threshold: 1}}";
+    let found = refusals(&manager(&action("stop_accepting_requests", scaled)));
+    assert!(found[0].contains("scaled: not supported by Outrigger"), "{found:#?}");
+    let other = "overload_manager: {resource_monitors: [{name: envoy.resource_monitors.cpu_utilization}]}";
+    assert!(
+        refusals(other)[0].contains("the monitor `envoy.resource_monitors.cpu_utilization` is not supported")
+    );
 }
