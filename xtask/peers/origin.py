@@ -13,7 +13,7 @@ class Request:
 
 
 class Origin:
-    """Answers every request with `body` on a port of its own and keeps what it heard."""
+    """Answers every request with `body`, or so many bytes as `/bytes/N` asks for, on a port of its own; keeps what it heard."""
 
     def __init__(self, body=b"an answer of the origin\n"):
         self.body, self.seen, self.lock = body, [], threading.Lock()
@@ -37,8 +37,9 @@ class Origin:
                 request = await self._request(reader)
                 with self.lock:
                     self.seen.append(request)
-                body = b"" if request.method == "HEAD" else self.body
-                writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % len(self.body) + body)
+                asked = request.target.removeprefix("/bytes/")
+                body = bytes(int(asked)) if asked.isdecimal() else self.body
+                writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % len(body) + (b"" if request.method == "HEAD" else body))
                 await writer.drain()
         except (asyncio.IncompleteReadError, ConnectionError):
             pass
