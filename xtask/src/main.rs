@@ -5,6 +5,7 @@
 mod demo;
 mod deps;
 mod images;
+mod moto;
 mod peers;
 
 use std::process::ExitCode;

@@ -48,6 +48,7 @@ type Check = fn(&Peers) -> anyhow::Result<()>;
 const CHECKS: &[(&str, Check)] = &[
     ("official-protos", official_protos),
     ("envoy-bootstraps", |p| p.cargo_test("outrigger-xds", "corpora")),
+    ("sources", |p| p.sources()),
     ("istio-samples", |p| p.cargo_test("outrigger-plan", "corpora")),
     ("tools", |p| p.python("tools.py", &[])),
     ("envoy", |p| p.python("envoy.py", &[])),
@@ -157,6 +158,16 @@ impl Peers {
                 .env("OUTRIGGER_SHARED", &self.shared)
                 .env("PATH", format!("{}:{path}", self.venv.join("bin").display())),
         )
+    }
+
+    /// Discovery sources and attestation against moto's server.
+    fn sources(&self) -> anyhow::Result<()> {
+        let moto = crate::moto::Moto::start(&self.venv)?;
+        let mut command = Command::new(cargo());
+        command.args(["test", "--locked", "--quiet", "-p", "outrigger-control", "--test", "moto", "--"]);
+        command.args(["--ignored", "--nocapture"]);
+        moto.tell(&mut command);
+        run_command(&mut command)
     }
 
     fn cargo_test(&self, package: &str, test: &str) -> anyhow::Result<()> {

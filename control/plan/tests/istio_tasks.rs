@@ -176,7 +176,13 @@ const TRAFFIC: &[Task] = &[
         "locality load balancing",
         DR,
         "metadata: {name: httpbin}\nspec: {host: httpbin, trafficPolicy: {loadBalancer: {simple: ROUND_ROBIN, localityLbSetting: {enabled: true, failover: [{from: region1, to: region2}]}}, outlierDetection: {consecutive5xxErrors: 1}}}",
-        Refused("spec.trafficPolicy.loadBalancer.localityLbSetting: not supported yet"),
+        Accepted,
+    ),
+    (
+        "locality load balancing by shares",
+        DR,
+        "metadata: {name: httpbin}\nspec: {host: httpbin, trafficPolicy: {loadBalancer: {localityLbSetting: {distribute: [{from: region1/*, to: {region1/*: 80, region2/*: 20}}]}}}}",
+        Refused("spec.trafficPolicy.loadBalancer.localityLbSetting.distribute: not supported yet"),
     ),
     (
         "sticky sessions",

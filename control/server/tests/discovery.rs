@@ -249,3 +249,70 @@ async fn state_of_the_world_client_is_served_alike() {
     }
     service.stop().await;
 }
+
+const LISTED: &str =
+    "workloads: [{namespace: shop, service: db, address: ADDRESS, ports: [{number: 5432, protocol: tcp}]}]";
+
+#[tokio::test]
+async fn change_seen_by_a_source_is_at_the_proxies_within_a_second() {
+    let dir = tempfile::tempdir().unwrap();
+    let list = dir.path().join("workloads.yaml");
+    let put = |address: &str| {
+        std::fs::write(dir.path().join("new"), LISTED.replace("ADDRESS", address)).unwrap();
+        std::fs::rename(dir.path().join("new"), &list).unwrap();
+    };
+    put("192.0.2.1");
+    let mut settings = support::settings(dir.path());
+    let text = format!("sources: [{{name: list, file: {{path: {}}}}}]", list.display());
+    settings.sources = outrigger_control::source::settings::SourcesFile::parse(&text).unwrap();
+    let service = Service::start(settings).await.unwrap();
+    let operator = Operator::of(&service, dir.path());
+    let cart = shop(&service, &operator).await;
+    let mut feed = Feed::open(&service, &cart, "cart-1").await.unwrap();
+    feed.ask(Kind::Listener, &[]).await;
+    feed.settle().await;
+    let name = (Kind::Endpoints, "outbound|5432||db.shop.mesh".to_owned());
+    let shown = |feed: &Feed| format!("{:?}", feed.held.get(&name));
+    while !shown(&feed).contains("192.0.2.1") {
+        feed.take(None).await.unwrap();
+        feed.settle().await;
+    }
+    for last in 2..7 {
+        let address = format!("192.0.2.{last}");
+        let began = std::time::Instant::now();
+        put(&address);
+        while !shown(&feed).contains(&address) {
+            feed.take(None).await.unwrap();
+        }
+        let took = began.elapsed();
+        assert!(took < std::time::Duration::from_secs(1), "{took:?}");
+    }
+    let (_, sources) = operator.call("GET", "/api/v1/sources", "").await;
+    assert_eq!(
+        (&sources["items"][0]["state"], &sources["items"][0]["workloads"]),
+        (&"SYNCED".into(), &1.into())
+    );
+    let (_, metrics) = operator.call("GET", "/metrics", "").await;
+    assert!(
+        metrics
+            .as_str()
+            .unwrap()
+            .contains("outrigger_control_source_synced{source=\"list\",kind=\"file\"} 1\n")
+    );
+    let (_, listed) = operator.call("GET", "/api/v1/workloads", "").await;
+    let found = listed["items"].as_array().unwrap().iter().find(|item| item["service"] == "db").cloned();
+    assert_eq!(found.map(|item| item["source"].clone()), Some("list".into()), "{listed}");
+
+    // After a restart without the file, what it said last is still there.
+    service.stop().await;
+    std::fs::remove_file(&list).unwrap();
+    let mut settings = support::settings(dir.path());
+    settings.sources = outrigger_control::source::settings::SourcesFile::parse(&text).unwrap();
+    let service = Service::start(settings).await.unwrap();
+    let operator = Operator::of(&service, dir.path());
+    let (_, listed) = operator.call("GET", "/api/v1/workloads", "").await;
+    assert!(listed.to_string().contains("192.0.2."), "{listed}");
+    let (_, sources) = operator.call("GET", "/api/v1/sources", "").await;
+    assert_eq!(sources["items"][0]["state"], "STALE", "{sources}");
+    service.stop().await;
+}

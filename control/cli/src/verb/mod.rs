@@ -9,6 +9,7 @@ mod get;
 mod login;
 mod operator;
 mod proxy;
+mod source;
 mod token;
 mod version;
 mod wait;
@@ -33,7 +34,10 @@ pub enum Verb {
     /// Proxies: what they hold, what they acknowledged.
     #[command(subcommand)]
     Proxy(proxy::Proxy),
-    /// Workloads that registered.
+    /// Discovery sources of workloads: ECS, Kubernetes, DNS, files.
+    #[command(subcommand)]
+    Source(source::Source),
+    /// Workloads: those that registered, and those that sources found.
     #[command(subcommand)]
     Workload(workload::Workload),
     /// Tokens with which hosts join the mesh.
@@ -64,6 +68,7 @@ impl Verb {
             Self::Describe(verb) => verb.run(global).await,
             Self::Delete(verb) => verb.run(global).await,
             Self::Proxy(verb) => verb.run(global).await,
+            Self::Source(verb) => verb.run(global).await,
             Self::Workload(verb) => verb.run(global).await,
             Self::Token(verb) => verb.run(global).await,
             Self::Operator(verb) => verb.run(global).await,

@@ -11,7 +11,7 @@ use crate::session;
 /// Workloads.
 #[derive(clap::Subcommand)]
 pub enum Workload {
-    /// Every workload that holds a lease.
+    /// Every workload that holds a lease, or that a source found.
     List {
         /// Only of this namespace.
         #[arg(short, long)]
@@ -30,8 +30,17 @@ impl Workload {
 }
 
 fn table(answer: &Value) -> Table {
-    let mut table =
-        Table::new(&["NAMESPACE", "INSTANCE", "SERVICE", "VERSION", "ADDRESS", "PORTS", "HEALTH", "PROXY"]);
+    let mut table = Table::new(&[
+        "NAMESPACE",
+        "INSTANCE",
+        "SERVICE",
+        "VERSION",
+        "ADDRESS",
+        "PORTS",
+        "HEALTH",
+        "PROXY",
+        "SOURCE",
+    ]);
     for item in output::items(answer) {
         let ports: Vec<String> = item["ports"]
             .as_array()
@@ -57,6 +66,7 @@ fn table(answer: &Value) -> Table {
             if ports.is_empty() { "-".to_owned() } else { ports.join(",") },
             cell(&item["health"]),
             proxy,
+            item["source"].as_str().unwrap_or("registered").to_owned(),
         ]);
     }
     table

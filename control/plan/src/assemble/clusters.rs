@@ -8,7 +8,8 @@ use outrigger_traffic::config::{
     LbPolicy, OutlierDetection, TcpKeepalive, UpstreamTls,
 };
 
-use super::{endpoints, gateway, tls};
+use super::endpoints::{self, Nearness};
+use super::{gateway, tls};
 use crate::inventory::{Discovery, Instance, InstancePort, Service};
 use crate::name;
 use crate::node::{Flavour, NodeKind};
@@ -69,7 +70,8 @@ fn add(scope: &Scope<'_>, config: &mut Config, service: &Service, port: u16, sub
         let in_subset = subset.is_none_or(|s| instance.has_labels(&s.labels));
         in_subset && (!matches!(hop, Hop::Mesh) || at.takes_mesh_tls) && !matches!(hop, Hop::Nothing)
     };
-    let found = endpoints::of(&name, service, port, scope.node.flavour, wanted);
+    let nearness = Nearness::new(scope.node, settings.locality.as_ref());
+    let found = endpoints::of(&name, service, port, &nearness, wanted);
     let (discovery, eds) = discovery(service, &name, found);
     let mut cluster = Cluster::new(name, discovery);
     // gRPC libraries know round robin everywhere, others only behind switches, and reject the cluster for them.

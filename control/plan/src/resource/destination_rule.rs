@@ -46,6 +46,8 @@ pub struct TrafficPolicy {
 pub struct Settings {
     /// How a host is picked.
     pub balancer: Option<Balancer>,
+    /// Where hosts are preferred.
+    pub locality: Option<LocalityLb>,
     /// Limits.
     pub pool: Option<Pool>,
     /// Ejection.
@@ -59,6 +61,7 @@ impl Settings {
     pub fn or(&self, general: &Self) -> Self {
         Self {
             balancer: self.balancer.or(general.balancer),
+            locality: self.locality.clone().or_else(|| general.locality.clone()),
             pool: self.pool.clone().or_else(|| general.pool.clone()),
             outliers: self.outliers.clone().or_else(|| general.outliers.clone()),
             tls: self.tls.clone().or_else(|| general.tls.clone()),
@@ -75,6 +78,37 @@ pub enum Balancer {
     RoundRobin,
     /// By chance.
     Random,
+}
+
+/// `LocalityLoadBalancerSetting`. Without one the nearest hosts are preferred, and no region is preferred to another.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LocalityLb {
+    /// `false`: hosts everywhere are alike.
+    pub enabled: bool,
+    /// Region → the region that is next when it has too few healthy hosts.
+    pub failover: BTreeMap<String, String>,
+}
+
+impl LocalityLb {
+    fn read(node: &Node<'_>) -> Option<Self> {
+        node.message(&shape::LOCALITY_LB, |f| {
+            let mut failover = BTreeMap::new();
+            for node in f.list("failover") {
+                let rule = node.message(&shape::LOCALITY_FAILOVER, |f| {
+                    let region = |name| f.required(name).map(|n: Node<'_>| n.text()).unwrap_or_default();
+                    (region("from"), region("to"))
+                });
+                let Some((from, to)) = rule else { continue };
+                if from.contains('/') || to.contains('/') || from == to {
+                    node.problem("from and to must be two regions, without zones");
+                }
+                if failover.insert(from, to).is_some() {
+                    node.problem("a region can fail over to one other only");
+                }
+            }
+            Self { enabled: f.field("enabled").is_none_or(|n| n.flag()), failover }
+        })
+    }
 }
 
 /// `ConnectionPoolSettings`; `None` is the default.
@@ -230,12 +264,14 @@ fn read_settings(f: &Fields<'_>) -> Settings {
     ];
     let simple = |n: Node<'_>| {
         n.message(&shape::LOAD_BALANCER, |f| {
-            f.field("simple").and_then(|n| n.word(&balancers, &["PASSTHROUGH"]))
+            let simple = f.field("simple").and_then(|n| n.word(&balancers, &["PASSTHROUGH"]));
+            (simple, f.field("localityLbSetting").and_then(|n| LocalityLb::read(&n)))
         })
-        .flatten()
     };
+    let (balancer, locality) = f.field("loadBalancer").and_then(simple).unwrap_or_default();
     Settings {
-        balancer: f.field("loadBalancer").and_then(simple),
+        balancer,
+        locality,
         pool: f.field("connectionPool").and_then(|n| Pool::read(&n)),
         outliers: f.field("outlierDetection").and_then(|n| Outliers::read(&n)),
         tls: f.field("tls").and_then(|n| ClientTls::read(&n)),

@@ -66,7 +66,9 @@ shapes! {
     TRAFFIC_POLICY = "TrafficPolicy" { "loadBalancer" "connectionPool" "outlierDetection" "tls" "portLevelSettings" }
         { "tunnel" "proxyProtocol" "retryBudget" }
     PORT_TRAFFIC_POLICY = "PortTrafficPolicy" { "port" "loadBalancer" "connectionPool" "outlierDetection" "tls" } {}
-    LOAD_BALANCER = "LoadBalancerSettings" { "simple" } { "consistentHash" "localityLbSetting" "warmupDurationSecs" "warmup" }
+    LOAD_BALANCER = "LoadBalancerSettings" { "simple" "localityLbSetting" } { "consistentHash" "warmupDurationSecs" "warmup" }
+    LOCALITY_LB = "LocalityLoadBalancerSetting" { "enabled" "failover" } { "distribute" "failoverPriority" }
+    LOCALITY_FAILOVER = "LocalityLoadBalancerSetting.Failover" { "from" "to" } {}
     CONNECTION_POOL = "ConnectionPoolSettings" { "tcp" "http" } {}
     POOL_TCP = "ConnectionPoolSettings.TCPSettings" { "maxConnections" "connectTimeout" "tcpKeepalive" "maxConnectionDuration" } { "idleTimeout" }
     KEEPALIVE = "TcpKeepalive" { "probes" "time" "interval" } {}

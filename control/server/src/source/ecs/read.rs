@@ -73,7 +73,7 @@ pub fn read(known: &Known<'_>) -> Read {
             read.is_expected |= known.task.last_status == "RUNNING";
             continue;
         }
-        if known.task.last_status != "RUNNING" || container.last_status != "RUNNING" {
+        if known.task.last_status != "RUNNING" || container.last_status == "STOPPED" {
             continue;
         }
         let object = format!("{}/{}", task_id(&known.task.task_arn), container.name);
