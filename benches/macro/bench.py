@@ -42,7 +42,7 @@ def arguments():
     add("--minutes", type=float, help="begin no further run after so many minutes")
     add("--foreign", type=float, default=0.04, help="share of both cores that others may use before a run is made again; default %(default)s")
     add("--no-build", action="store_true", help="take the binaries as they are")
-    add("--show", metavar="FILE.json", help="only print the table of an earlier run")
+    add("--show", metavar="FILE.json", help="only print the table of an earlier run, or those rows of it that -s names")
     add("--markdown", nargs="?", const=os.path.join(HERE, "../README.md"), metavar="FILE.md",
         help="write the table between the markers of benches/README.md (or FILE.md)")
     add("--memory", action="store_true", help="measure memory instead: idle, per route, endpoint, cluster, connection")
@@ -59,7 +59,9 @@ def main():
     args = arguments()
     if args.show:
         with open(args.show) as file:
-            return finish(json.load(file), args)
+            data = json.load(file)
+        data["runs"] = [run for run in data["runs"] if run["scenario"] in args.scenarios]
+        return finish(data, args)
     if os.cpu_count() < 2:
         sys.exit("needs two cores: one for the proxy, one for load and origin")
     tools = {SCENARIOS[name]["tool"] for name in args.scenarios if SCENARIOS[name].get("tool")}

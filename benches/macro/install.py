@@ -3,6 +3,7 @@ the target folder. A program is taken from the environment where a variable of i
 
 import glob
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -79,13 +80,14 @@ def from_pypi(name):
 
 
 def versions(programs):
-    """What was measured, in one line each."""
+    """Versions by name."""
     flags = {"outrigger": "--version", "envoy": "--version", "haproxy": "-v", "nginx": "-v", "traefik": "version",
              "caddy": "version"}
     found = {}
     for name, flag in flags.items():
         if programs.get(name):
             said = subprocess.run([programs[name], flag], capture_output=True, text=True)
-            lines = [line.strip() for line in (said.stdout + said.stderr).splitlines() if line.strip()]
-            found[name] = lines[0] if lines else ""
+            # The number alone: the rest differs from one program to the next, and may name folders of this machine.
+            number = re.search(r"\d+\.\d+(\.\d+)?", (said.stdout + said.stderr).replace(programs[name], ""))
+            found[name] = number.group() if number else ""
     return found

@@ -95,9 +95,9 @@ def extra(data):
 def text(data):
     rounds = len({run["round"] for run in data["runs"]})
     meta = data["meta"]
-    versions = "; ".join(f"{name}: {version}" for name, version in meta["versions"].items())
-    return (f"CPU µs per request of the proxy alone (S7: KiB per connection), medians of {rounds} rounds, ± half their range; "
-            f"p99 in µs at a fixed rate.\n{meta['machine']}; commit {meta['commit']}; {versions}\n\n{table(data)}\n\n{extra(data)}\n")
+    versions = ", ".join(f"{name} {version}" for name, version in meta["versions"].items())
+    return (f"CPU µs per request of the proxy alone (S7: KiB per connection), medians of {rounds} round{"s" * (rounds > 1)}, ± half their range; "
+            f"p99 in µs at a fixed rate.\n{meta['machine']}; commit {meta['commit']}; {meta['began']}; {versions}\n\n{table(data)}\n\n{extra(data)}\n")
 
 
 def write_markdown(data, path):

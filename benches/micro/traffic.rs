@@ -63,14 +63,14 @@ fn hosts(count: usize) -> RouteConfig {
         routes: vec![route(PathMatch::Prefix("/".into()), n % 100)],
         ..VirtualHost::default()
     });
-    RouteConfig { name: "t".into(), virtual_hosts: virtual_hosts.collect(), ..RouteConfig::default() }
+    RouteConfig { name: "t".into(), virtual_hosts: virtual_hosts.map(Into::into).collect(), ..RouteConfig::default() }
 }
 
 fn prefixes(count: usize) -> RouteConfig {
     let routes =
         (0..count).map(|n| route(PathMatch::Prefix(format!("/api/v1/resource-{n}/")), n % 100)).collect();
     let host = VirtualHost { name: "v".into(), domains: vec!["*".into()], routes, ..VirtualHost::default() };
-    RouteConfig { name: "t".into(), virtual_hosts: vec![host], ..RouteConfig::default() }
+    RouteConfig { name: "t".into(), virtual_hosts: vec![host.into()], ..RouteConfig::default() }
 }
 
 fn cluster(name: &str, count: u16, policy: LbPolicy) -> Cluster {
