@@ -23,14 +23,14 @@ import install
 import report
 from measure import measure
 from peers import PEERS
-from scenario import BACK, ORIGIN, SCENARIOS
+from scenario import BACK, ORIGIN, SCENARIOS, USUAL
 from system import Bench, CORE_LOAD, isolate, stop, wait_port
 
 
 def arguments():
     parser = argparse.ArgumentParser(prog="cargo bench-proxy", description=__doc__.split("\n\n")[0])
     add = parser.add_argument
-    add("-s", "--scenarios", default=",".join(SCENARIOS), help="which scenarios; default all: %(default)s")
+    add("-s", "--scenarios", default=None, help="default " + ",".join(USUAL) + "; others: " + ",".join(name for name in SCENARIOS if name not in USUAL))
     add("-p", "--peers", default="outrigger,haproxy,envoy", help=f"of {','.join(PEERS)}; default %(default)s")
     add("-r", "--rounds", type=int, default=5, help="default %(default)s")
     add("-o", "--output", help="JSON of all runs; an existing one is continued")
@@ -48,7 +48,9 @@ def arguments():
     add("--memory", action="store_true", help="measure memory instead: idle, per route, endpoint, cluster, connection")
     add("--scale", action="store_true", help="compare one worker with two instead")
     args = parser.parse_args()
-    args.scenarios, args.peers = args.scenarios.split(","), args.peers.split(",")
+    # What is shown is all there is, unless said otherwise.
+    given = args.scenarios.split(",") if args.scenarios else list(SCENARIOS) if args.show else USUAL
+    args.scenarios, args.peers = given, args.peers.split(",")
     unknown = [name for name in args.scenarios if name not in SCENARIOS] + [name for name in args.peers if name not in PEERS]
     if unknown:
         parser.error(f"unknown: {', '.join(unknown)}; scenarios: {', '.join(SCENARIOS)}; peers: {', '.join(PEERS)}")

@@ -96,7 +96,7 @@ def text(data):
     rounds = len({run["round"] for run in data["runs"]})
     meta = data["meta"]
     versions = ", ".join(f"{name} {version}" for name, version in meta["versions"].items())
-    return (f"CPU µs per request of the proxy alone (S7: KiB per connection), medians of {rounds} round{"s" * (rounds > 1)}, ± half their range; "
+    return (f"CPU µs per request of the proxy alone (S7: KiB per connection), medians of {rounds} round{'s' * (rounds > 1)}, ± half their range; "
             f"p99 in µs at a fixed rate.\n{meta['machine']}; commit {meta['commit']}; {meta['began']}; {versions}\n\n{table(data)}\n\n{extra(data)}\n")
 
 

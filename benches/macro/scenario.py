@@ -44,7 +44,14 @@ SCENARIOS = {
     "S7t": dict(text="KiB per idle connection, TLS", front="h1", up="h1", tls=True, idle=8000, load=[], rate=0, most=20),
     "S8h": dict(text="as S1, 10,000 virtual hosts", front="h1", up="h1", hosts=10000, load=[*H1, "hosts=10000"], rate=0),
     "S8p": dict(text="as S1, 1,000 prefixes", front="h1", up="h1", paths=1000, load=[*H1, "paths=1000"], rate=0),
+    # Beyond the usual: only when they are named.
+    "S1f": dict(text="as S1, 30 more header fields", front="h1", up="h1", load=[*H1, "fields=30"], rate=6000, extra=True),
+    "S1m": dict(text="as S1, 1,000 connections", front="h1", up="h1", load=["conns=1000"], rate=6000, extra=True),
+    "S1l": dict(text="as S1, 8 connections with 8 requests pipelined", front="h1", up="h1", load=["conns=8", "streams=8"],
+                rate=0, extra=True),
 }
+
+USUAL = [name for name, scenario in SCENARIOS.items() if not scenario.get("extra")]
 
 
 def hops(scenario):
