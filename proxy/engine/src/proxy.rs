@@ -153,6 +153,7 @@ impl Proxy {
             drain_time: options.drain_time,
             drain: DrainState::default(),
             server,
+            resolver: options.resolver.clone(),
             listener_filters: Arc::new(Sharded::new(workers)),
             telemetry: Telemetry::new(options.node, options.spans, log_channel, workers),
             overload: Overload::default(),

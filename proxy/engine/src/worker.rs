@@ -2,6 +2,7 @@
 //!
 //! Everything here is reached through `Rc` on one thread: cells instead of locks, nothing borrowed across an await.
 
+use crate::cluster::Resolve;
 use crate::drain::{DrainNode, DrainState};
 use crate::exchange::slot::Slots;
 use crate::http::date::DateCache;
@@ -35,6 +36,8 @@ pub struct Shared {
     pub drain: DrainState,
     /// Counters of the process.
     pub server: Arc<Sharded<ServerStats>>,
+    /// Who resolves names.
+    pub resolver: Arc<dyn Resolve>,
     /// Counters of listener filters.
     pub listener_filters: Arc<Sharded<ListenerFilterStats>>,
     /// Node labels, series, log and span sinks.

@@ -13,7 +13,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::image::Image;
 use super::layout::Layout;
-use crate::capture::is_captured;
+use crate::capture::{Rules, is_captured};
 use crate::config::AgentConfig;
 use crate::member::label::sidecar as labels;
 use crate::member::{Member, Network};
@@ -96,7 +96,7 @@ pub fn spec(member: &Member, config: &AgentConfig, address: IpAddr, image: &Imag
         digest: String::new(),
         instance: String::new(),
         admin: layout.admin,
-        args: vec!["--config-yaml".into(), node(member, layout)],
+        args: vec!["--config-yaml".into(), node(member, config, image, layout)],
         env,
         labels: HashMap::new(),
         image: image.id.clone(),
@@ -127,9 +127,9 @@ fn ports(member: &Member, layout: &Layout) -> String {
     ports.collect::<Vec<_>>().join(",")
 }
 
-/// What the planner is told beside the registration: which ports to bind instead of those of the host, and whose sidecar it
-/// is. JSON is YAML.
-fn node(member: &Member, layout: &Layout) -> String {
+/// What the planner is told beside the registration: which ports to bind instead of those of the host, what is redirected,
+/// and whose sidecar it is. JSON is YAML.
+fn node(member: &Member, config: &AgentConfig, image: &Image, layout: &Layout) -> String {
     let bind: serde_json::Map<String, serde_json::Value> = layout
         .reached
         .iter()
@@ -137,8 +137,16 @@ fn node(member: &Member, layout: &Layout) -> String {
         .filter(|(reached, bound)| reached != bound)
         .map(|(reached, bound)| (reached.to_string(), (*bound).into()))
         .collect();
+    let rules = Rules::of(member, &layout.inbound, &config.capture, image.captures, config.sidecar.uid);
+    let captured = rules.map(|rules| [("outbound", rules.outbound), ("dns", rules.dns)]);
+    let captured: serde_json::Map<String, serde_json::Value> = captured
+        .into_iter()
+        .flatten()
+        .filter_map(|(what, port)| Some((what.to_owned(), port?.into())))
+        .collect();
     let metadata = serde_json::json!({
         "BIND_PORTS": bind,
+        "CAPTURE": captured,
         "CONTAINER_ID": member.container_id,
         "TASK_ARN": member.task.arn,
     });

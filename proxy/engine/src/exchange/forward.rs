@@ -8,7 +8,7 @@ use outrigger_wire::h1::ConnectionHeader;
 use outrigger_wire::{Known, Method, Version};
 
 use super::notes::Notes;
-use super::{Exchange, Front, respond, retry};
+use super::{Exchange, Front, connect, respond, retry};
 use crate::error::ProxyError;
 use crate::http::Serving;
 use crate::http::view::{HeadView, grpc_timeout};
@@ -89,6 +89,9 @@ pub(super) async fn run(
         replay_limit: buffer,
         request_trailers_down: !down_h1 || serving.config().http1.enable_trailers,
     };
+    if forward.connect_ends && plan.tunnel && x.front.request.method() == Method::Connect {
+        return Box::pin(connect::terminate(x, notes, &plan)).await;
+    }
     retry::attempts(x, notes, &plan).await
 }
 

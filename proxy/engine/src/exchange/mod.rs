@@ -7,10 +7,11 @@
 //! 4. answer here ([`respond`]), or
 //! 5. choose the cluster, edit, rewrite, set the time limits ([`forward`]);
 //! 6. make attempts ([`retry`]); in each, pick a host, take permits and a connection ([`attempt`]), send ([`upload`]) and
-//!    read ([`converse`]), and pass the response on ([`response`]) or become a tunnel ([`upgrade`]);
+//!    read ([`converse`]), and pass the response on ([`response`]) or become a tunnel ([`upgrade`], [`connect`]);
 //! 7. count, log, trace ([`finish`]).
 
 mod attempt;
+mod connect;
 mod converse;
 mod finish;
 mod forward;

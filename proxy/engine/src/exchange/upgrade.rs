@@ -35,6 +35,10 @@ pub(super) async fn tunnel(
     if hop_by_hop::strip_response(&mut x.front.response, true).is_err() {
         return End::Failed(ProxyError::UpgradeFailed);
     }
+    if x.front.request.method() == Method::Connect {
+        // What follows is the tunnel's, whatever the host says of a length (RFC 9110 §9.3.6).
+        x.front.response.fields.remove_known(Known::ContentLength);
+    }
     if x.front.request.version() == Version::Http2 && !answer_for_stream(&mut x.front) {
         return End::Failed(ProxyError::UpgradeFailed);
     }
@@ -112,7 +116,7 @@ fn answer_for_stream(x: &mut Front) -> bool {
 }
 
 /// The books of a tunnel that ended, by itself or by its longest life.
-fn conclude(x: &Front, notes: &mut Notes, end: &Result<CopyEnd, ProxyError>, progress: &Progress) {
+pub(super) fn conclude(x: &Front, notes: &mut Notes, end: &Result<CopyEnd, ProxyError>, progress: &Progress) {
     match end {
         Ok(CopyEnd::Finished) => {
             // A side may have closed without TLS's close_notify.
@@ -135,9 +139,10 @@ fn conclude(x: &Front, notes: &mut Notes, end: &Result<CopyEnd, ProxyError>, pro
     notes.tunnelled = (progress.a_to_b.get(), progress.b_to_a.get());
 }
 
-type Half = (Rc<Io>, Option<Buf>);
+pub(super) type Half = (Rc<Io>, Option<Buf>);
 
-fn ends(reader: &mut BodyReader, responder: &Responder) -> Option<Half> {
+/// The connection of an HTTP/1.1 request, and what was read of it already.
+pub(super) fn ends(reader: &mut BodyReader, responder: &Responder) -> Option<Half> {
     match (reader, &responder.writer) {
         (BodyReader::H1(reader), BodyWriter::H1(writer)) => {
             Some((writer.io().clone(), reader.take_buffered()))

@@ -2,6 +2,7 @@
 
 use super::connection::{Accepted, Books};
 use super::first::first_bytes;
+use super::forward_proxy::named_destination;
 use super::{ConnFacts, reconsider};
 use crate::identity::negotiated;
 use crate::io::{Buf, Io, TlsFacts};
@@ -28,7 +29,7 @@ pub(super) struct Admitted {
 /// `None`: it did not come in, has been counted and logged, and is closed.
 pub(super) async fn admit(worker: &Rc<Worker>, accepted: Accepted) -> Option<Admitted> {
     let started = Instant::now();
-    let Accepted { id, live, listener, tcp, peer, original, books, .. } = accepted;
+    let Accepted { id, live, mut listener, mut tcp, peer, original, mut books, .. } = accepted;
     let local = match original {
         Some(original) => original,
         None => tcp.local_addr().ok()?,
@@ -47,7 +48,27 @@ pub(super) async fn admit(worker: &Rc<Worker>, accepted: Accepted) -> Option<Adm
         tls: None,
         principal: "".into(),
     };
-    match enter(worker, &listener, tcp, &mut facts, books.stats()).await {
+    let mut read = None;
+    if let Some(rules) = &listener.listener.config.forward_proxy {
+        match named_destination(worker, &live, &listener, rules, &mut tcp, books.stats()).await {
+            Ok(named) => {
+                read = named.prefix;
+                if let Some(destination) = named.destination {
+                    (facts.local, facts.original) = (destination, Some(destination));
+                }
+            }
+            Err(flags) => {
+                log_refusal(worker, &listener, &facts, flags, started);
+                return None;
+            }
+        }
+        if let Some(heir) = facts.original.and_then(|named| live.listener_at(named)).cloned() {
+            books = Books::open(worker.clone(), heir.stats.clone());
+            facts.listener = heir.name.clone();
+            listener = heir;
+        }
+    }
+    match enter(worker, &listener, tcp, read, &mut facts, books.stats()).await {
         Ok((io, chain)) => Some(Admitted { io: Rc::new(io), facts: Rc::new(facts), live, chain, books }),
         Err(flags) => {
             log_refusal(worker, &listener, &facts, flags, started);
@@ -61,12 +82,13 @@ async fn enter(
     worker: &Rc<Worker>,
     listener: &LiveListener,
     mut tcp: TcpStream,
+    read: Option<Buf>,
     facts: &mut ConnFacts,
     stats: &ListenerStats,
 ) -> Result<(Io, LiveChainRef), ResponseFlags> {
     // Without it small answers wait for the client's delayed acknowledgement.
     tcp.set_nodelay(true).map_err(|_| ResponseFlags::DOWNSTREAM_TERMINATION)?;
-    let beginning = first_bytes(worker, listener, &mut tcp, facts, stats).await?;
+    let beginning = first_bytes(worker, listener, &mut tcp, read, facts, stats).await?;
     facts.server_name = beginning.hello.server_name.map(Arc::from);
     facts.transport_protocol = beginning.transport_protocol;
     facts.offered_alpn = beginning.hello.alpn;

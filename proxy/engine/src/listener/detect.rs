@@ -2,12 +2,35 @@
 
 use super::hello::{FirstBytes, Hello, look};
 use crate::io::Buf;
+use crate::worker::Worker;
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::task::{Poll, ready};
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::net::TcpStream;
+
+/// Reads more of a connection, into a buffer that is taken when there is something to read; 0 is its end.
+///
+/// *Errors*: those of the socket. *Cancel safety*: safe; what was read is in the buffer.
+pub(super) async fn read_more(
+    worker: &Worker,
+    tcp: &mut TcpStream,
+    buf: &mut Option<Buf>,
+) -> io::Result<usize> {
+    if buf.is_none() {
+        tcp.readable().await?;
+    }
+    let buf = buf.get_or_insert_with(|| worker.buffers.take());
+    poll_fn(|cx| {
+        let mut space = ReadBuf::new(buf.space());
+        ready!(Pin::new(&mut *tcp).poll_read(cx, &mut space))?;
+        let n = space.filled().len();
+        buf.filled(n);
+        Poll::Ready(Ok(n))
+    })
+    .await
+}
 
 /// What was found. The bytes stay in the buffer.
 #[derive(Debug)]

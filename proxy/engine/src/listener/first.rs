@@ -1,7 +1,7 @@
 //! The first bytes of a connection: the listener filters, in their fixed order, within one time limit.
 //!
 //! ```text
-//!  PROXY header ─▶ forward proxy (CONNECT, SOCKS5) ─▶ TLS? ─▶ HTTP?
+//!  PROXY header ─▶ TLS? ─▶ HTTP?
 //! ```
 //!
 //! Each step is taken only where the listener has it. What was read and not used stays in the buffer and becomes the
@@ -9,7 +9,7 @@
 //! configuration says so, it goes on as a connection of unknown protocol when the time is over.
 
 use super::ConnFacts;
-use super::detect::{Detected, detect};
+use super::detect::{Detected, detect, read_more};
 use super::hello::Hello;
 use super::http_guess::{self, HttpGuess};
 use super::proxy_header::{self, ProxyHeader};
@@ -18,13 +18,9 @@ use crate::live::LiveListener;
 use crate::telemetry::{ListenerFilterStats, ListenerStats, ResponseFlags};
 use crate::worker::Worker;
 use outrigger_traffic::config::{PortPredicate, ProxyProtocol, ProxyProtocolVersion};
-use std::future::poll_fn;
 use std::io;
-use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Poll, ready};
 use std::time::Duration;
-use tokio::io::{AsyncRead, ReadBuf};
 use tokio::net::TcpStream;
 
 /// How long a client may take for its ClientHello where the configuration does not ask for inspection.
@@ -67,13 +63,14 @@ struct Look<'a> {
     hello: Hello,
 }
 
-/// Takes the steps that the listener asks for.
+/// Takes the steps that the listener asks for. `read` holds what was read before.
 ///
 /// *Errors*: the flags of a refused connection, which is counted.
 pub(super) async fn first_bytes(
     worker: &Rc<Worker>,
     listener: &LiveListener,
     tcp: &mut TcpStream,
+    read: Option<Buf>,
     facts: &mut ConnFacts,
     stats: &ListenerStats,
 ) -> Result<Beginning, ResponseFlags> {
@@ -83,7 +80,7 @@ pub(super) async fn first_bytes(
         listener,
         tcp,
         facts,
-        buf: None,
+        buf: read,
         may_be_silent: true,
         transport_protocol: "raw_buffer",
         hello: Hello::default(),
@@ -161,23 +158,11 @@ impl Look<'_> {
         Ok(())
     }
 
-    /// Reads more into the buffer.
     async fn more(&mut self) -> Result<(), Refusal> {
-        if self.buf.is_none() {
-            // No buffer before the first byte.
-            self.tcp.readable().await?;
+        match read_more(self.worker, self.tcp, &mut self.buf).await? {
+            0 => Err(Refusal::Closed),
+            _ => Ok(()),
         }
-        let buf = self.buf.get_or_insert_with(|| self.worker.buffers.take());
-        let tcp = &mut *self.tcp;
-        let n = poll_fn(|cx| {
-            let mut space = ReadBuf::new(buf.space());
-            ready!(Pin::new(&mut *tcp).poll_read(cx, &mut space))?;
-            let n = space.filled().len();
-            buf.filled(n);
-            Poll::Ready(io::Result::Ok(n))
-        })
-        .await?;
-        if n == 0 { Err(Refusal::Closed) } else { Ok(()) }
     }
 
     fn data(&self) -> &[u8] {

@@ -2,7 +2,7 @@
 //!
 //! * [`Listeners`]: the sockets, on the control thread.
 //! * [`run`]: a worker's side, an accept loop per socket and a task per connection.
-//! * [`hello`], [`http_guess`], [`proxy_header`]: what the first bytes say, without taking part in TLS.
+//! * [`hello`], [`http_guess`], [`proxy_header`], [`named`]: what the first bytes say, without taking part in TLS.
 //! * [`ConnFacts`]: what is known of a connection from then on.
 //! * [`reconsider`]: the chain of a connection's next request after the configuration changed.
 //! * [`Tenure`]: how long a connection may stay after the configuration changed.
@@ -14,8 +14,10 @@ mod connection;
 mod detect;
 mod facts;
 mod first;
+mod forward_proxy;
 pub mod hello;
 pub mod http_guess;
+pub mod named;
 mod network_rbac;
 mod original_dst;
 pub mod proxy_header;

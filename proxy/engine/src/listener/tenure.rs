@@ -16,6 +16,7 @@
 use super::reconsider::choose;
 use super::{ConnFacts, network_rbac};
 use crate::drain::DrainWatch;
+use crate::http::Connection;
 use crate::io::{Deadline, Io};
 use crate::live::{Live, LiveChain, LiveChainRef, LiveRef};
 use crate::telemetry::{ListenerStats, Sharded};
@@ -25,7 +26,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::future::poll_fn;
 use std::pin::Pin;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -73,7 +74,7 @@ struct Holder {
 
 /// The tenures of a worker, by connection.
 #[derive(Default)]
-pub struct Tenures(RefCell<HashMap<u64, Rc<Holder>>>);
+pub struct Tenures(RefCell<HashMap<u64, Rc<Holder>>>, RefCell<HashMap<u64, Weak<Connection>>>);
 
 /// What a new configuration means for a connection.
 enum Judgement {
@@ -257,6 +258,24 @@ pub(super) async fn watch_over(worker: Rc<Worker>) {
 }
 
 impl Tenures {
+    /// A connection that serves HTTP holds on to the configuration of its last request. From now on it is given the new
+    /// one when that changes, or those that idle would keep every old one in memory.
+    pub(crate) fn follow(&self, id: u64, connection: &Rc<Connection>) {
+        self.1.borrow_mut().insert(id, Rc::downgrade(connection));
+    }
+
+    /// It ends.
+    pub(crate) fn unfollow(&self, id: u64) {
+        self.1.borrow_mut().remove(&id);
+    }
+
+    fn refresh(&self, id: u64) {
+        let connection = self.1.borrow().get(&id).and_then(Weak::upgrade);
+        if let Some(connection) = connection {
+            connection.serving_now();
+        }
+    }
+
     /// When the first connection must be gone.
     fn next_end(&self) -> Option<Instant> {
         let held = self.0.borrow();
@@ -274,6 +293,7 @@ impl Tenures {
                 }
                 let before = holder.ended.get();
                 holder.judge(worker, live);
+                worker.tenures.refresh(holder.facts.id);
                 if holder.until.get().is_some_and(|until| until <= now) && holder.ended.get().is_none() {
                     holder.evict(worker, Eviction::Drained);
                 }

@@ -226,6 +226,9 @@ stat_set! {
         counter proxy_v2_found = "proxy_proto.versions.v2.found", "PROXY headers of version 2";
         counter proxy_v2_disallowed = "proxy_proto.versions.v2.disallowed", "Connections closed because version 2 is disallowed";
         counter proxy_v2_error = "proxy_proto.versions.v2.error", "Connections closed because of a malformed PROXY header of version 2";
+        counter forward_proxy_connect = "outrigger_forward_proxy.connect", "Destinations named by HTTP CONNECT";
+        counter forward_proxy_socks5 = "outrigger_forward_proxy.socks5", "Destinations named by SOCKS5";
+        counter forward_proxy_refused = "outrigger_forward_proxy.refused", "Named destinations that were refused";
         counter proxy_not_found_allowed = "proxy_proto.not_found_allowed", "Connections without a PROXY header that were let in";
         counter proxy_not_found_disallowed = "proxy_proto.not_found_disallowed", "Connections closed because they had no PROXY header";
     }

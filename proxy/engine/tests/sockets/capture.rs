@@ -7,8 +7,8 @@ use outrigger_engine::proxy::ProxyHandle;
 use outrigger_engine::telemetry::ListenerFilterStats;
 use outrigger_testkit::Origin;
 use outrigger_traffic::config::{
-    Cluster, ClusterDiscovery, Config, FilterChain, FilterChainMatch, OriginalDst, PortPredicate,
-    ProxyProtocol, ProxyProtocolVersion,
+    Cluster, ClusterDiscovery, Config, DnsDomain, DnsServer, FilterChain, FilterChainMatch, ForwardProxy,
+    Listener, OriginalDst, PortPredicate, ProxyProtocol, ProxyProtocolVersion,
 };
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -239,4 +239,90 @@ async fn host_is_told_of_the_client() {
         stream.shutdown().await.unwrap();
         until_closed(&mut stream).await;
     }
+}
+
+/// A forward proxy in front of a table of names, a listener of its own for one of them, and pass-through.
+async fn forward_proxy(change: impl FnOnce(&mut ForwardProxy)) -> ProxyHandle {
+    let mesh = greeter("mesh").await;
+    let mut front = listener(vec![chain(tcp_to("passthrough"), None)]);
+    let mut rules = ForwardProxy { names_of: "dns".into(), ..ForwardProxy::default() };
+    change(&mut rules);
+    front.forward_proxy = Some(rules);
+    let mut behind = Listener::new("behind", "240.240.0.1:80".parse().unwrap());
+    behind.bind_to_port = false;
+    behind.filter_chains = vec![chain(tcp_to("mesh"), None)];
+    let mut dns = Listener::new("dns", "127.0.0.1:0".parse().unwrap());
+    let domain = DnsDomain {
+        name: "b.demo.mesh".into(),
+        addresses: vec!["240.240.0.1".parse().unwrap()],
+        ttl: Duration::from_secs(30),
+    };
+    dns.dns = Some(Box::new(DnsServer { stat_prefix: "t".into(), domains: vec![domain], forward: None }));
+    start(Config {
+        listeners: vec![front, behind, dns],
+        clusters: vec![
+            cluster("mesh", &[mesh]),
+            Cluster::new("passthrough", ClusterDiscovery::OriginalDst(OriginalDst::default())),
+        ],
+        ..Config::default()
+    })
+}
+
+fn socks(name: &str, port: u16) -> Vec<u8> {
+    let mut out = vec![5, 1, 0, 5, 1, 0, 3, name.len() as u8];
+    out.extend(name.as_bytes());
+    out.extend(port.to_be_bytes());
+    out
+}
+
+#[tokio::test]
+async fn named_destination_is_reached_through_its_listener() {
+    let proxy = forward_proxy(|_| {}).await;
+    let ok = "HTTP/1.1 200 Connection Established\r\n\r\n";
+    let mut stream = after_header(&proxy, b"CONNECT b.demo.mesh:80 HTTP/1.1\r\nhost: b\r\n\r\n").await;
+    assert_eq!(until_closed(&mut stream).await, format!("{ok}mesh").as_bytes());
+    let mut stream = after_header(&proxy, &socks("B.demo.mesh", 80)).await;
+    assert_eq!(until_closed(&mut stream).await, b"\x05\0\x05\0\0\x01\0\0\0\0\0\0mesh");
+    assert_eq!(filter_count(&proxy, |s| s.forward_proxy_connect.value()), 1);
+    assert_eq!(filter_count(&proxy, |s| s.forward_proxy_socks5.value()), 1);
+    let live = proxy.shared().live.load();
+    assert_eq!(live.listeners["behind"].stats.total(|s| s.downstream_cx_total.value()), 2);
+}
+
+#[tokio::test]
+async fn other_named_destinations_are_reached_as_they_are_where_allowed() {
+    let elsewhere = Origin::tcp_echo("elsewhere").await;
+    let port = elsewhere.address().port();
+    let proxy = forward_proxy(|_| {}).await;
+    for host in ["127.0.0.1", "localhost"] {
+        // The bytes behind the head are the tunnel's.
+        let mut stream =
+            after_header(&proxy, format!("CONNECT {host}:{port} HTTP/1.1\r\n\r\nhello").as_bytes()).await;
+        let mut got = vec![0; 39 + 5];
+        stream.read_exact(&mut got).await.unwrap();
+        assert!(got.ends_with(b"\r\n\r\nhello"), "{}", String::from_utf8_lossy(&got));
+    }
+    let proxy = forward_proxy(|rules| rules.allow_unknown = false).await;
+    let refused = format!("CONNECT 127.0.0.1:{port} HTTP/1.1\r\n\r\n");
+    let mut stream = after_header(&proxy, refused.as_bytes()).await;
+    assert!(until_closed(&mut stream).await.starts_with(b"HTTP/1.1 403 "));
+    let mut stream = after_header(&proxy, &socks("localhost", port)).await;
+    assert_eq!(until_closed(&mut stream).await, b"\x05\0\x05\x02\0\x01\0\0\0\0\0\0");
+    let mut stream = after_header(&proxy, b"CONNECT b.demo.mesh:80 HTTP/1.1\r\n\r\n").await;
+    assert!(until_closed(&mut stream).await.ends_with(b"mesh"));
+    assert_eq!(filter_count(&proxy, |s| s.forward_proxy_refused.value()), 2);
+}
+
+#[tokio::test]
+async fn malformed_and_switched_off_requests_are_not_served() {
+    let proxy = forward_proxy(|_| {}).await;
+    let mut stream = after_header(&proxy, b"CONNECT nowhere HTTP/1.1\r\n\r\n").await;
+    assert!(until_closed(&mut stream).await.starts_with(b"HTTP/1.1 400 "));
+    let mut stream = after_header(&proxy, &[5, 1, 2]).await;
+    assert_eq!(until_closed(&mut stream).await, b"\x05\xff");
+    // What is left to the chains has no destination, and the chain here passes on.
+    let proxy = forward_proxy(|rules| rules.socks5 = false).await;
+    let mut stream = after_header(&proxy, &[5, 1, 0]).await;
+    assert!(until_closed(&mut stream).await.is_empty());
+    assert_eq!(cluster_count(&proxy, "passthrough", |s| s.original_dst_host_invalid.value()), 1);
 }

@@ -200,6 +200,9 @@ fn capture(compilation: &mut Compilation<'_>, listener: &config::Listener, resou
             refuse("use_original_dst", "cannot be given together with the filter forward_proxy");
         }
     }
+    if listener.proxy_protocol.is_some() && listener.forward_proxy.is_some() {
+        refuse("listener_filters", "proxy_protocol and forward_proxy do not go together");
+    }
     if let Some(proxy) = &listener.proxy_protocol
         && proxy.disallow_v1
         && proxy.disallow_v2
