@@ -86,6 +86,12 @@ struct Run {
     /// File that names the discovery sources: ECS, Kubernetes, DNS, files (docs/sources.md). Read at the start.
     #[arg(long, env = "OUTRIGGER_SOURCES")]
     sources: Option<PathBuf>,
+    /// Region of the STS that is asked about proofs by roles of AWS. Without it roles prove nothing.
+    #[arg(long, env = "OUTRIGGER_AWS_STS_REGION")]
+    aws_sts_region: Option<String>,
+    /// URL of that STS, where it is not AWS's own.
+    #[arg(long, env = "OUTRIGGER_AWS_STS_ENDPOINT", requires = "aws_sts_region")]
+    aws_sts_endpoint: Option<String>,
     /// What is logged, e.g. info, debug, or outrigger_control=debug,info.
     #[arg(long, env = "OUTRIGGER_LOG", default_value = "info")]
     log_level: String,
@@ -143,6 +149,7 @@ async fn serve(run: Run) -> anyhow::Result<()> {
             reach: if run.allow_loopback_workloads { Reach::Host } else { Reach::Network },
         },
         sources: sources.unwrap_or_default(),
+        sts: run.aws_sts_region.map(|region| (region, run.aws_sts_endpoint)),
         names: ServerNames { dns: run.server_names, ip: run.server_ips },
     })
     .await

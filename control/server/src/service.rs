@@ -16,11 +16,15 @@ use crate::api::{self, Api};
 use crate::clock;
 use crate::grpc::certificate::Certificates;
 use crate::grpc::registration::Registrations;
+use crate::identity::attest::Attestor;
+use crate::identity::attest::aws::AwsVerifier;
+use crate::identity::attest::kubernetes::Clusters;
 use crate::identity::server_tls::{ServerTls, ServerTlsError};
 use crate::identity::svid::SvidSource;
 use crate::identity::{
     Authority, AuthorityError, AuthoritySettings, Identity, JoinTokens, ServerNames, keys, spiffe,
 };
+use crate::outward::CallError;
 use crate::publish::publisher::StartError as PublisherError;
 use crate::publish::{IstioPlanner, Publisher};
 use crate::serve::{Limits, Port};
@@ -68,6 +72,9 @@ pub struct ServiceSettings {
     pub registry: RegistrySettings,
     /// Where else workloads are found.
     pub sources: SourcesFile,
+    /// The STS that is asked about roles of AWS: region, and endpoint where it is not AWS's own. `None`: roles prove
+    /// nothing.
+    pub sts: Option<(String, Option<String>)>,
     /// Names by which hosts call this service, for its certificate.
     pub names: ServerNames,
 }
@@ -124,6 +131,9 @@ pub enum ServiceError {
     /// A discovery source.
     #[error(transparent)]
     Source(#[from] SourceError),
+    /// The STS endpoint.
+    #[error("STS endpoint")]
+    Sts(#[source] CallError),
     /// What is stored.
     #[error(transparent)]
     Publisher(#[from] PublisherError),
@@ -193,7 +203,13 @@ impl Service {
         };
 
         let tokens = JoinTokens::new(store.clone());
-        let parts = Parts { store, tokens, authority, registry, catalog, publisher, metrics, tls };
+        let sts = settings.sts.as_ref();
+        let aws = sts.map(|(region, endpoint)| AwsVerifier::new(region, endpoint.as_deref())).transpose();
+        let clusters = Clusters::of(&settings.sources);
+        let domain = &settings.authority.trust_domain;
+        let attestor = Attestor::new(store.clone(), domain, aws.map_err(ServiceError::Sts)?, clusters);
+        let attestor = Arc::new(attestor);
+        let parts = Parts { store, tokens, attestor, authority, registry, catalog, publisher, metrics, tls };
         let shutdown = watch::Sender::new(false);
         let mut ports = JoinSet::new();
         ports.spawn(parts.mesh_port(xds_listener).serve(shutdown.subscribe()));
@@ -232,6 +248,7 @@ async fn open_store(path: &Path) -> Result<RedbStore, StoreError> {
 struct Parts {
     store: SharedStore,
     tokens: JoinTokens,
+    attestor: Arc<Attestor>,
     authority: Arc<Authority>,
     registry: Arc<Registry>,
     catalog: Arc<Catalog>,
@@ -245,6 +262,7 @@ impl Parts {
         let certificates = Certificates {
             authority: Arc::clone(&self.authority),
             tokens: self.tokens.clone(),
+            attestor: Arc::clone(&self.attestor),
             metrics: Arc::clone(&self.metrics),
         };
         let registrations = Registrations {

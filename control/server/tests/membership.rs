@@ -21,7 +21,7 @@ async fn host_joins_with_a_token_once_and_renews_with_its_certificate() {
 
     let refused = sign(nobody.clone(), "").await.err().unwrap();
     assert_eq!(refused.code(), Code::Unauthenticated);
-    let bad = v1::SignRequest { csr_der: b"not a request".to_vec(), join_token: token.clone() };
+    let bad = v1::SignRequest { csr_der: b"not a request".to_vec(), join_token: token.clone(), proof: None };
     let refused = CertificateServiceClient::new(nobody.clone()).sign(bad).await.err().unwrap();
     assert_eq!(refused.code(), Code::InvalidArgument, "and the token is still good");
 

@@ -119,6 +119,15 @@ pub enum Role {
     Gateway,
 }
 
+/// What proves who this is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Attest {
+    /// The role of its ECS task.
+    Aws,
+    /// The service account of its pod.
+    Kubernetes,
+}
+
 /// Flags of membership. With `--control` the proxy enrols, registers and takes its configuration from the mesh.
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Mesh")]
@@ -135,6 +144,24 @@ pub struct Mesh {
     /// File holding the join token.
     #[arg(long, env = "OUTRIGGER_JOIN_TOKEN_FILE", conflicts_with = "join_token")]
     pub join_token_file: Option<PathBuf>,
+    /// Prove who this is by the role of its ECS task, or by the service account of its pod, instead of a join token.
+    #[arg(long, env = "OUTRIGGER_ATTEST", value_enum, conflicts_with_all = ["join_token", "join_token_file"])]
+    pub attest: Option<Attest>,
+    /// Region of the STS the control service asks; with --attest=aws.
+    #[arg(long, env = "OUTRIGGER_ATTEST_REGION")]
+    pub attest_region: Option<String>,
+    /// Host of that STS. Default: sts.REGION.amazonaws.com.
+    #[arg(long, env = "OUTRIGGER_ATTEST_HOST")]
+    pub attest_host: Option<String>,
+    /// Trust domain of the mesh the proof is for; with --attest=aws.
+    #[arg(long, env = "OUTRIGGER_ATTEST_AUDIENCE", default_value = "cluster.local")]
+    pub attest_audience: String,
+    /// Name of the cluster's discovery source; with --attest=kubernetes.
+    #[arg(long, env = "OUTRIGGER_ATTEST_CLUSTER")]
+    pub attest_cluster: Option<String>,
+    /// File with the projected token, whose audience is the mesh's trust domain; with --attest=kubernetes.
+    #[arg(long, env = "OUTRIGGER_ATTEST_TOKEN_FILE", default_value = "/var/run/secrets/tokens/outrigger")]
+    pub attest_token_file: PathBuf,
     /// Folder for key, certificate and last good configuration; made if absent.
     /// In a mesh the default is /var/lib/outrigger-proxy; outside it, nothing is kept unless it is given.
     #[arg(long, env = "OUTRIGGER_STATE_DIR")]

@@ -217,7 +217,7 @@ impl Mesh for Identities {
 async fn sign(channel: Channel, join_token: &str) -> anyhow::Result<Svid> {
     let key = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256)?;
     let csr = CertificateParams::new(Vec::<String>::new())?.serialize_request(&key)?;
-    let asked = SignRequest { csr_der: csr.der().to_vec(), join_token: join_token.to_owned() };
+    let asked = SignRequest { csr_der: csr.der().to_vec(), join_token: join_token.to_owned(), proof: None };
     let mut request = tonic::Request::new(asked);
     request.set_timeout(CALL_TIMEOUT);
     let answer = CertificateServiceClient::new(channel).sign(request).await;

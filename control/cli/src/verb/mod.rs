@@ -1,6 +1,7 @@
 //! The verbs: one file each, one line each here.
 
 mod apply;
+mod attestation;
 mod ca;
 mod completion;
 mod delete;
@@ -43,6 +44,9 @@ pub enum Verb {
     /// Tokens with which hosts join the mesh.
     #[command(subcommand)]
     Token(token::Token),
+    /// Who may have an identity by proof, without a join token.
+    #[command(subcommand)]
+    Attestation(attestation::Attestation),
     /// Tokens with which operators call this API.
     #[command(subcommand)]
     Operator(operator::Operator),
@@ -71,6 +75,7 @@ impl Verb {
             Self::Source(verb) => verb.run(global).await,
             Self::Workload(verb) => verb.run(global).await,
             Self::Token(verb) => verb.run(global).await,
+            Self::Attestation(verb) => verb.run(global).await,
             Self::Operator(verb) => verb.run(global).await,
             Self::Ca(verb) => verb.run(global).await,
             Self::Version(verb) => verb.run(global).await,

@@ -2,7 +2,7 @@
 //!
 //! In reading order: [`route`] (the table every route is in, and from which the router and the OpenAPI
 //! document are made), [`auth`] (who may call), [`error`] (what a failure looks like), then one file per
-//! thing: [`resource`], [`proxy`], [`token`], [`operator`], [`ca`], [`probe`].
+//! thing: [`resource`], [`proxy`], [`token`], [`attestation`], [`operator`], [`ca`], [`probe`].
 
 pub mod route;
 
@@ -17,6 +17,8 @@ pub mod resource;
 pub mod proxy;
 
 pub mod token;
+
+pub mod attestation;
 
 pub mod operator;
 

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
-use axum::routing::{MethodRouter, delete, get, post};
+use axum::routing::{MethodRouter, delete, get, post, put};
 
-use super::{Api, auth, ca, openapi, operator, probe, proxy, resource, token};
+use super::{Api, attestation, auth, ca, openapi, operator, probe, proxy, resource, token};
 
 /// Largest request body, in bytes; the planner's own limit for one text.
 pub const BODY_BYTES_MAX: usize = 16 << 20;
@@ -70,6 +70,8 @@ const DRY_RUN: Parameter = query("dryRun", "boolean", "Check and show what would
 const NAMESPACE: Parameter = query("namespace", "string", "Only of this namespace.");
 const KIND: Parameter = path("kind", "Kind, plural or short form: VirtualService, virtualservices, vs.");
 const NAMED: [Parameter; 3] = [KIND, path("namespace", "Namespace."), path("name", "Name.")];
+
+const ACCOUNT: [Parameter; 2] = [path("namespace", "Namespace."), path("serviceAccount", "Service account.")];
 
 /// All routes.
 #[allow(clippy::too_many_lines, reason = "a table")]
@@ -245,6 +247,40 @@ pub fn table() -> Vec<Route> {
             "A list of grants.",
             get(token::grants),
         ),
+        route(
+            "get",
+            "/api/v1/attestation-rules",
+            "listAttestationRules",
+            "Which proofs (roles of AWS, service accounts of Kubernetes) may become which identity.",
+            "A list of rules.",
+            get(attestation::list),
+        ),
+        Route {
+            parameters: &ACCOUNT,
+            body: Some((
+                "application/json",
+                "aws: a list of account and role; kubernetes: a list of cluster (name of the discovery source), namespace and serviceAccount.",
+            )),
+            ..route(
+                "put",
+                "/api/v1/attestation-rules/{namespace}/{serviceAccount}",
+                "putAttestationRule",
+                "Replace the rule of a service account.",
+                "The rule.",
+                put(attestation::put),
+            )
+        },
+        Route {
+            parameters: &ACCOUNT,
+            ..route(
+                "delete",
+                "/api/v1/attestation-rules/{namespace}/{serviceAccount}",
+                "deleteAttestationRule",
+                "Remove the rule of a service account: no proof gives this identity any more.",
+                "Whose rule.",
+                delete(attestation::delete),
+            )
+        },
         Route {
             body: Some((
                 "application/json",

@@ -1,4 +1,4 @@
-//! `outrigger.v1.CertificateService`: enrolment by join token, renewal by the certificate held.
+//! `outrigger.v1.CertificateService`: enrolment by join token or proof, renewal by the certificate held.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -12,6 +12,7 @@ use tonic::{Request, Response, Status};
 
 use super::peer;
 use crate::clock;
+use crate::identity::attest::{AttestError, Attestor};
 use crate::identity::join_token::JoinError;
 use crate::identity::{Authority, JoinTokens, TrustBundle, csr};
 use crate::telemetry::Metrics;
@@ -22,6 +23,8 @@ pub struct Certificates {
     pub authority: Arc<Authority>,
     /// Whose bearers may join.
     pub tokens: JoinTokens,
+    /// Verifies proofs.
+    pub attestor: Arc<Attestor>,
     /// Counts.
     pub metrics: Arc<Metrics>,
 }
@@ -60,12 +63,18 @@ impl Certificates {
         let asked = request.into_inner();
         // The key first: a bad request must not use up a token.
         let key = csr::verify(&asked.csr_der).map_err(|error| Status::invalid_argument(error.to_string()))?;
-        let identity = if asked.join_token.is_empty() {
-            peer::member(&peer, now)?.clone()
-        } else {
-            let domain = &self.authority.settings().trust_domain;
-            let joined = self.tokens.redeem(domain, &asked.join_token, now).await;
-            joined.map_err(|error| refuse(&error, &peer))?
+        let identity = match (asked.join_token.as_str(), asked.proof) {
+            ("", None) => peer::member(&peer, now)?.clone(),
+            ("", Some(proof)) => {
+                let attested = self.attestor.verify(proof, &asked.csr_der).await;
+                attested.map_err(|error| refuse_proof(&error, &peer))?
+            }
+            (token, None) => {
+                let domain = &self.authority.settings().trust_domain;
+                let joined = self.tokens.redeem(domain, token, now).await;
+                joined.map_err(|error| refuse(&error, &peer))?
+            }
+            (_, Some(_)) => return Err(Status::invalid_argument("join_token or proof, not both")),
         };
         let authority = Arc::clone(&self.authority);
         let signed = tokio::task::spawn_blocking(move || authority.sign(&identity, &key, now)).await;
@@ -106,6 +115,22 @@ fn refuse(error: &JoinError, peer: &crate::serve::Peer) -> Status {
             tracing::error!(%error, "join token not redeemed");
             Status::unavailable("the join token could not be checked")
         }
+    }
+}
+
+/// As [`refuse`]: what a proof lacks is for the operator to know.
+fn refuse_proof(error: &AttestError, peer: &crate::serve::Peer) -> Status {
+    let mut reason = error.to_string();
+    let mut next = std::error::Error::source(error);
+    while let Some(source) = next {
+        reason = format!("{reason}: {source}");
+        next = source.source();
+    }
+    tracing::warn!(remote = %peer.remote, reason, "proof refused");
+    if error.is_passing() {
+        Status::unavailable("the proof could not be verified")
+    } else {
+        Status::unauthenticated("the proof is not valid, or does not give this identity")
     }
 }
 

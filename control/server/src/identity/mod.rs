@@ -3,7 +3,7 @@
 //! In reading order: [`spiffe`] (the name written into a certificate), [`csr`] (what is taken from a
 //! request: one public key, nothing else), [`rotation`] (the pure state machine of signing CAs),
 //! [`keys`] (files on disk), [`ca_files`] (certificates and keys
-//! of the CAs on disk), [`ca`] (the authority itself), [`join_token`] (first enrolment),
+//! of the CAs on disk), [`ca`] (the authority itself), [`join_token`] and [`attest`] (first enrolment),
 //! [`grant`] (what a service account may then say of itself), [`svid`] (certificates generated here for xDS clients that cannot make requests), and
 //! [`server_tls`] (the TLS configuration of our own port, which follows all of the above).
 //!
@@ -25,6 +25,8 @@ pub mod ca;
 pub mod ca_files;
 
 pub mod join_token;
+
+pub mod attest;
 
 pub mod grant;
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use outrigger_plan::protocol::Protocol;
 use outrigger_plan::{
-    Health, NodeConfig, NodeKind, Planner, ProxyNode, Settings, Workload, WorkloadPort, World,
+    Capture, Health, NodeConfig, NodeKind, Planner, ProxyNode, Settings, Workload, WorkloadPort, World,
     parse_documents,
 };
 use outrigger_traffic::config::{AccessLog, AccessLogFormat, AccessLogSink, Fraction, Tracing};
@@ -213,6 +213,11 @@ pub(crate) fn nodes(world: &World) -> Vec<ProxyNode> {
     let mut client = ProxyNode::without_workload("client", NodeKind::Proxyless, "demo", "client");
     client.flavour = outrigger_plan::Flavour::Grpc;
     nodes.push(client);
+    if let Some(workload) = world.workloads.first() {
+        let capture = Capture { outbound: true, dns_port: Some(15_053), forward_proxy_port: Some(15_080) };
+        let node = ProxyNode::sidecar(Arc::clone(workload));
+        nodes.push(ProxyNode { id: "captured".into(), capture: Some(capture), ..node });
+    }
     nodes
 }
 

@@ -61,6 +61,7 @@ pub fn settings(dir: &Path) -> ServiceSettings {
         authority: AuthoritySettings { svid_ttl: Duration::from_secs(3_600), ..AuthoritySettings::default() },
         registry: RegistrySettings { reach: Reach::Host, ..RegistrySettings::default() },
         sources: Default::default(),
+        sts: None,
         names: ServerNames { dns: vec!["localhost".to_owned()], ip: vec![any.ip()] },
     }
 }
@@ -196,7 +197,8 @@ pub fn root_of(service: &Service) -> String {
 pub async fn sign(channel: Channel, join_token: &str) -> Result<Member, tonic::Status> {
     let key = KeyPair::generate().unwrap();
     let csr = CertificateParams::default().serialize_request(&key).unwrap();
-    let request = v1::SignRequest { csr_der: csr.der().to_vec(), join_token: join_token.to_owned() };
+    let request =
+        v1::SignRequest { csr_der: csr.der().to_vec(), join_token: join_token.to_owned(), proof: None };
     let signed = CertificateServiceClient::new(channel).sign(request).await?.into_inner();
     Ok(Member { key, signed })
 }

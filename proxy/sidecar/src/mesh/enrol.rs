@@ -2,11 +2,12 @@
 
 use super::client::{CALL_TIMEOUT, ControlClient};
 use super::own::OwnSvid;
+use super::proof::Source;
 use super::settings::Settings;
 use super::svid::Svid;
 use anyhow::Context;
 use outrigger_api::outrigger::v1::certificate_service_client::CertificateServiceClient;
-use outrigger_api::outrigger::v1::{SignRequest, WatchTrustBundleRequest};
+use outrigger_api::outrigger::v1::{SignRequest, WatchTrustBundleRequest, Workload};
 use rcgen::{CertificateParams, KeyPair};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -17,15 +18,45 @@ const RETRY_MAX: Duration = Duration::from_secs(30);
 /// Shortest time between renewals, whatever lives the authority gives.
 const RENEWAL_GAP: Duration = Duration::from_secs(1);
 
-/// Asks for a certificate over a new key. With `join_token` the caller needs no certificate yet.
+/// By what a certificate is asked for.
+#[derive(Clone, Copy)]
+pub enum Right<'a> {
+    /// The certificate held.
+    Held,
+    /// A join token.
+    Token(&'a str),
+    /// A proof, of the workload that is to be registered.
+    Proof(&'a Source, &'a Workload),
+}
+
+impl<'a> Right<'a> {
+    /// To the first certificate; `None`: none was given.
+    fn to_first(settings: &'a Settings) -> Option<Self> {
+        match (&settings.join_token, &settings.proof) {
+            (Some(token), _) => Some(Self::Token(token)),
+            (None, Some(proof)) => Some(Self::Proof(proof, &settings.workload)),
+            (None, None) => None,
+        }
+    }
+}
+
+/// Asks for a certificate over a new key. With a token or a proof the caller needs no certificate yet.
 ///
 /// # Errors
 /// When the control service cannot be reached or refuses.
-pub async fn sign(client: &ControlClient, join_token: Option<&str>) -> anyhow::Result<Svid> {
+pub async fn sign(client: &ControlClient, right: Right<'_>) -> anyhow::Result<Svid> {
     let key = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256)?;
     let csr = CertificateParams::new(Vec::<String>::new())?.serialize_request(&key)?;
-    let request =
-        SignRequest { csr_der: csr.der().to_vec(), join_token: join_token.unwrap_or_default().to_owned() };
+    let mut request = SignRequest { csr_der: csr.der().to_vec(), ..SignRequest::default() };
+    match right {
+        Right::Held => {}
+        Right::Token(token) => token.clone_into(&mut request.join_token),
+        Right::Proof(source, workload) => {
+            let proof =
+                source.prove(&workload.namespace, &workload.service_account, &request.csr_der).await?;
+            request.proof = Some(proof);
+        }
+    }
     let mut request = tonic::Request::new(request);
     request.set_timeout(CALL_TIMEOUT);
     let answer = CertificateServiceClient::new(client.channel().await?).sign(request).await;
@@ -39,16 +70,17 @@ pub async fn sign(client: &ControlClient, join_token: Option<&str>) -> anyhow::R
     })
 }
 
-/// The first certificate: from disk, or by the join token, tried until it is there.
+/// The first certificate: from disk, or by the join token or proof, tried until it is there.
 pub async fn first(client: &ControlClient, settings: &Settings) -> anyhow::Result<Svid> {
     if let Some(svid) = Svid::load(&settings.state_dir) {
         client.use_svid(&svid)?;
         return Ok(svid);
     }
-    let token = settings.join_token.as_deref().context("no certificate on disk and no join token given")?;
+    let right = Right::to_first(settings);
+    let right = right.context("no certificate on disk, and neither a join token nor --attest given")?;
     let mut wait = RETRY_FIRST;
     loop {
-        match sign(client, Some(token)).await {
+        match sign(client, right).await {
             Ok(svid) => {
                 client.use_svid(&svid)?;
                 svid.save(&settings.state_dir)?;
@@ -61,7 +93,8 @@ pub async fn first(client: &ControlClient, settings: &Settings) -> anyhow::Resul
     }
 }
 
-/// Renews at half life, for ever. When the certificate has expired meanwhile, the join token is tried, if it still counts.
+/// Renews at half life, for ever. When the certificate has expired meanwhile, the join
+/// token is tried, if it still counts, or a new proof.
 pub async fn keep_fresh(client: Arc<ControlClient>, settings: Arc<Settings>, own: Arc<OwnSvid>) {
     let mut wait = RETRY_FIRST;
     loop {
@@ -74,8 +107,8 @@ pub async fn keep_fresh(client: Arc<ControlClient>, settings: Arc<Settings>, own
             wait = RETRY_FIRST;
         }
         let expired = end <= SystemTime::now();
-        let token = if expired { settings.join_token.as_deref() } else { None };
-        match sign(&client, token).await.and_then(|svid| own.renewed(svid)) {
+        let first = if expired { Right::to_first(&settings) } else { None };
+        match sign(&client, first.unwrap_or(Right::Held)).await.and_then(|svid| own.renewed(svid)) {
             Ok(()) => {
                 tracing::info!("certificate renewed");
                 wait = RETRY_FIRST;

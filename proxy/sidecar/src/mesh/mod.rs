@@ -1,15 +1,16 @@
 //! Membership in a mesh: who this proxy is, and how the mesh learns of it.
 //!
 //! ```text
-//! join token ──► enrol (CSR) ──► SVID on disk ──► renew at half life ──► secrets `default` and `ROOTCA`
-//!                                   │
-//!                                   └──► register under a lease ──► heartbeat ──► deregister on SIGTERM
+//! token or proof ──► enrol (CSR) ──► SVID on disk ──► renew at half life ──► secrets `default` and `ROOTCA`
+//!                                       │
+//!                                       └──► register under a lease ──► heartbeat ──► deregister on SIGTERM
 //! ```
 //! The private key is made here and never leaves the host.
 
 pub mod client;
 pub mod enrol;
 pub mod own;
+pub mod proof;
 pub mod register;
 pub mod settings;
 pub mod svid;

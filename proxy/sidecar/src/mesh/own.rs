@@ -86,6 +86,7 @@ mod tests {
             control: vec!["127.0.0.1:9".to_owned()],
             roots_pem: certificate(),
             join_token: None,
+            proof: None,
             state_dir: state_dir.to_owned(),
             workload: Workload::default(),
             role: Role::Sidecar,

@@ -1,6 +1,7 @@
 //! The mesh flags, checked, as one value.
 
-use crate::cli::{Mesh, Role};
+use super::proof::Source;
+use crate::cli::{Attest, Mesh, Role};
 use anyhow::{Context, bail};
 use outrigger_api::outrigger::v1::{Health, Locality, Workload, WorkloadPort};
 use std::collections::BTreeMap;
@@ -20,6 +21,8 @@ pub struct Settings {
     pub roots_pem: String,
     /// Join token, if any.
     pub join_token: Option<String>,
+    /// What proves who we are, where there is no join token.
+    pub proof: Option<Source>,
     /// Folder for what must survive a restart.
     pub state_dir: PathBuf,
     /// What is registered.
@@ -59,6 +62,7 @@ impl Settings {
             control: flags.control.clone(),
             roots_pem,
             join_token,
+            proof: proof(flags)?,
             state_dir,
             workload,
             role: flags.role,
@@ -70,6 +74,26 @@ impl Settings {
         let first = self.control.first().map_or("", String::as_str);
         first.rsplit_once(':').map_or(first, |(host, _)| host).trim_matches(['[', ']']).to_owned()
     }
+}
+
+/// What the flags `--attest…` ask for.
+fn proof(flags: &Mesh) -> anyhow::Result<Option<Source>> {
+    Ok(match flags.attest {
+        None => None,
+        Some(Attest::Aws) => {
+            let region =
+                flags.attest_region.clone().context("--attest-region is needed with --attest=aws")?;
+            let host = flags.attest_host.clone().unwrap_or_else(|| format!("sts.{region}.amazonaws.com"));
+            Some(Source::Aws { region, host, audience: flags.attest_audience.clone() })
+        }
+        Some(Attest::Kubernetes) => {
+            let cluster = flags
+                .attest_cluster
+                .clone()
+                .context("--attest-cluster is needed with --attest=kubernetes")?;
+            Some(Source::Kubernetes { cluster, token_file: flags.attest_token_file.clone() })
+        }
+    })
 }
 
 fn workload(flags: &Mesh, state_dir: &Path, address: IpAddr) -> anyhow::Result<Workload> {
