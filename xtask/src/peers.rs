@@ -20,16 +20,17 @@ const PACKAGES: &[(&str, &str)] = &[
 ];
 
 /// What only the check of the host agent needs.
-const DOCKER_PACKAGES: &[(&str, &str)] = &[
-    ("docker.io", "dockerd"),
-    ("nftables", "nft"),
-    ("iptables", "iptables"),
-    ("iproute2", "ip"),
-    ("util-linux", "nsenter"),
-];
+const DOCKER_PACKAGES: &[(&str, &str)] = &[("docker.io", "dockerd"), ("iptables", "iptables")];
+
+/// What checks of redirection need.
+const NAMESPACE_PACKAGES: &[(&str, &str)] =
+    &[("nftables", "nft"), ("iproute2", "ip"), ("util-linux", "nsenter")];
 
 /// Run when it is named: it starts a Docker daemon and changes network namespaces, which not every machine allows.
 const AGENT: &str = "agent";
+
+/// Run when it is named: it makes network namespaces, for which it needs root.
+const CAPTURE: &str = "capture";
 
 /// Where everything is.
 struct Peers {
@@ -59,6 +60,7 @@ const CHECKS: &[(&str, Check)] = &[
     ("grpc-interop", |p| p.python("grpc_interop.py", &[])),
     ("suites", |p| p.python("suites.py", &[])),
     ("instructions", |p| p.python("instructions.py", &[])),
+    (CAPTURE, |p| p.python("capture.py", &[])),
     (AGENT, |p| p.python("agent.py", &[])),
 ];
 
@@ -68,9 +70,10 @@ pub fn run(args: &[String]) -> anyhow::Result<()> {
         bail!("no check is called {unknown}");
     }
     let is_wanted = |name: &str| {
-        if args.is_empty() { name != AGENT } else { args.iter().any(|a| a == name) }
+        let by_default = name != AGENT && name != CAPTURE;
+        if args.is_empty() { by_default } else { args.iter().any(|a| a == name) }
     };
-    let peers = Peers::prepare(is_wanted(AGENT))?;
+    let peers = Peers::prepare(is_wanted(AGENT), is_wanted(CAPTURE))?;
     let mut failed = Vec::new();
     for (name, check) in CHECKS.iter().filter(|(name, _)| is_wanted(name)) {
         println!("--- {name}");
@@ -90,9 +93,10 @@ pub fn run(args: &[String]) -> anyhow::Result<()> {
 }
 
 impl Peers {
-    fn prepare(with_docker: bool) -> anyhow::Result<Self> {
+    fn prepare(with_docker: bool, with_capture: bool) -> anyhow::Result<Self> {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("root")?.to_owned();
-        let wanted = PACKAGES.iter().chain(DOCKER_PACKAGES.iter().filter(|_| with_docker));
+        let namespaces = NAMESPACE_PACKAGES.iter().filter(|_| with_docker || with_capture);
+        let wanted = PACKAGES.iter().chain(namespaces).chain(DOCKER_PACKAGES.iter().filter(|_| with_docker));
         let missing: Vec<&str> =
             wanted.filter(|(_, program)| !on_path(program)).map(|(package, _)| *package).collect();
         if !missing.is_empty() {
