@@ -12,6 +12,7 @@ use crate::protocol::Protocol;
 use crate::resource::peer_authentication::MtlsMode;
 use crate::resource::service_entry::{ExportTo, Location, Resolution};
 use crate::resource::{Object, ServiceEntry, Spec, WorkloadEntry};
+use crate::vip::VirtualIps;
 use crate::world::{EXPORT_TO_LABEL, Health, Settings, Workload, World};
 
 /// Services by host. A host can be declared in several namespaces; which one a node means is for [`crate::scope`].
@@ -19,6 +20,8 @@ use crate::world::{EXPORT_TO_LABEL, Health, Settings, Workload, World};
 pub struct Inventory {
     /// By host; those of a host by namespace.
     pub services: BTreeMap<String, Vec<Service>>,
+    /// What their names resolve to where connections are redirected.
+    pub virtual_ips: VirtualIps,
 }
 
 /// A named set of instances with ports.
@@ -104,6 +107,11 @@ struct Facts<'a> {
 impl Inventory {
     /// Joins the facts of a world.
     pub fn of(world: &World) -> Self {
+        Self::with_virtual_ips(world, &VirtualIps::default())
+    }
+
+    /// As above; services that had a virtual address in `held` keep it.
+    pub fn with_virtual_ips(world: &World, held: &VirtualIps) -> Self {
         let facts = Facts { world, peers: PeerRules::of(world) };
         let mut inventory = Self::default();
         for workload in world.workloads.iter().filter(|w| !w.gateway && !w.service.is_empty()) {
@@ -120,6 +128,7 @@ impl Inventory {
                 service.instances.sort_by(|a, b| a.id.cmp(&b.id));
             }
         }
+        inventory.virtual_ips = VirtualIps::assign(inventory.services.keys().map(String::as_str), held);
         inventory
     }
 

@@ -6,6 +6,7 @@
 //! 1. [`resource`]: Istio's API, read strictly; every field has its full effect or is refused by name;
 //! 2. [`world`]: resources, registered workloads and settings together; [`node`]: the proxy that is planned for;
 //! 3. [`inventory`]: services, and the workloads that are their instances; [`name`]: how hosts and clusters are called;
+//!    [`vip`]: the addresses that their names mean;
 //! 4. [`scope`]: what a node may see;
 //! 5. [`assemble`]: listeners, routes, clusters, endpoints and authorization of one node;
 //! 6. [`check`]: the proxy's own compiler tries the result before anyone is sent it;
@@ -23,6 +24,7 @@ pub mod world;
 
 pub mod inventory;
 pub mod name;
+pub mod vip;
 
 pub mod scope;
 
@@ -33,6 +35,7 @@ pub mod diff;
 pub mod explain;
 
 pub use assemble::{Planner, plan};
-pub use node::{ApiListener, Flavour, NodeConfig, NodeKind, Notice, ProxyNode};
+pub use node::{ApiListener, Capture, Flavour, NodeConfig, NodeKind, Notice, ProxyNode};
 pub use resource::{Kind, Object, parse_documents};
+pub use vip::VirtualIps;
 pub use world::{Health, Settings, Workload, WorkloadPort, World};

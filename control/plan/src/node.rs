@@ -34,6 +34,19 @@ pub struct ProxyNode {
     pub inbound_address: Option<IpAddr>,
     /// Ports to bind instead of registered ones, for mapped ports: registered → bound.
     pub bind_ports: BTreeMap<u16, u16>,
+    /// What that leaves its application is redirected to it; `None`: nothing.
+    pub capture: Option<Capture>,
+}
+
+/// What of an application is redirected to its sidecar.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Capture {
+    /// Connections that go out come to the outbound port, wherever they were going.
+    pub outbound: bool,
+    /// Port of the loopback address at which its questions for addresses arrive.
+    pub dns_port: Option<u16>,
+    /// Port of the loopback address at which the application may name destinations itself (HTTP CONNECT, SOCKS5).
+    pub forward_proxy_port: Option<u16>,
 }
 
 impl ProxyNode {
@@ -51,6 +64,7 @@ impl ProxyNode {
             outbound_port: None,
             inbound_address: None,
             bind_ports: BTreeMap::new(),
+            capture: None,
         }
     }
 
@@ -73,6 +87,7 @@ impl ProxyNode {
             outbound_port: None,
             inbound_address: None,
             bind_ports: BTreeMap::new(),
+            capture: None,
         }
     }
 }

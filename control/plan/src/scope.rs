@@ -129,6 +129,11 @@ impl<'a> Scope<'a> {
         own.or_else(|| services.iter().find(|s| self.is_visible(s)))
     }
 
+    /// What the name of a service resolves to where connections are redirected.
+    pub fn virtual_ip(&self, host: &str) -> Option<std::net::Ipv4Addr> {
+        self.inventory.virtual_ips.of(host)
+    }
+
     /// Every service the node may see, by host.
     pub fn services(&self) -> impl Iterator<Item = &'a Service> {
         self.inventory.services.values().filter_map(|services| self.choose(services))

@@ -122,6 +122,10 @@ pub enum Health {
 /// separated by commas, `.` for its own, `*` for all (the default), `~` for none.
 pub const EXPORT_TO_LABEL: &str = "networking.istio.io/exportTo";
 
+/// Label of a workload that says what it may reach where its connections are redirected: `allow-any` (the default), or
+/// `registry-only` for services of the mesh alone.
+pub const OUTBOUND_POLICY_LABEL: &str = "outrigger.dev/outbound-policy";
+
 /// Label of a workload that opens loopback ports for services that do not speak HTTP:
 /// `15432=db.demo:5432;16379=cache:6379` (a comma will do as well). A call to the port on the left reaches the service on the right.
 pub const TCP_OUTBOUND_LABEL: &str = "outrigger.dev/tcp-outbound";

@@ -1,8 +1,9 @@
 //! One node's configuration, put together by kind of output.
 //!
-//! [`inbound`] and [`outbound`] make a sidecar, [`gateway`] an edge proxy, [`proxyless`] what a gRPC client needs. They
+//! [`inbound`] and [`outbound`] make a sidecar (with [`capture`] one whose application is redirected to it), [`gateway`] an edge proxy, [`proxyless`] what a gRPC client needs. They
 //! share [`routes`] (rules of VirtualServices), [`clusters`] with [`endpoints`] and [`tls`], and [`security`].
 
+pub mod capture;
 pub mod clusters;
 pub mod endpoints;
 pub mod gateway;
@@ -20,6 +21,7 @@ use crate::check;
 use crate::inventory::Inventory;
 use crate::node::{ApiListener, NodeConfig, NodeKind, ProxyNode};
 use crate::scope::{Index, Scope};
+use crate::vip::VirtualIps;
 use crate::world::World;
 
 /// Plans for one world. Joining the facts is done once, for all nodes.
@@ -33,7 +35,12 @@ pub struct Planner {
 impl Planner {
     /// Joins the facts of a world.
     pub fn new(world: World) -> Self {
-        let inventory = Inventory::of(&world);
+        Self::with_virtual_ips(world, &VirtualIps::default())
+    }
+
+    /// As above; services that had a virtual address in `held` keep it.
+    pub fn with_virtual_ips(world: World, held: &VirtualIps) -> Self {
+        let inventory = Inventory::with_virtual_ips(&world, held);
         let index = Index::of(&world, &inventory);
         Self { world, inventory, index }
     }
@@ -66,6 +73,9 @@ impl Planner {
             NodeKind::Sidecar => {
                 inbound::assemble(&scope, &mut config);
                 outbound::assemble(&scope, &mut config);
+                if let Some(capture) = &node.capture {
+                    capture::assemble(&scope, capture, &mut config);
+                }
             }
             NodeKind::Gateway => gateway::assemble(&scope, &mut config),
             NodeKind::Proxyless => api_listeners = proxyless::assemble(&scope, &mut config),

@@ -36,7 +36,7 @@ pub fn assemble(scope: &Scope<'_>, config: &mut Config) {
         let mut http = mesh_http(scope, OUTBOUND.into(), RouteSource::Named(OUTBOUND.into()));
         http.server_header = ServerHeader::PassThrough;
         config.listeners.push(listener(OUTBOUND.into(), address, Terminal::Http(Box::new(http))));
-        config.route_configs.push(table(scope));
+        config.route_configs.push(table(scope, Fallback(routes::to_nowhere())));
     }
     for (port, host, service_port) in asked_ports(scope) {
         let Some(service) = scope.service(&host) else {
@@ -98,7 +98,7 @@ fn asked_ports(scope: &Scope<'_>) -> Vec<(u16, String, u16)> {
 }
 
 /// Connections to a service: by the first TCP rule of a VirtualService that can hold, else to the service itself.
-fn connections(scope: &Scope<'_>, service: &Service, port: u16) -> TcpProxy {
+pub fn connections(scope: &Scope<'_>, service: &Service, port: u16) -> TcpProxy {
     let place = Place { scope, gateway: MESH, port };
     let itself = name::outbound_cluster(&service.host, port, None);
     for (object, rules, hosts) in scope.virtual_services(MESH) {
@@ -139,9 +139,12 @@ pub fn layer4_choice(
     }
 }
 
+/// What becomes of requests to hosts that nobody knows.
+pub struct Fallback(pub Route);
+
 /// The table of the HTTP port: a virtual host for each port of each service, for hosts that only a VirtualService knows,
 /// and one for everything else.
-fn table(scope: &Scope<'_>) -> RouteConfig {
+pub fn table(scope: &Scope<'_>, fallback: Fallback) -> RouteConfig {
     let mut hosts = Hosts::default();
     for service in scope.services() {
         let main = main_port(service);
@@ -161,8 +164,9 @@ fn table(scope: &Scope<'_>) -> RouteConfig {
         let domains = vec![host.clone(), format!("{host}:80")];
         hosts.add(scope, host, domains, routes::of_virtual_service(place, object, &rules.http));
     }
-    hosts.add(scope, "block_all".into(), vec!["*".into()], vec![routes::to_nowhere()]);
-    RouteConfig { name: OUTBOUND.into(), virtual_hosts: hosts.list, ..RouteConfig::default() }
+    let Fallback(last) = fallback;
+    hosts.add(scope, last.name.clone(), vec!["*".into()], vec![last]);
+    RouteConfig { name: OUTBOUND.into(), virtual_hosts: hosts.list.into_iter().map(Into::into).collect(), ..RouteConfig::default() }
 }
 
 /// Virtual hosts whose domains are each claimed once.
@@ -205,7 +209,11 @@ pub fn domains(scope: &Scope<'_>, service: &Service, port: u16, is_main: bool) -
     // A pattern cannot be followed by a port: `*.example.com` matches with any port already only without one.
     let with_port = names.iter().filter(|n| !n.contains('*')).map(|n| format!("{n}:{port}"));
     let bare = names.iter().filter(|_| is_main).map(|n| (*n).clone());
-    bare.chain(with_port).collect()
+    // Whoever resolved the name first may call the address.
+    let vip = scope.virtual_ip(&service.host).filter(|_| scope.node.capture.is_some());
+    let vip_bare = vip.iter().filter(|_| is_main).map(ToString::to_string);
+    let vip_with_port = vip.iter().map(|vip| format!("{vip}:{port}"));
+    bare.chain(with_port).chain(vip_bare).chain(vip_with_port).collect()
 }
 
 /// The routes of a port of a service: those of the first VirtualService about it, else all requests to the service.

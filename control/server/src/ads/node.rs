@@ -10,6 +10,7 @@
 //! | `LABELS` | labels of a proxy without a registered workload |
 //! | `OUTBOUND_ADDRESS`, `OUTBOUND_PORT` | where the application's calls are taken; each goes before what the workload registered |
 //! | `INBOUND_ADDRESS` | where the mesh's calls are taken, when ports are mapped |
+//! | `CAPTURE` | what of the application is redirected: `outbound` (TCP connections) and `dns` with the ports where they arrive, `forward-proxy` with a port where destinations are named |
 //! | `BIND_PORTS` | registered port → port to bind, when ports are mapped |
 //!
 //! An id of Istio's form says the kind as well: `router~…` is a gateway, `sidecar~…` a sidecar.
@@ -17,7 +18,7 @@
 use std::collections::BTreeMap;
 
 use outrigger_api::envoy::config::core::v3::Node;
-use outrigger_plan::{Flavour, NodeKind, ProxyNode};
+use outrigger_plan::{Capture, Flavour, NodeKind, ProxyNode};
 use prost_types::value::Kind;
 use prost_types::{Struct, Value};
 use tonic::Status;
@@ -75,6 +76,22 @@ pub fn proxy_node(node: &Node, identity: &Identity) -> Result<ProxyNode, Status>
     for (from, to) in mapped {
         let from = from.parse().map_err(|_| refused("BIND_PORTS"))?;
         proxy.bind_ports.insert(from, to);
+    }
+    let captured: BTreeMap<String, u16> = facts.map("CAPTURE", port)?;
+    if !captured.is_empty() {
+        let mut capture = Capture::default();
+        for (what, port) in captured {
+            match what.as_str() {
+                "outbound" => {
+                    capture.outbound = true;
+                    proxy.outbound_port = Some(port);
+                }
+                "dns" => capture.dns_port = Some(port),
+                "forward-proxy" => capture.forward_proxy_port = Some(port),
+                _ => return Err(refused("CAPTURE")),
+            }
+        }
+        proxy.capture = Some(capture);
     }
     Ok(proxy)
 }

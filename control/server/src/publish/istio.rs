@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use outrigger_plan::resource::Spec;
-use outrigger_plan::{NodeConfig, NodeKind, Object, ProxyNode, Settings};
+use outrigger_plan::{NodeConfig, NodeKind, Object, ProxyNode, Settings, VirtualIps};
 use outrigger_traffic::config::Locality;
 use serde_json::Value;
 
@@ -24,12 +24,14 @@ pub struct IstioPlanner {
     settings: Arc<Settings>,
     /// The last reading: a change of workloads does not read all resources again.
     last: Mutex<Option<Read>>,
+    /// The virtual addresses given so far.
+    virtual_ips: Mutex<VirtualIps>,
 }
 
 impl IstioPlanner {
     /// Plans with these settings.
     pub fn new(settings: Settings) -> Self {
-        Self { settings: Arc::new(settings), last: Mutex::new(None) }
+        Self { settings: Arc::new(settings), last: Mutex::new(None), virtual_ips: Mutex::default() }
     }
 
     fn read(&self, world: &World) -> Result<Vec<Arc<Object>>, Vec<Problem>> {
@@ -78,7 +80,13 @@ impl Planner for IstioPlanner {
         let by_node = with_node.map(|workload| (holder(workload), Arc::clone(workload))).collect();
         let resources = self.read(world)?;
         let world = outrigger_plan::World { resources, workloads, settings: Arc::clone(&self.settings) };
-        Ok(Arc::new(IstioPlan { planner: outrigger_plan::Planner::new(world), by_node }))
+        // Held over the planning, so that of two worlds at a time the second sees what the first gave away.
+        let mut held = self.virtual_ips.lock().unwrap_or_else(PoisonError::into_inner);
+        let planner = outrigger_plan::Planner::with_virtual_ips(world, &held);
+        if planner.inventory().virtual_ips != *held {
+            held.clone_from(&planner.inventory().virtual_ips);
+        }
+        Ok(Arc::new(IstioPlan { planner, by_node }))
     }
 
     fn stand_ins(&self, world: &World) -> Vec<ProxyNode> {

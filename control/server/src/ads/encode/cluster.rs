@@ -55,9 +55,9 @@ pub fn cluster(value: &Cluster) -> proto::Cluster {
             Some(version) => Some(tls::proxied(version, value.tls.as_ref())),
             None => value.tls.as_ref().map(tls::upstream),
         },
-        upstream_bind_config: value.source_address.map(|source| core::BindConfig {
-            source_address: Some(socket_address(source)),
-        }),
+        upstream_bind_config: value
+            .source_address
+            .map(|source| core::BindConfig { source_address: Some(socket_address(source)) }),
         metadata: metadata::of(
             &value.labels,
             &[(metadata::CLOSE_ON_HOST_REMOVAL, value.close_connections_on_host_removal)],

@@ -100,9 +100,8 @@ fn domain(value: &DnsDomain) -> dns_table::DnsVirtualDomain {
 }
 
 fn forward(value: &DnsForward) -> dns::dns_filter_config::ClientContextConfig {
-    let resolvers = CaresDnsResolverConfig {
-        resolvers: value.resolvers.iter().copied().map(udp_address).collect(),
-    };
+    let resolvers =
+        CaresDnsResolverConfig { resolvers: value.resolvers.iter().copied().map(udp_address).collect() };
     dns::dns_filter_config::ClientContextConfig {
         resolver_timeout: Some(duration(value.timeout)),
         max_pending_lookups: value.max_pending,

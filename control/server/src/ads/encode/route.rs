@@ -27,7 +27,7 @@ pub fn route_config(value: &RouteConfig) -> proto::RouteConfiguration {
     let edits = Edits::of(&value.headers);
     proto::RouteConfiguration {
         name: value.name.clone(),
-        virtual_hosts: value.virtual_hosts.iter().map(virtual_host).collect(),
+        virtual_hosts: value.virtual_hosts.iter().map(|host| virtual_host(host)).collect(),
         internal_only_headers: value.internal_only_headers.clone(),
         response_headers_to_add: edits.response_add,
         response_headers_to_remove: edits.response_remove,

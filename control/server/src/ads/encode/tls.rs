@@ -7,8 +7,8 @@ use outrigger_api::envoy::extensions::transport_sockets::proxy_protocol::v3::Pro
 use outrigger_api::envoy::extensions::transport_sockets::raw_buffer::v3::RawBuffer;
 use outrigger_api::envoy::extensions::transport_sockets::tls::v3 as proto;
 use outrigger_traffic::config::{
-    CertificateSource, DownstreamTls, ProxyProtocolVersion, SanMatch, SanType, TlsCertificate, TlsParams, TlsVersion, UpstreamTls,
-    ValidationContext, ValidationSource,
+    CertificateSource, DownstreamTls, ProxyProtocolVersion, SanMatch, SanType, TlsCertificate, TlsParams,
+    TlsVersion, UpstreamTls, ValidationContext, ValidationSource,
 };
 
 use super::value::{ads, string_match, text};
