@@ -4,9 +4,11 @@
 
 use crate::cluster::Resolve;
 use crate::drain::{DrainNode, DrainState};
+use crate::exchange::express::Lane;
 use crate::exchange::slot::Slots;
 use crate::http::date::DateCache;
 use crate::identity::Peers;
+use crate::http::h2::memory::Memory;
 use crate::io::{BufferPool, Wheel};
 use crate::jobs::Jobs;
 use crate::listener::Tenures;
@@ -77,6 +79,10 @@ pub struct Worker {
     pub rng: RefCell<fastrand::Rng>,
     /// Room for the futures of exchanges.
     pub slots: Slots,
+    /// Exchanges that are served without a task.
+    pub lane: Rc<Lane>,
+    /// Memory of HTTP/2 exchanges.
+    pub memory: Rc<Memory>,
     /// Timers.
     pub wheel: Wheel,
     /// Read and write buffers.
@@ -116,6 +122,8 @@ impl Worker {
             current: RefCell::new(current),
             rng: RefCell::new(fastrand::Rng::new()),
             slots: Slots::default(),
+            lane: Rc::default(),
+            memory: Rc::default(),
             wheel: Wheel::start(),
             buffers: BufferPool::default(),
             peers: RefCell::default(),

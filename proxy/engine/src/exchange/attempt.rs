@@ -2,7 +2,6 @@
 //!
 //! The attempt keeps its permits and guards until it is over, however it ends: they are dropped with it.
 
-use std::cell::Cell;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
@@ -10,10 +9,10 @@ use std::time::Duration;
 
 use outrigger_traffic::balance::PickContext;
 use outrigger_traffic::breaker::Permit;
-use outrigger_traffic::cluster::Host;
+use outrigger_traffic::cluster::{Host, InFlight};
 use outrigger_traffic::outcome::Outcome;
 use outrigger_traffic::retry::Reached;
-use outrigger_wire::Version;
+use outrigger_wire::{RequestHead, Version};
 use tokio::time::Instant;
 
 use super::converse::converse;
@@ -24,18 +23,20 @@ use super::{Exchange, Front};
 use crate::cluster::{destination, note_destination, proxied};
 use crate::error::ProxyError;
 use crate::http::body::BodyError;
-use crate::telemetry::{self, Raised, UpstreamFacts};
-use crate::upstream::pool::{PoolError, UpstreamStream, Want, breaker};
+use crate::listener::ConnFacts;
+use crate::telemetry::{self, ClusterStats, Raised, UpstreamFacts};
+use crate::upstream::pool::{Checked, PoolError, UpstreamStream, Want, breaker};
 use crate::upstream::removed;
 
 /// How an attempt ended.
+#[derive(Debug)]
 pub(super) enum End {
     /// The response was passed on, to its end or to where it broke.
     Done,
     /// The exchange failed, and no other attempt can help.
     Failed(ProxyError),
     /// The upstream's response is one that the policy wants to try again, after this time.
-    Again(Cell<Option<Permit>>, Duration),
+    Again(Permit, Duration),
     /// The attempt was lost before its response began.
     Lost(Lost),
 }
@@ -62,7 +63,7 @@ impl Lost {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Call<'a> {
     /// What stays the same in every attempt.
-    pub(super) plan: &'a Plan<'a>,
+    pub(super) plan: &'a Plan,
     /// Where it goes.
     pub(super) host: &'a Arc<Host>,
     /// The connection had carried requests before.
@@ -71,16 +72,146 @@ pub(super) struct Call<'a> {
     pub(super) sent: Instant,
 }
 
-/// Makes one attempt.
-pub(super) async fn run(x: &mut Exchange, notes: &mut Notes, plan: &Plan<'_>, shared: &mut Attempts) -> End {
-    let worker = x.front.worker().clone();
-    let stats = plan.cluster.stats.at(worker.id);
+/// How far the first attempt has come before [`run`] goes on with it.
+#[derive(Debug, Default)]
+#[allow(clippy::large_enum_variant)] // it is one place on the way of every request
+pub(super) enum First {
+    /// Nowhere.
+    #[default]
+    Fresh,
+    /// It has a host.
+    Begun(Begun),
+    /// It has a connection.
+    Ready(Begun, Checked),
+    /// The request is on its way; as a whole, when the flag says so.
+    Talking(Talk, bool),
+    /// It is over.
+    Ended(End),
+}
+
+/// An attempt that has a host and may be made.
+#[derive(Debug)]
+pub(super) struct Begun {
+    pub(super) host: Arc<Host>,
+    /// Its place in the trace; 0 where nothing is traced.
+    span_id: u64,
+    permit: Permit,
+}
+
+/// What an attempt holds from its connection to its end.
+pub(super) struct Held {
+    pub(super) host: Arc<Host>,
+    span_id: u64,
+    /// The connection had carried requests before.
+    reused: bool,
+    /// When the request began to be sent.
+    pub(super) sent: Instant,
+    _permit: Permit,
+    _in_flight: InFlight,
+    _active: Raised<ClusterStats>,
+}
+
+impl std::fmt::Debug for Held {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Held").field("host", &self.host.address).finish_non_exhaustive()
+    }
+}
+
+impl Held {
+    /// The attempt as those see it who work on it.
+    pub(super) const fn call<'a>(&'a self, plan: &'a Plan) -> Call<'a> {
+        Call { plan, host: &self.host, reused: self.reused, sent: self.sent }
+    }
+}
+
+/// A request on its way.
+#[derive(Debug)]
+pub(super) struct Talk {
+    pub(super) held: Held,
+    pub(super) stream: UpstreamStream,
+}
+
+/// Makes one attempt, or what is left of it. What it works on stays in `first`, whose room is there once.
+pub(super) async fn run(
+    x: &mut Exchange,
+    notes: &mut Notes,
+    plan: &Plan,
+    shared: &mut Attempts,
+    first: &mut First,
+) -> End {
+    if let Err(end) = advance(x, notes, plan, shared, first) {
+        return end;
+    }
+    if let First::Begun(begun) = first {
+        match connection(x, notes, plan, shared, &begun.host).await {
+            Ok(checked) => {
+                if let Err(end) = start_with(x, notes, plan, first, checked) {
+                    return end;
+                }
+            }
+            Err(end) => {
+                *first = First::Fresh;
+                return end;
+            }
+        }
+    }
+    talking(x, notes, plan, shared, first).await
+}
+
+/// Goes as far as can be gone without waiting: to a host, or to a stream.
+fn advance(
+    x: &mut Exchange,
+    notes: &mut Notes,
+    plan: &Plan,
+    shared: &mut Attempts,
+    first: &mut First,
+) -> Result<(), End> {
+    match std::mem::take(first) {
+        First::Fresh => {
+            let begun = begin(&mut x.front, notes, plan, shared)?;
+            let worker = x.front.worker();
+            let want = want(&x.front.request, &x.front.connection.facts, plan, shared);
+            let ready = worker.pools.ready(worker, &plan.cluster, &begun.host, &want);
+            *first = First::Begun(begun);
+            ready.map_or(Ok(()), |checked| start_with(x, notes, plan, first, checked))
+        }
+        First::Ready(begun, checked) => {
+            *first = First::Begun(begun);
+            start_with(x, notes, plan, first, checked)
+        }
+        First::Ended(end) => Err(end),
+        waiting => {
+            *first = waiting;
+            Ok(())
+        }
+    }
+}
+
+/// Starts the request of an attempt that has a host.
+fn start_with(
+    x: &mut Exchange,
+    notes: &mut Notes,
+    plan: &Plan,
+    first: &mut First,
+    checked: Checked,
+) -> Result<(), End> {
+    let First::Begun(begun) = std::mem::take(first) else { return Err(End::Failed(ProxyError::Defect)) };
+    let (held, stream) = start(x, notes, plan, begun, checked)?;
+    *first = First::Talking(Talk { held, stream }, false);
+    Ok(())
+}
+
+/// Picks a host and takes the permit of a request.
+pub(super) fn begin(
+    x: &mut Front,
+    notes: &mut Notes,
+    plan: &Plan,
+    shared: &mut Attempts,
+) -> Result<Begun, End> {
+    notes.attempts += 1;
     // The first attempt begins as soon as the head is there; nothing is waited for in between.
-    let now = if notes.attempts <= 1 { x.front.arrived } else { Instant::now() };
-    let host = match pick(&x.front, plan, shared, now) {
-        Ok(host) => host,
-        Err(error) => return End::Failed(error),
-    };
+    let now = if notes.attempts <= 1 { x.arrived } else { Instant::now() };
+    let host = pick(x, plan, shared, now).map_err(End::Failed)?;
     notes.upstream = Some(UpstreamFacts {
         host: host.clone(),
         local: None,
@@ -88,18 +219,52 @@ pub(super) async fn run(x: &mut Exchange, notes: &mut Notes, plan: &Plan<'_>, sh
         protocol: Version::Http11,
         failure: String::new(),
     });
-    let Ok(_permit) = breaker(&plan.cluster.cluster, plan.forward.high_priority).try_request() else {
-        stats.upstream_rq_pending_overflow.inc();
-        return Lost::unsent(ProxyError::Overflow);
+    let Ok(permit) = breaker(&plan.cluster.cluster, plan.forward.high_priority).try_request() else {
+        plan.cluster.stats.at(x.worker().id).upstream_rq_pending_overflow.inc();
+        return Err(Lost::unsent(ProxyError::Overflow));
     };
-    let span_id = inject_trace(&mut x.front, notes);
-    let (stream, reused) = match open(x, notes, plan, shared, &host).await {
-        Ok(opened) => opened,
-        Err(end) => return end,
+    let span_id = inject_trace(x, notes);
+    if plan.host_from_pick && !host.hostname.is_empty() {
+        x.request.set_authority(host.hostname.as_bytes());
+    }
+    if plan.tell_attempts {
+        let mut digits = Digits::default();
+        x.request.fields.set(b"x-envoy-attempt-count", digits.write(notes.attempts.into()));
+    }
+    Ok(Begun { host, span_id, permit })
+}
+
+/// Starts the request on its connection.
+pub(super) fn start(
+    x: &mut Exchange,
+    notes: &mut Notes,
+    plan: &Plan,
+    begun: Begun,
+    checked: Checked,
+) -> Result<(Held, UpstreamStream), End> {
+    let reused = checked.is_reused();
+    if let Some(upstream) = &mut notes.upstream {
+        upstream.local = Some(checked.local_addr());
+        upstream.tls = checked.tls_facts();
+        upstream.protocol = checked.protocol();
+    }
+    let stream = match checked.open(&x.front.request, x.body, plan.connection) {
+        Ok(stream) => stream,
+        Err(BodyError::Refused) => {
+            return Err(End::Lost(Lost {
+                error: ProxyError::UpstreamRefused,
+                reached: Reached::No,
+                reused,
+                refused: true,
+            }));
+        }
+        Err(_) => return Err(End::Failed(ProxyError::BadRequest("http2.unwritable_head", 400))),
     };
-    let _in_flight = host.start_request();
-    let _active = Raised::new(plan.cluster.stats.clone(), worker.id, |stats| &stats.upstream_rq_active);
-    stats.upstream_rq_total.inc();
+    let Begun { host, span_id, permit } = begun;
+    let worker_id = x.front.worker().id;
+    let in_flight = host.start_request();
+    let active = Raised::new(plan.cluster.stats.clone(), worker_id, |stats| &stats.upstream_rq_active);
+    plan.cluster.stats.at(worker_id).upstream_rq_total.inc();
     let sent = Instant::now();
     notes.timeline.upstream_start = Some(sent);
     let config = plan.forward.retry.as_ref().map(|retry| &retry.config);
@@ -109,15 +274,36 @@ pub(super) async fn run(x: &mut Exchange, notes: &mut Notes, plan: &Plan<'_>, sh
         config.and_then(|c| c.per_try_timeout),
         config.and_then(|c| c.per_try_idle_timeout),
     );
-    let call = Call { plan, host: &host, reused, sent };
-    let end = if plan.cluster.cluster.config.close_connections_on_host_removal {
-        Box::pin(while_there(x, notes, shared, &call, stream)).await
-    } else {
-        converse(x, notes, shared, &call, stream).await
+    let held =
+        Held { host, span_id, reused, sent, _permit: permit, _in_flight: in_flight, _active: active };
+    Ok((held, stream))
+}
+
+/// Converses on the stream.
+async fn talking(
+    x: &mut Exchange,
+    notes: &mut Notes,
+    plan: &Plan,
+    shared: &mut Attempts,
+    first: &mut First,
+) -> End {
+    let First::Talking(Talk { held, stream }, whole) = std::mem::take(first) else {
+        return End::Failed(ProxyError::Defect);
     };
-    trace(&x.front, notes, span_id, sent, &end);
-    x.front.clock.end_attempt();
+    let call = held.call(plan);
+    let end = if plan.cluster.cluster.config.close_connections_on_host_removal {
+        Box::pin(while_there(x, notes, shared, &call, stream, whole)).await
+    } else {
+        converse(x, notes, shared, &call, stream, whole).await
+    };
+    conclude(&x.front, notes, &held, &end);
     end
+}
+
+/// The attempt is over.
+pub(super) fn conclude(x: &Front, notes: &Notes, held: &Held, end: &End) {
+    trace(x, notes, held.span_id, held.sent, end);
+    x.clock.end_attempt();
 }
 
 /// Converses for as long as the host belongs to its cluster.
@@ -127,10 +313,11 @@ async fn while_there(
     shared: &mut Attempts,
     call: &Call<'_>,
     stream: UpstreamStream,
+    whole: bool,
 ) -> End {
     let worker = x.front.worker().clone();
     let mut leaving = pin!(removed(&worker, &call.plan.cluster, call.host));
-    let mut talk = pin!(converse(x, notes, shared, call, stream));
+    let mut talk = pin!(converse(x, notes, shared, call, stream, whole));
     std::future::poll_fn(|cx| {
         if let Poll::Ready(end) = talk.as_mut().poll(cx) {
             return Poll::Ready(end);
@@ -159,7 +346,7 @@ fn trace(x: &Front, notes: &Notes, span_id: u64, started: Instant, end: &End) {
     }
 }
 
-fn pick(x: &Front, plan: &Plan<'_>, shared: &mut Attempts, now: Instant) -> Result<Arc<Host>, ProxyError> {
+fn pick(x: &Front, plan: &Plan, shared: &mut Attempts, now: Instant) -> Result<Arc<Host>, ProxyError> {
     let worker = x.worker();
     let mut draw = || worker.draw();
     let mut context = PickContext::new(now.into_std(), &mut draw);
@@ -189,63 +376,46 @@ fn pick(x: &Front, plan: &Plan<'_>, shared: &mut Attempts, now: Instant) -> Resu
     }
 }
 
-/// Gets a connection and starts the request on it.
-async fn open(
-    x: &mut Exchange,
-    notes: &mut Notes,
-    plan: &Plan<'_>,
+/// What the request needs of a connection to be started on it.
+pub(super) fn want<'x>(
+    request: &'x RequestHead,
+    facts: &ConnFacts,
+    plan: &Plan,
     shared: &Attempts,
-    host: &Arc<Host>,
-) -> Result<(UpstreamStream, bool), End> {
-    let worker = x.front.worker().clone();
+) -> Want<'x> {
     let http = &plan.cluster.cluster.config.http;
-    if plan.host_from_pick && !host.hostname.is_empty() {
-        x.front.request.set_authority(host.hostname.as_bytes());
-    }
-    if plan.tell_attempts {
-        let mut digits = Digits::default();
-        x.front.request.fields.set(b"x-envoy-attempt-count", digits.write(notes.attempts.into()));
-    }
     let name = (http.auto_sni || http.auto_san_validation)
-        .then(|| std::str::from_utf8(outrigger_wire::syntax::host_of(x.front.request.authority())).ok())
+        .then(|| std::str::from_utf8(outrigger_wire::syntax::host_of(request.authority())).ok())
         .flatten();
-    let want = Want {
-        downstream: x.front.request.version(),
+    Want {
+        downstream: request.version(),
         sni: name,
         high_priority: plan.forward.high_priority,
         upgrade: plan.tunnel,
         fresh: shared.fresh,
-        proxied: proxied(&plan.cluster.cluster, &x.front.connection.facts),
-    };
-    let checked = match worker.pools.ready(&worker, &plan.cluster, host, &want) {
-        Some(checked) => checked,
-        None => {
-            let gone = std::future::poll_fn(|cx| x.front.responder.writer.poll_gone(cx));
-            // Boxed, because making a connection is rare and its future large.
-            let checkout = Box::pin(worker.pools.checkout(&worker, &plan.cluster, host, want));
-            match x.front.clock.guard(until_gone(checkout, gone)).await {
-                Ok(Some(Ok(checked))) => checked,
-                Ok(Some(Err(error))) => return Err(not_connected(notes, plan, host, &error)),
-                Ok(None) => return Err(End::Failed(ProxyError::ClientGone)),
-                Err(error) => return Err(timed_out(&x.front, plan, host, error, false)),
-            }
-        }
-    };
-    let reused = checked.is_reused();
-    if let Some(upstream) = &mut notes.upstream {
-        upstream.local = Some(checked.local_addr());
-        upstream.tls = checked.tls_facts();
-        upstream.protocol = checked.protocol();
+        proxied: proxied(&plan.cluster.cluster, facts),
     }
-    match checked.open(&x.front.request, x.body, plan.connection) {
-        Ok(stream) => Ok((stream, reused)),
-        Err(BodyError::Refused) => Err(End::Lost(Lost {
-            error: ProxyError::UpstreamRefused,
-            reached: Reached::No,
-            reused,
-            refused: true,
-        })),
-        Err(_) => Err(End::Failed(ProxyError::BadRequest("http2.unwritable_head", 400))),
+}
+
+/// Waits for a connection.
+async fn connection(
+    x: &mut Exchange,
+    notes: &mut Notes,
+    plan: &Plan,
+    shared: &Attempts,
+    host: &Arc<Host>,
+) -> Result<Checked, End> {
+    let worker = x.front.worker().clone();
+    let Front { connection, request, responder, clock, .. } = &mut x.front;
+    let gone = std::future::poll_fn(|cx| responder.writer.poll_gone(cx));
+    let want = want(request, &connection.facts, plan, shared);
+    // Boxed, because making a connection is rare and its future large.
+    let checkout = Box::pin(worker.pools.checkout(&worker, &plan.cluster, host, want));
+    match clock.guard(until_gone(checkout, gone)).await {
+        Ok(Some(Ok(checked))) => Ok(checked),
+        Ok(Some(Err(error))) => Err(not_connected(notes, plan, host, &error)),
+        Ok(None) => Err(End::Failed(ProxyError::ClientGone)),
+        Err(error) => Err(timed_out(&x.front, plan, host, error, false)),
     }
 }
 
@@ -264,7 +434,7 @@ pub(super) async fn until_gone<T>(
     .await
 }
 
-fn not_connected(notes: &mut Notes, plan: &Plan<'_>, host: &Host, error: &PoolError) -> End {
+fn not_connected(notes: &mut Notes, plan: &Plan, host: &Host, error: &PoolError) -> End {
     match error {
         PoolError::Overflow => Lost::unsent(ProxyError::Overflow),
         PoolError::Connect(error) => {
@@ -282,7 +452,7 @@ fn not_connected(notes: &mut Notes, plan: &Plan<'_>, host: &Host, error: &PoolEr
 }
 
 /// A time limit was over during an attempt. Only an attempt's own limit leaves room for another one.
-pub(super) fn timed_out(x: &Front, plan: &Plan<'_>, host: &Arc<Host>, error: ProxyError, sent: bool) -> End {
+pub(super) fn timed_out(x: &Front, plan: &Plan, host: &Arc<Host>, error: ProxyError, sent: bool) -> End {
     let stats = plan.cluster.stats.at(x.worker().id);
     match error {
         ProxyError::ResponseTimeout => stats.upstream_rq_timeout.inc(),
@@ -302,7 +472,7 @@ pub(super) fn timed_out(x: &Front, plan: &Plan<'_>, host: &Arc<Host>, error: Pro
     }
 }
 
-pub(super) fn report(x: &Front, plan: &Plan<'_>, host: &Host, outcome: Outcome, now: Instant) {
+pub(super) fn report(x: &Front, plan: &Plan, host: &Host, outcome: Outcome, now: Instant) {
     let worker = x.worker();
     plan.cluster.report(worker, host, outcome, now.into_std());
 }

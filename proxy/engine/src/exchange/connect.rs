@@ -28,7 +28,7 @@ use tokio::time::Instant;
 pub(super) async fn terminate(
     x: &mut Exchange,
     notes: &mut Notes,
-    plan: &Plan<'_>,
+    plan: &Plan,
 ) -> Result<(), ProxyError> {
     let worker = x.front.worker().clone();
     let stats = plan.cluster.stats.at(worker.id);
@@ -52,7 +52,7 @@ pub(super) async fn terminate(
     x.front.response.status = 200;
     notes.status = 200;
     notes.details = "via_upstream";
-    respond::edit_response(&mut x.front, notes, plan.response_edits);
+    respond::edit_response(&mut x.front, notes, &plan.response_edits);
     respond::decorate(&mut x.front, notes, Instant::now());
     x.front.responder.switch(&x.front.response).map_err(|_| ProxyError::ClientGone)?;
     let clock = x.front.clock.clone();
@@ -95,7 +95,7 @@ pub(super) async fn terminate(
     Ok(())
 }
 
-fn pick(x: &Exchange, plan: &Plan<'_>) -> Result<Arc<Host>, ProxyError> {
+fn pick(x: &Exchange, plan: &Plan) -> Result<Arc<Host>, ProxyError> {
     let worker = x.front.worker();
     let cluster = &plan.cluster.cluster;
     let mut draw = || worker.draw();
@@ -117,7 +117,7 @@ fn pick(x: &Exchange, plan: &Plan<'_>) -> Result<Arc<Host>, ProxyError> {
 async fn reach(
     x: &mut Exchange,
     notes: &mut Notes,
-    plan: &Plan<'_>,
+    plan: &Plan,
     host: &Arc<Host>,
 ) -> Result<Rc<Io>, ProxyError> {
     let worker = x.front.worker().clone();

@@ -71,13 +71,14 @@ impl<F: Future<Output = Result<(), Failed>>> Uploading<'_, F> {
     }
 }
 
-/// Sends the request, reads the response and passes it on.
+/// Sends the request, reads the response and passes it on. With `sent`, the whole request was sent before.
 pub(super) async fn converse(
     x: &mut Exchange,
     notes: &mut Notes,
     shared: &mut Attempts,
     call: &Call<'_>,
     mut stream: UpstreamStream,
+    sent: bool,
 ) -> End {
     let plan = call.plan;
     let up_h1 = matches!(stream.halves.writer, BodyWriter::H1(_));
@@ -87,8 +88,10 @@ pub(super) async fn converse(
     let clock = x.front.clock.clone();
     let up_trailers_too = plan.request_trailers_down && up_trailers;
     // Nearly every request: nothing to upload beside the response, so that nothing has to be polled for it.
-    let whole = x.reader.is_over() && !plan.tunnel && replay.borrow().kept.is_empty();
-    if whole {
+    let whole = sent || (x.reader.is_over() && !plan.tunnel && replay.borrow().kept.is_empty());
+    if sent {
+        request_end.set(Some(call.sent));
+    } else if whole {
         replay.borrow_mut().ended = true;
         request_end.set(Some(call.sent));
         clock.request_complete(call.sent, plan.timeout);
@@ -247,7 +250,7 @@ async fn conclude(
                 poll_now(|cx| rest.as_mut().poll(cx)).await == Some(true)
             };
             stream.give_back(&worker, clean && framing.keep_alive, Instant::now());
-            End::Again(Cell::new(Some(permit)), after)
+            End::Again(permit, after)
         }
         Ok(Answer::Switch) if call.plan.tunnel => {
             response::count(&x.front, notes, call, Instant::now());

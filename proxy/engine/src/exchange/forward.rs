@@ -1,27 +1,27 @@
 //! Sending a request to a cluster: everything that is decided once, before the first attempt.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use outrigger_traffic::config::Upgrade;
-use outrigger_traffic::route::{Forward, HostRewriter, Matched};
+use outrigger_traffic::route::{Edits, Forward, HostRewriter, Matched};
 use outrigger_wire::h1::ConnectionHeader;
 use outrigger_wire::{Known, Method, Version};
 
 use super::notes::Notes;
-use super::{Exchange, Front, connect, respond, retry};
+use super::{Exchange, Front, respond};
 use crate::error::ProxyError;
 use crate::http::Serving;
 use crate::http::view::{HeadView, grpc_timeout};
 use crate::live::LiveCluster;
-use std::sync::Arc;
 
 /// What stays the same in every attempt.
 #[derive(Debug)]
-pub(super) struct Plan<'s> {
+pub(super) struct Plan {
     /// The route's action.
-    pub(super) forward: &'s Forward,
+    pub(super) forward: Arc<Forward>,
     /// Header edits of the response.
-    pub(super) response_edits: &'s outrigger_traffic::route::Edits,
+    pub(super) response_edits: Edits,
     /// Where to.
     pub(super) cluster: Arc<LiveCluster>,
     /// The route's timeout, or the client's (`grpc-timeout`).
@@ -32,6 +32,8 @@ pub(super) struct Plan<'s> {
     pub(super) connection: ConnectionHeader,
     /// The response may be a switch to another protocol.
     pub(super) tunnel: bool,
+    /// The tunnel ends here: the host is connected to, not asked.
+    pub(super) connect_ends: bool,
     /// Tell the upstream the number of the attempt.
     pub(super) tell_attempts: bool,
     /// Largest body kept for another attempt, bytes.
@@ -40,14 +42,14 @@ pub(super) struct Plan<'s> {
     pub(super) request_trailers_down: bool,
 }
 
-/// Forwards the request and passes the response on.
-pub(super) async fn run(
+/// Makes the plan, and of the request what the upstream is to see of it.
+pub(super) fn plan(
     x: &mut Exchange,
     notes: &mut Notes,
     serving: &Serving,
     matched: Matched<'_>,
-    forward: &Forward,
-) -> Result<(), ProxyError> {
+    forward: &Arc<Forward>,
+) -> Result<Plan, ProxyError> {
     let stats = serving.stats(x.front.worker());
     let draw = x.front.worker().draw();
     let chosen = matched.route.choose(&serving.live.snapshot, &HeadView(&x.front.request), draw);
@@ -73,9 +75,9 @@ pub(super) async fn run(
     let buffer =
         matched.route.per_request_buffer_limit_bytes.map_or(serving.buffer_limit(), |limit| limit as usize);
     let down_h1 = x.front.request.version() != Version::Http2;
-    let plan = Plan {
-        forward,
-        response_edits: target.response_edits,
+    Ok(Plan {
+        forward: forward.clone(),
+        response_edits: target.response_edits.clone(),
         cluster,
         timeout,
         host_from_pick: matches!(target.host_rewrite, Some(HostRewriter::Auto)),
@@ -85,14 +87,11 @@ pub(super) async fn run(
             ConnectionHeader::None
         },
         tunnel,
+        connect_ends: forward.connect_ends && tunnel && x.front.request.method() == Method::Connect,
         tell_attempts: matched.virtual_host.include_request_attempt_count,
         replay_limit: buffer,
         request_trailers_down: !down_h1 || serving.config().http1.enable_trailers,
-    };
-    if forward.connect_ends && plan.tunnel && x.front.request.method() == Method::Connect {
-        return Box::pin(connect::terminate(x, notes, &plan)).await;
-    }
-    retry::attempts(x, notes, &plan).await
+    })
 }
 
 /// Whether the exchange may become a tunnel; the route's word goes before the connection manager's.

@@ -9,10 +9,13 @@
 //! 6. make attempts ([`retry`]); in each, pick a host, take permits and a connection ([`attempt`]), send ([`upload`]) and
 //!    read ([`converse`]), and pass the response on ([`response`]) or become a tunnel ([`upgrade`], [`connect`]);
 //! 7. count, log, trace ([`finish`]).
+//!
+//! Between two HTTP/2 connections most requests take the same steps without a task of their own: see [`express`].
 
 mod attempt;
 mod connect;
 mod converse;
+pub mod express;
 mod finish;
 mod forward;
 pub mod notes;
@@ -28,8 +31,9 @@ mod upload;
 pub mod timeout;
 
 use std::rc::Rc;
+use std::sync::Arc;
 
-use outrigger_traffic::route::Action;
+use outrigger_traffic::route::{Action, Route};
 use outrigger_wire::h1::BodyLength;
 use outrigger_wire::{RequestHead, ResponseHead, Version};
 use tokio::time::Instant;
@@ -45,6 +49,10 @@ use crate::telemetry;
 use crate::worker::Worker;
 
 pub use notes::Notes;
+
+use attempt::First;
+use forward::Plan;
+use retry::Attempts;
 use timeout::Clock;
 
 /// One request, its stream, and the memory it is worked on in, which a connection uses again for its next request.
@@ -92,11 +100,37 @@ impl Front {
 /// to; and it was counted and logged once. Returns the time of its end, and the memory for the next request.
 pub async fn serve(mut x: Box<Exchange>) -> (Instant, Box<Exchange>) {
     let mut notes = begin(&mut x);
-    if let Err(error) = run(&mut x, &mut notes).await {
+    let decided = decide(&mut x, &mut notes);
+    if let Err(error) = act(&mut x, &mut notes, &decided, &mut None, &mut First::Fresh).await {
         // Boxed like everything that few requests come by: its room would be taken from every request.
         Box::pin(respond::fail(&mut x, &mut notes, error)).await;
     }
     (finish::finish(&mut x, &mut notes), x)
+}
+
+/// Goes on with a request that [`express`] has begun; otherwise as [`serve`].
+async fn go_on(
+    mut x: Box<Exchange>,
+    mut notes: Notes,
+    decided: Result<Decided, ProxyError>,
+    mut shared: Option<Attempts>,
+    mut first: First,
+) -> Box<Exchange> {
+    if let Err(error) = act(&mut x, &mut notes, &decided, &mut shared, &mut first).await {
+        Box::pin(respond::fail(&mut x, &mut notes, error)).await;
+    }
+    finish::finish(&mut x, &mut notes);
+    x
+}
+
+/// Gives the memory of an HTTP/2 exchange that is over to the next one.
+pub(crate) fn recycle(mut x: Box<Exchange>) {
+    let memory = x.front.worker().memory.clone();
+    memory.keep_request(std::mem::take(&mut x.front.request));
+    memory.keep_response(std::mem::take(&mut x.front.response));
+    let clock = x.front.clock.clone();
+    drop(x);
+    memory.keep_clock(clock);
 }
 
 /// Answers a request that cannot be served at all, such as one whose head is malformed. Returns as [`serve`] does.
@@ -130,13 +164,28 @@ fn begin(x: &mut Exchange) -> Notes {
     notes
 }
 
-async fn run(x: &mut Exchange, notes: &mut Notes) -> Result<(), ProxyError> {
+/// What is to become of a request.
+#[derive(Debug)]
+#[allow(clippy::large_enum_variant)]
+enum Decided {
+    /// It goes to a cluster. Nearly every request does; boxed, each of them would allocate.
+    Forward(Plan),
+    /// It is answered with a redirect.
+    Redirect(Arc<Route>),
+    /// It is answered here.
+    Direct(Arc<Route>),
+    /// It is sent to its own path as it is after normalisation.
+    RedirectToPath,
+}
+
+/// Steps 1 to 5: everything that is decided before the request leaves.
+fn decide(x: &mut Exchange, notes: &mut Notes) -> Result<Decided, ProxyError> {
     if x.front.worker().shared.overload.is_active(overload::Action::StopRequests) {
         return Err(ProxyError::Overloaded);
     }
     match prepare::request(&x.front.connection, &x.front.serving, &mut x.front.request, x.upgrade, notes)? {
         Prepared::Go => {}
-        Prepared::RedirectToPath => return Box::pin(respond::redirect_to_path(x, notes)).await,
+        Prepared::RedirectToPath => return Ok(Decided::RedirectToPath),
     }
     let serving = x.front.serving.clone();
     if let Some(table) = serving.table() {
@@ -147,11 +196,31 @@ async fn run(x: &mut Exchange, notes: &mut Notes) -> Result<(), ProxyError> {
     let matched = route::find(&x.front, &serving, notes)?;
     notes.route = Some(matched.route.clone());
     filter::on_request(&x.front.connection, &serving, &x.front.request, matched.route, notes)?;
-    match &matched.route.action {
-        Action::Forward(forward) => forward::run(x, notes, &serving, matched, forward).await,
-        Action::Redirect(redirect) => {
-            Box::pin(respond::redirect(x, notes, matched.route, redirect.status)).await
+    Ok(match &matched.route.action {
+        Action::Forward(forward) => Decided::Forward(forward::plan(x, notes, &serving, matched, forward)?),
+        Action::Redirect(_) => Decided::Redirect(matched.route.clone()),
+        Action::Direct(_) => Decided::Direct(matched.route.clone()),
+    })
+}
+
+/// Steps 4 and 6.
+async fn act(
+    x: &mut Exchange,
+    notes: &mut Notes,
+    decided: &Result<Decided, ProxyError>,
+    shared: &mut Option<Attempts>,
+    first: &mut First,
+) -> Result<(), ProxyError> {
+    match decided.as_ref().map_err(|error| *error)? {
+        Decided::Forward(plan) => {
+            if plan.connect_ends {
+                return Box::pin(connect::terminate(x, notes, plan)).await;
+            }
+            let shared = shared.get_or_insert_with(|| Attempts::new(&x.front, plan));
+            retry::attempts(x, notes, plan, shared, first).await
         }
-        Action::Direct(direct) => Box::pin(respond::direct(x, notes, matched.route, direct)).await,
+        Decided::Redirect(route) => Box::pin(respond::redirect(x, notes, route)).await,
+        Decided::Direct(route) => Box::pin(respond::direct(x, notes, route)).await,
+        Decided::RedirectToPath => Box::pin(respond::redirect_to_path(x, notes)).await,
     }
 }

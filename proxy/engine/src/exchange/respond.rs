@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use outrigger_traffic::config::HeaderAppend;
-use outrigger_traffic::route::{Direct, Edit, Edits, Route};
+use outrigger_traffic::route::{Action, Edit, Edits, Redirect, Route};
 use outrigger_wire::h1::BodyLength;
 use outrigger_wire::{FieldBlock, Known, Version};
 use tokio::time::Instant;
@@ -149,8 +149,8 @@ pub(super) async fn redirect(
     x: &mut Exchange,
     notes: &mut Notes,
     route: &Route,
-    status: u16,
 ) -> Result<(), ProxyError> {
+    let Action::Redirect(Redirect { status, .. }) = route.action else { return Err(ProxyError::Defect) };
     x.front.serving.stats(x.front.worker()).rq_redirect.inc();
     notes.details = "direct_response";
     x.front.response.clear();
@@ -179,8 +179,8 @@ pub(super) async fn direct(
     x: &mut Exchange,
     notes: &mut Notes,
     route: &Route,
-    direct: &Direct,
 ) -> Result<(), ProxyError> {
+    let Action::Direct(direct) = &route.action else { return Err(ProxyError::Defect) };
     x.front.serving.stats(x.front.worker()).rq_direct_response.inc();
     notes.details = "direct_response";
     x.front.response.clear();

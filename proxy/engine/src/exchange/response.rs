@@ -18,7 +18,7 @@ use crate::upstream::pool::UpstreamStream;
 pub(super) fn begin(
     x: &mut Front,
     notes: &mut Notes,
-    plan: &Plan<'_>,
+    plan: &Plan,
     framing: ResponseFraming,
     now: Instant,
 ) -> Result<(), ProxyError> {
@@ -35,7 +35,7 @@ pub(super) fn begin(
         let text = digits.write(u64::try_from(took.as_millis()).unwrap_or(u64::MAX));
         x.response.fields.set(b"x-envoy-upstream-service-time", text);
     }
-    respond::edit_response(x, notes, plan.response_edits);
+    respond::edit_response(x, notes, &plan.response_edits);
     respond::decorate(x, notes, now);
     x.responder.head(&x.response, framing.body).map_err(|_| ProxyError::ClientGone)
 }

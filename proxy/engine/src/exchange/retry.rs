@@ -13,7 +13,7 @@ use outrigger_traffic::retry::{AttemptResult, Decision, Ended, Reached, RefusedB
 use outrigger_wire::Version;
 use smallvec::SmallVec;
 
-use super::attempt::{self, End, Lost, until_gone};
+use super::attempt::{self, End, First, Lost, until_gone};
 use super::forward::Plan;
 use super::notes::Notes;
 use super::{Exchange, Front};
@@ -35,6 +35,19 @@ pub(super) struct Replay {
     pub(super) ended: bool,
 }
 
+impl Replay {
+    /// Keeps a piece of the body, or nothing of it any more when it is too large.
+    pub(super) fn keep(&mut self, piece: &[u8]) {
+        if self.lost || self.kept.len() + piece.len() > self.limit {
+            // From here on there is no second attempt.
+            self.lost = true;
+            self.kept = Vec::new();
+        } else {
+            self.kept.extend_from_slice(piece);
+        }
+    }
+}
+
 /// What the attempts of a request share.
 #[derive(Debug)]
 pub(super) struct Attempts {
@@ -49,42 +62,51 @@ pub(super) struct Attempts {
     permit: Option<Permit>,
 }
 
-/// Makes attempts.
-pub(super) async fn attempts(x: &mut Exchange, notes: &mut Notes, plan: &Plan<'_>) -> Result<(), ProxyError> {
-    let policy =
-        plan.forward.retry.as_deref().filter(|policy| policy.is_eligible(&HeadView(&x.front.request)));
-    let limit = if policy.is_some() && !plan.tunnel { plan.replay_limit } else { 0 };
-    let mut shared = Attempts {
-        replay: Replay { limit, ..Replay::default() },
-        tried: SmallVec::new(),
-        retries: 0,
-        fresh: false,
-        repeated: false,
-        permit: None,
-    };
+impl Attempts {
+    /// Before the first one.
+    pub(super) fn new(x: &Front, plan: &Plan) -> Self {
+        let policy = plan.forward.retry.as_deref().filter(|policy| policy.is_eligible(&HeadView(&x.request)));
+        let limit = if policy.is_some() && !plan.tunnel { plan.replay_limit } else { 0 };
+        Self {
+            replay: Replay { limit, ..Replay::default() },
+            tried: SmallVec::new(),
+            retries: 0,
+            fresh: false,
+            repeated: false,
+            permit: None,
+        }
+    }
+}
+
+/// Makes attempts; of the `first` one, what has not been done yet.
+pub(super) async fn attempts(
+    x: &mut Exchange,
+    notes: &mut Notes,
+    plan: &Plan,
+    shared: &mut Attempts,
+    first: &mut First,
+) -> Result<(), ProxyError> {
     let on_stream = x.front.request.version() == Version::Http2;
     if x.reader.is_over() || x.reader.ends_after_data() || (plan.tunnel && on_stream) {
         // The request is here as a whole. Its time runs also while it waits for a connection.
         x.front.clock.request_complete(x.front.arrived, plan.timeout);
     }
     loop {
-        notes.attempts += 1;
-        let end = attempt::run(x, notes, plan, &mut shared).await;
+        let end = attempt::run(x, notes, plan, shared, first).await;
         x.front.clock.end_attempt();
-        shared.permit = match &end {
+        shared.permit = match end {
             End::Done => {
                 if shared.retries > 0 {
                     plan.cluster.stats.at(x.front.worker().id).upstream_rq_retry_success.inc();
                 }
                 return Ok(());
             }
-            End::Failed(error) => return Err(*error),
+            End::Failed(error) => return Err(error),
             End::Again(permit, after) => {
-                let permit = permit.take();
-                wait(&mut x.front, *after).await?;
-                permit
+                wait(&mut x.front, after).await?;
+                Some(permit)
             }
-            End::Lost(lost) => match after_loss(&x.front, notes, plan, &mut shared, lost) {
+            End::Lost(lost) => match after_loss(&x.front, notes, plan, shared, &lost) {
                 Next::Repeat => None,
                 Next::Retry(after, permit) => {
                     wait(&mut x.front, after).await?;
@@ -115,7 +137,7 @@ enum Next {
     GiveUp,
 }
 
-fn after_loss(x: &Front, notes: &mut Notes, plan: &Plan<'_>, shared: &mut Attempts, lost: &Lost) -> Next {
+fn after_loss(x: &Front, notes: &mut Notes, plan: &Plan, shared: &mut Attempts, lost: &Lost) -> Next {
     if shared.replay.lost {
         if plan.forward.retry.is_some() {
             x.serving.stats(x.worker()).rq_retry_skipped_request_not_complete.inc();
@@ -149,7 +171,7 @@ fn after_loss(x: &Front, notes: &mut Notes, plan: &Plan<'_>, shared: &mut Attemp
 pub(super) fn decide(
     x: &Front,
     notes: &mut Notes,
-    plan: &Plan<'_>,
+    plan: &Plan,
     shared: &mut Attempts,
     ended: Ended<'_>,
     reached: Reached,
@@ -205,7 +227,7 @@ pub(super) fn decide(
 pub(super) fn wants_response(
     x: &Front,
     notes: &mut Notes,
-    plan: &Plan<'_>,
+    plan: &Plan,
     shared: &mut Attempts,
 ) -> Option<(Duration, Permit)> {
     plan.forward.retry.as_ref()?;

@@ -23,7 +23,7 @@ use super::{Exchange, Front, stream_tunnel};
 pub(super) async fn tunnel(
     x: &mut Exchange,
     notes: &mut Notes,
-    plan: &Plan<'_>,
+    plan: &Plan,
     mut stream: UpstreamStream,
 ) -> End {
     let worker = x.front.worker().clone();
@@ -43,7 +43,7 @@ pub(super) async fn tunnel(
         return End::Failed(ProxyError::UpgradeFailed);
     }
     notes.status = x.front.response.status;
-    respond::edit_response(&mut x.front, notes, plan.response_edits);
+    respond::edit_response(&mut x.front, notes, &plan.response_edits);
     respond::decorate(&mut x.front, notes, Instant::now());
     if x.front.responder.switch(&x.front.response).is_err() {
         return End::Failed(ProxyError::UpgradeFailed);

@@ -72,15 +72,8 @@ impl Upload<'_> {
         let piece = {
             let mut replay = replay.borrow_mut();
             let data = reader.data();
-            if replay.lost || replay.kept.len() + data.len() > replay.limit {
-                // From here on there is no second attempt.
-                replay.lost = true;
-                replay.kept = Vec::new();
-                None
-            } else {
-                replay.kept.extend_from_slice(data);
-                Some(data.len())
-            }
+            replay.keep(data);
+            (!replay.lost).then_some(data.len())
         };
         match piece {
             None => writer.send_from(reader).await.map(|_| ()).map_err(Failed::Sink),

@@ -207,10 +207,18 @@ impl Deadline {
 
     /// Arms it, `after` from a time read before (saves reading the clock again).
     pub fn set_from(&self, now: Instant, after: Duration) {
-        let tick = match now.checked_add(after) {
-            Some(at) => self.wheel.tick_of(at),
-            None => NEVER - 1,
-        };
+        match now.checked_add(after) {
+            Some(at) => self.set_at(at),
+            None => self.set_tick(NEVER - 1),
+        }
+    }
+
+    /// Arms it for a point in time.
+    pub fn set_at(&self, at: Instant) {
+        self.set_tick(self.wheel.tick_of(at));
+    }
+
+    fn set_tick(&self, tick: u64) {
         self.entry.fired.set(false);
         self.entry.due.set(tick);
         if tick < self.entry.scheduled.get() {

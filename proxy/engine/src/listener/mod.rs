@@ -58,4 +58,5 @@ pub async fn run(worker: Rc<Worker>, mut sockets: mpsc::UnboundedReceiver<Listen
         () = shared.drain.reached(Phase::Closed) => {}
     }
     worker.pools.close();
+    worker.lane.clear();
 }

@@ -22,7 +22,7 @@ pub(super) fn action(
     defaults: &HostDefaults,
 ) -> Option<Action> {
     Some(match from {
-        config::Action::Forward(a) => Action::Forward(Box::new(forward(
+        config::Action::Forward(a) => Action::Forward(Arc::new(forward(
             compilation,
             resource,
             &format!("{path}.route"),

@@ -14,7 +14,7 @@ use super::host::split_port;
 #[derive(Debug)]
 pub enum Action {
     /// Send it to a cluster.
-    Forward(Box<Forward>),
+    Forward(Arc<Forward>),
     /// Answer with a redirect.
     Redirect(Redirect),
     /// Answer here.

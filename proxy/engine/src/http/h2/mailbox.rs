@@ -7,6 +7,8 @@ use outrigger_wire::h1::ResponseFraming;
 use outrigger_wire::h2::StreamEnd;
 use outrigger_wire::{ResponseHead, Trailers};
 
+use crate::exchange::express::Ticket;
+
 /// Interim responses that wait; more are dropped, because nothing depends on them (RFC 9110 §15.2).
 const HEADS: usize = 8;
 /// Memory for data that a mailbox keeps for the next stream, bytes.
@@ -21,8 +23,6 @@ pub(super) struct Mailbox {
     pub(super) data: Vec<u8>,
     /// Response heads, the last of which may be final.
     heads: VecDeque<(ResponseFraming, ResponseHead)>,
-    /// Memory of a head that was taken.
-    spare: Option<ResponseHead>,
     /// Trailers; they come with the end.
     pub(super) trailers: Option<Trailers>,
     /// Everything has arrived.
@@ -33,6 +33,8 @@ pub(super) struct Mailbox {
     pub(super) holders: u8,
     /// The task of the stream: both halves are polled by one.
     waker: Option<Waker>,
+    /// The stream has no task: its exchange is in the express lane.
+    pub(super) ticket: Option<Ticket>,
     reading: bool,
     writing: bool,
     /// It stands in the queue of those that wait for room on the connection.
@@ -52,6 +54,7 @@ impl Mailbox {
         self.trailers = None;
         self.ended = false;
         self.end = None;
+        self.ticket = None;
         self.reading = false;
         self.writing = false;
         self.queued = false;
@@ -75,27 +78,25 @@ impl Mailbox {
         }
     }
 
-    /// An empty head to be exchanged for the one that arrived.
-    pub(super) fn spare_head(&mut self) -> ResponseHead {
-        self.spare.take().unwrap_or_default()
-    }
-
-    /// A response head arrived.
-    pub(super) fn put_head(&mut self, framing: ResponseFraming, head: ResponseHead) {
+    /// A response head arrived. Gives back one that there is no room for.
+    pub(super) fn put_head(&mut self, framing: ResponseFraming, head: ResponseHead) -> Option<ResponseHead> {
         if framing.informational && self.heads.len() >= HEADS {
-            self.spare = Some(head);
-        } else {
-            self.heads.push_back((framing, head));
+            return Some(head);
         }
+        self.heads.push_back((framing, head));
+        None
     }
 
-    /// Exchanges `head` for the next one that arrived.
-    pub(super) fn take_head(&mut self, head: &mut ResponseHead) -> Option<ResponseFraming> {
-        let (framing, mut arrived) = self.heads.pop_front()?;
-        std::mem::swap(head, &mut arrived);
-        arrived.clear();
-        self.spare = Some(arrived);
-        Some(framing)
+    /// The next head that arrived.
+    pub(super) fn take_head(&mut self) -> Option<(ResponseFraming, ResponseHead)> {
+        self.heads.pop_front()
+    }
+
+    /// Whether all of a response is here, and nothing but it: how many octets of data it has.
+    pub(super) fn whole_response(&self) -> Option<usize> {
+        let (framing, _) = self.heads.front()?;
+        (self.ended && self.end.is_none() && !framing.informational && !framing.switching)
+            .then_some(self.data.len())
     }
 
     /// The task waits for something to read.

@@ -7,6 +7,7 @@
 pub(crate) mod keepalive;
 pub(crate) mod link;
 mod mailbox;
+pub(crate) mod memory;
 mod stream;
 
 pub mod server;

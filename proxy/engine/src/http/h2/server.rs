@@ -1,4 +1,4 @@
-//! A downstream HTTP/2 connection: one task per stream, limits on what a peer can make us do, an orderly end.
+//! A downstream HTTP/2 connection: its streams, limits on what a peer can make us do, an orderly end.
 //!
 //! The limits are those of [`outrigger_wire::h2::limit`]; what they refuse is counted here.
 
@@ -9,19 +9,17 @@ use std::time::Duration;
 
 use outrigger_wire::h1::BodyLength;
 use outrigger_wire::h2::{Code, H2Error, HeadRefusal, Options, Role, Settings};
-use outrigger_wire::{Known, Version};
+use outrigger_wire::{Known, ResponseHead, Version};
 use tokio::time::Instant;
 
 use super::super::body::{BodyReader, BodyWriter};
 use super::super::respond::Responder;
 use super::super::{Connection, Serving, websocket};
 use super::keepalive::KeepAlive;
-use super::link::{Arrived, Heads, Link, Over};
+use super::link::{Arrived, Link, Over};
 use super::stream::halves;
-use super::{H2Reader, H2Writer};
 use crate::error::ProxyError;
-use crate::exchange::timeout::Clock;
-use crate::exchange::{self, Exchange, Front};
+use crate::exchange::{self, Exchange, Front, express};
 use crate::io::Buf;
 use crate::telemetry::Raised;
 
@@ -162,60 +160,55 @@ async fn run(connection: &Rc<Connection>, link: &Rc<Link>) {
     }
 }
 
-/// Runs a stream as a task of its own.
+/// Serves one stream: in the express lane when all of its request is here, and with a task of its own otherwise.
 fn start(connection: &Rc<Connection>, serving: Rc<Serving>, link: &Rc<Link>, arrived: Arrived) {
-    let (reader, writer) = halves(link, arrived.stream, false);
-    let (connection, link) = (connection.clone(), link.clone());
-    let jobs = connection.worker.jobs.clone();
-    jobs.spawn(async move {
-        let Arrived { heads, read, .. } = arrived;
-        let heads = exchange(connection, serving, (heads, read), reader, writer).await;
-        link.give_back(heads);
-    });
-}
-
-/// Serves one stream; gives the memory of its heads back.
-async fn exchange(
-    connection: Rc<Connection>,
-    serving: Rc<Serving>,
-    (heads, read): (Heads, Result<BodyLength, HeadRefusal>),
-    reader: H2Reader,
-    writer: H2Writer,
-) -> Heads {
-    let start = Instant::now();
-    let Heads { mut request, response } = heads;
+    let Arrived { stream, head: mut request, read, whole } = arrived;
+    let (reader, writer) = halves(link, stream, false);
+    let worker = &connection.worker;
     // No other HTTP/2 request has this field.
     let upgrade = read.is_ok() && request.fields.contains_known(Known::Upgrade);
     if upgrade && websocket::is_wanted(&request.fields) {
-        let draw = || connection.worker.draw();
-        websocket::offer(&mut request.fields, (u128::from(draw()) << 64 | u128::from(draw())).to_be_bytes());
+        websocket::offer(
+            &mut request.fields,
+            (u128::from(worker.draw()) << 64 | u128::from(worker.draw())).to_be_bytes(),
+        );
     }
-    let reader = BodyReader::H2(reader);
     let mut responder = Responder::new(BodyWriter::H2(writer));
     responder.begin(Version::Http2, request.method(), true);
-    let worker = connection.worker.clone();
-    let clock = Rc::new(Clock::new(&worker.wheel));
+    let start = Instant::now();
     let x = Box::new(Exchange {
-        front: Front { connection, serving, request, response, responder, clock, start, arrived: start },
-        reader,
+        front: Front {
+            connection: connection.clone(),
+            serving,
+            request,
+            response: ResponseHead::default(),
+            responder,
+            clock: worker.memory.clock(&worker.wheel),
+            start,
+            arrived: start,
+        },
+        reader: BodyReader::H2(reader),
         body: read.unwrap_or(BodyLength::None),
         upgrade,
     });
-    let refusal = match read {
-        Ok(_) => None,
-        // The codec resets malformed requests itself.
-        Err(HeadRefusal::Malformed) => Some(("http2.violation.of.messaging.rule", 400)),
-        Err(HeadRefusal::Bad(details)) => Some((details, 400)),
-        Err(HeadRefusal::TooMany) => Some(("http2.too_many_headers", 431)),
-        Err(HeadRefusal::TooLarge) => Some(("http2.headers_too_large", 431)),
-    };
-    let (_, x) = match refusal {
-        None => worker.slots.run(exchange::serve, x).await,
-        Some((details, status)) => {
-            let refused = exchange::refuse(x, ProxyError::BadRequest(details, status), true);
-            Box::pin(refused).await
+    let (details, status) = match read {
+        Ok(_) if whole && !upgrade => return express::begin(x),
+        Ok(_) => {
+            let worker = worker.clone();
+            worker.jobs.clone().spawn(async move {
+                let (_, x) = worker.slots.run(exchange::serve, x).await;
+                exchange::recycle(x);
+            });
+            return;
         }
+        // The codec resets malformed requests itself.
+        Err(HeadRefusal::Malformed) => ("http2.violation.of.messaging.rule", 400),
+        Err(HeadRefusal::Bad(details)) => (details, 400),
+        Err(HeadRefusal::TooMany) => ("http2.too_many_headers", 431),
+        Err(HeadRefusal::TooLarge) => ("http2.headers_too_large", 431),
     };
-    let Exchange { front: Front { request, response, .. }, .. } = *x;
-    Heads { request, response }
+    worker.jobs.spawn(async move {
+        let (_, x) = exchange::refuse(x, ProxyError::BadRequest(details, status), true).await;
+        exchange::recycle(x);
+    });
 }

@@ -16,6 +16,7 @@ use outrigger_wire::{FieldBlock, RequestHead, ResponseHead, Trailers};
 use super::super::body::{BodyError, Fill};
 use super::link::Link;
 use super::mailbox::Mailbox;
+use crate::exchange::express::Ticket;
 
 /// What the end of a stream means for those who use it.
 const fn body_error(end: StreamEnd) -> BodyError {
@@ -108,61 +109,86 @@ impl H2Reader {
         cx: &mut Context<'_>,
         head: &mut ResponseHead,
     ) -> Poll<Result<ResponseFraming, BodyError>> {
-        let taken = self.half.with(|mailbox| {
-            let framing = mailbox.take_head(head);
-            if framing.is_none() {
-                mailbox.wait_read(cx);
-            } else if mailbox.ended && mailbox.data.is_empty() && mailbox.trailers.is_none() {
-                return (framing, true);
-            }
-            (framing, false)
-        });
-        match taken {
-            Some((Some(framing), over)) => {
-                self.over |= over && !framing.informational;
-                Poll::Ready(Ok(framing))
-            }
-            _ => match self.half.end() {
+        match self.response_now(head) {
+            Some(framing) => Poll::Ready(Ok(framing)),
+            None => match self.half.end() {
                 Some(error) => Poll::Ready(Err(error)),
-                None => Poll::Pending,
+                None => {
+                    self.half.with(|mailbox| mailbox.wait_read(cx));
+                    Poll::Pending
+                }
             },
         }
     }
 
+    /// The response head that is here.
+    pub fn response_now(&mut self, head: &mut ResponseHead) -> Option<ResponseFraming> {
+        let (framing, mut arrived, over) = self
+            .half
+            .with(|mailbox| {
+                let (framing, arrived) = mailbox.take_head()?;
+                let over = mailbox.ended && mailbox.data.is_empty() && mailbox.trailers.is_none();
+                Some((framing, arrived, over))
+            })
+            .flatten()?;
+        std::mem::swap(head, &mut arrived);
+        self.half.link.memory().keep_response(arrived);
+        self.over |= over && !framing.informational;
+        Some(framing)
+    }
+
+    /// Whether all of the response is here: how many octets of data it has.
+    pub(crate) fn whole_response(&self) -> Option<usize> {
+        self.half.with(|mailbox| mailbox.whole_response()).flatten()
+    }
+
+    /// Puts the stream into the express lane, or takes it out.
+    pub(crate) fn set_ticket(&self, ticket: Option<Ticket>) {
+        self.half.with(|mailbox| mailbox.ticket = ticket);
+    }
+
     /// See [`super::super::body::BodyReader::poll_fill`].
     pub fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<Result<Fill, BodyError>> {
+        match self.fill_now() {
+            Some(fill) => Poll::Ready(Ok(fill)),
+            None => match self.half.end() {
+                Some(error) => Poll::Ready(Err(error)),
+                None => {
+                    self.half.with(|mailbox| mailbox.wait_read(cx));
+                    Poll::Pending
+                }
+            },
+        }
+    }
+
+    /// What is here.
+    pub fn fill_now(&mut self) -> Option<Fill> {
         if self.at < self.chunk.len() {
-            return Poll::Ready(Ok(Fill::Data));
+            return Some(Fill::Data);
         }
         if self.over {
-            return Poll::Ready(Ok(Fill::End));
+            return Some(Fill::End);
         }
         self.chunk.clear();
         self.at = 0;
         let (chunk, trailers) = (&mut self.chunk, &mut self.trailers);
-        let found = self.half.with(|mailbox| {
-            if !mailbox.data.is_empty() {
-                std::mem::swap(chunk, &mut mailbox.data);
-                Some(Fill::Data)
-            } else if mailbox.ended {
-                *trailers = mailbox.trailers.take();
-                Some(Fill::End)
-            } else {
-                mailbox.wait_read(cx);
-                None
-            }
-        });
-        match found {
-            Some(Some(fill)) => {
-                self.received += self.chunk.len() as u64;
-                self.over = fill == Fill::End;
-                Poll::Ready(Ok(fill))
-            }
-            _ => match self.half.end() {
-                Some(error) => Poll::Ready(Err(error)),
-                None => Poll::Pending,
-            },
-        }
+        let fill = self
+            .half
+            .with(|mailbox| {
+                if !mailbox.data.is_empty() {
+                    std::mem::swap(chunk, &mut mailbox.data);
+                    Some(Fill::Data)
+                } else if mailbox.ended {
+                    *trailers = mailbox.trailers.take();
+                    Some(Fill::End)
+                } else {
+                    None
+                }
+            })
+            .flatten()?;
+        self.received += self.chunk.len() as u64;
+        self.over = fill == Fill::End;
+        Some(fill)
     }
 
     /// Bytes that arrived.
@@ -253,6 +279,26 @@ impl H2Writer {
         self.sent += sent as u64;
         self.finished |= last && sent == data.len();
         Ok(sent)
+    }
+
+    /// How many octets could be sent now without waiting.
+    pub(crate) fn room(&self) -> usize {
+        self.half.link.room_for(self.half.key)
+    }
+
+    /// Sends data that there is [`room`](Self::room) for.
+    pub(crate) fn send_now(&mut self, data: &[u8], last: bool) -> Result<(), BodyError> {
+        let key = self.half.key;
+        let sent = self.half.link.with_codec(|codec| codec.send_data(key, data, last));
+        match sent {
+            Ok(sent) if sent == data.len() => {
+                self.sent += sent as u64;
+                self.finished |= last;
+                Ok(())
+            }
+            Ok(_) => Err(BodyError::Closed),
+            Err(error) => Err(self.half.failed(error)),
+        }
     }
 
     /// Ends the stream.

@@ -162,6 +162,13 @@ impl Connection {
         });
     }
 
+    /// How many octets of data [`send_data`](Self::send_data) would take now.
+    #[must_use]
+    pub fn room_for(&self, stream: StreamKey) -> usize {
+        let own = self.streams.get(stream).map_or(0, |stream| stream.window.available());
+        OUTPUT_BYTES.saturating_sub(self.output.len()).min(self.window.available()).min(own)
+    }
+
     /// Whether the stream's own window is used up: [`Event::Room`](super::Event::Room) will not help it.
     #[must_use]
     pub fn is_window_shut(&self, stream: StreamKey) -> bool {

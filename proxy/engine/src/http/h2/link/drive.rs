@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use outrigger_wire::h1::BodyLength;
 use outrigger_wire::h2::{Code, Event, HeadRefusal, Role, StreamKey, limit};
-use outrigger_wire::{RequestHead, ResponseHead, Trailers};
+use outrigger_wire::Trailers;
 
 use super::super::mailbox::Mailbox;
-use super::{Arrived, Heads, Link, Over};
+use super::{Arrived, Link, Over};
+use crate::exchange::express::Ticket;
 use crate::worker::Worker;
 
 /// Octets waiting to be sent beyond which a server does not read on: the peer asks without reading the answers. Data stops
@@ -16,6 +17,8 @@ use crate::worker::Worker;
 const BACKLOG: usize = 256 << 10;
 /// Streams that ended and whose tasks are to end before more is taken in; see [`limit::RESETS_PENDING`].
 const LINGERING: usize = limit::RESETS_PENDING / 2;
+/// Requests whose ends are waited for in what was read with them.
+const ARRIVED: usize = 16;
 /// Time for the last frames of a connection to leave.
 const GOODBYE: Duration = Duration::from_secs(1);
 
@@ -145,6 +148,8 @@ impl Link {
                 break;
             }
         }
+        self.hand_on_arrived(accept);
+        self.leave_begun();
         let mut held = self.held.borrow_mut();
         held.clear();
         if input.is_empty() {
@@ -160,35 +165,57 @@ impl Link {
             Event::Request { stream, body, ended } => self.arrive(stream, Ok(body), ended, accept),
             Event::Refused { stream, refusal, ended } => self.arrive(stream, Err(refusal), ended, accept),
             Event::Response { stream, framing, ended } => {
-                self.with_mailbox(stream, |mailbox| {
-                    let mut head = mailbox.spare_head();
-                    self.codec.borrow_mut().swap_response(&mut head);
-                    mailbox.put_head(framing, head);
+                let mut head = self.memory.response();
+                self.codec.borrow_mut().swap_response(&mut head);
+                let ticket = self.with_mailbox(stream, |mailbox| {
+                    if let Some(head) = mailbox.put_head(framing, head) {
+                        self.memory.keep_response(head);
+                    }
                     mailbox.ended |= ended;
                     mailbox.wake_reader();
+                    mailbox.ticket
                 });
+                if let Some(ticket) = ticket.flatten() {
+                    if ended {
+                        self.lane.complete(ticket);
+                    } else {
+                        self.begun.borrow_mut().push(ticket);
+                    }
+                }
             }
             Event::Data { stream, octets, ended } => {
-                self.with_mailbox(stream, |mailbox| {
+                let ticket = self.with_mailbox(stream, |mailbox| {
                     mailbox.data.extend_from_slice(octets);
                     mailbox.ended |= ended;
                     mailbox.wake_reader();
+                    mailbox.ticket
                 });
+                if ended {
+                    self.whole(stream, ticket.flatten(), accept);
+                }
             }
             Event::Trailers { stream } => {
-                self.with_mailbox(stream, |mailbox| {
+                let ticket = self.with_mailbox(stream, |mailbox| {
                     let mut trailers = Trailers::default();
                     self.codec.borrow_mut().swap_trailers(&mut trailers);
                     mailbox.trailers = Some(trailers);
                     mailbox.ended = true;
                     mailbox.wake_reader();
+                    mailbox.ticket
                 });
+                if let Some(ticket) = ticket.flatten() {
+                    self.lane.complete(ticket);
+                }
             }
             Event::Reset { stream, end, .. } => {
-                self.with_mailbox(stream, |mailbox| {
+                let ticket = self.with_mailbox(stream, |mailbox| {
                     mailbox.end = Some(end);
                     mailbox.wake();
+                    mailbox.ticket
                 });
+                if let Some(ticket) = ticket.flatten() {
+                    self.lane.leave(ticket);
+                }
                 if self.codec.borrow().lingering_streams() >= LINGERING {
                     self.paused.set(true);
                 }
@@ -216,13 +243,46 @@ impl Link {
     ) {
         self.begin(stream);
         self.with_mailbox(stream, |mailbox| mailbox.ended = ended);
-        let spare = self.spare.borrow_mut().pop();
-        let mut heads = spare.unwrap_or_else(|| Heads {
-            request: RequestHead::with_capacity(),
-            response: ResponseHead::default(),
-        });
-        self.codec.borrow_mut().swap_request(&mut heads.request);
-        accept(Arrived { stream, heads, read });
+        let mut head = self.memory.request();
+        self.codec.borrow_mut().swap_request(&mut head);
+        let arrived = Arrived { stream, head, read, whole: ended };
+        if ended || read.is_err() {
+            return accept(arrived);
+        }
+        // Nearly always, a small body comes with its head.
+        if self.arrived.borrow().len() >= ARRIVED {
+            self.hand_on_arrived(accept);
+        }
+        self.arrived.borrow_mut().push(arrived);
+    }
+
+    /// All of a stream's data is here.
+    fn whole(&self, stream: StreamKey, ticket: Option<Ticket>, accept: &mut dyn FnMut(Arrived)) {
+        if let Some(ticket) = ticket {
+            return self.lane.complete(ticket);
+        }
+        let mut waiting = self.arrived.borrow_mut();
+        if let Some(at) = waiting.iter().position(|arrived| arrived.stream == stream) {
+            let arrived = waiting.swap_remove(at);
+            drop(waiting);
+            accept(Arrived { whole: true, ..arrived });
+        }
+    }
+
+    /// Requests whose end has not arrived with them are served as it comes.
+    fn hand_on_arrived(&self, accept: &mut dyn FnMut(Arrived)) {
+        loop {
+            let Some(arrived) = self.arrived.borrow_mut().pop() else { return };
+            accept(arrived);
+        }
+    }
+
+    /// Exchanges whose response is not here as a whole need a task to wait for the rest.
+    fn leave_begun(&self) {
+        loop {
+            let Some(ticket) = self.begun.borrow_mut().pop() else { return };
+            self.lane.leave(ticket);
+        }
     }
 
     /// Sends what is left, tells the peer `code` where it was told nothing, and closes our half; waits a second at most.

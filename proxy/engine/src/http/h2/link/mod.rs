@@ -19,16 +19,15 @@ use std::time::Duration;
 use outrigger_wire::h1::BodyLength;
 use outrigger_wire::h2::connection::SendError;
 use outrigger_wire::h2::{Connection, H2Error, HeadRefusal, Options, Role, StreamKey};
-use outrigger_wire::{RequestHead, ResponseHead};
+use outrigger_wire::RequestHead;
 use tokio::time::Instant;
 
 use super::mailbox::Mailbox;
+use super::memory::Memory;
+use crate::exchange::express::{Lane, Ticket};
 use crate::io::{Buf, BufferPool, Io};
 use crate::worker::Worker;
 
-/// Heads kept for the next exchanges of a busy connection, and the memory of each, bytes.
-const SPARE_HEADS: usize = 64;
-const SPARE_BYTES: usize = 4096;
 /// Memory of one kind, and mailboxes, that an idle connection keeps.
 const REST_BYTES: usize = 2048;
 const REST_MAILBOXES: usize = 8;
@@ -44,22 +43,16 @@ pub(crate) enum Over {
     Done,
 }
 
-/// The heads of one exchange. Their memory is used by one after the other.
-pub(crate) struct Heads {
-    /// What was asked.
-    pub(crate) request: RequestHead,
-    /// What is answered.
-    pub(crate) response: ResponseHead,
-}
-
 /// A request that began.
 pub(crate) struct Arrived {
     /// Its stream.
     pub(crate) stream: StreamKey,
-    /// Its head, and room for the one of the response.
-    pub(crate) heads: Heads,
+    /// Its head.
+    pub(crate) head: RequestHead,
     /// How the body is delimited, or why it is to be refused.
     pub(crate) read: Result<BodyLength, HeadRefusal>,
+    /// Everything of it has arrived, and no trailers.
+    pub(crate) whole: bool,
 }
 
 /// One connection.
@@ -80,7 +73,12 @@ pub(crate) struct Link {
     nudged: Cell<bool>,
     writing: RefCell<Vec<u8>>,
     written: Cell<usize>,
-    spare: RefCell<Vec<Heads>>,
+    /// Requests whose end may be in what was read with them.
+    arrived: RefCell<Vec<Arrived>>,
+    /// Exchanges in the express lane whose response began and did not end yet.
+    begun: RefCell<Vec<Ticket>>,
+    lane: Rc<Lane>,
+    memory: Rc<Memory>,
     /// Octets that were read and not taken: part of a frame, or, when `paused`, anything.
     held: RefCell<Vec<u8>>,
     paused: Cell<bool>,
@@ -122,7 +120,10 @@ impl Link {
             nudged: Cell::new(false),
             writing: RefCell::default(),
             written: Cell::new(0),
-            spare: RefCell::default(),
+            arrived: RefCell::default(),
+            begun: RefCell::default(),
+            lane: worker.lane.clone(),
+            memory: worker.memory.clone(),
             held: RefCell::new(first.map(|first| first.data().to_vec()).unwrap_or_default()),
             paused: Cell::new(first.is_some()),
             began: Instant::now(),
@@ -189,9 +190,6 @@ impl Link {
             *writing = Vec::new();
             self.written.set(0);
         }
-        let mut spare = self.spare.borrow_mut();
-        spare.truncate(1);
-        spare.shrink_to(1);
         let mut mailboxes = self.mailboxes.borrow_mut();
         if mailboxes.len() > REST_MAILBOXES {
             *mailboxes = Vec::new();
@@ -210,6 +208,19 @@ impl Link {
         self.begin(stream);
         self.nudge();
         Ok(stream)
+    }
+
+    /// Memory for heads.
+    pub(super) fn memory(&self) -> &Memory {
+        &self.memory
+    }
+
+    /// How much data of a stream could be sent now; nothing while others wait for room.
+    pub(super) fn room_for(&self, stream: StreamKey) -> usize {
+        if self.over.get().is_some() || self.contended.get() || !self.blocked.borrow().is_empty() {
+            return 0;
+        }
+        self.codec.borrow().room_for(stream)
     }
 
     /// Works on the codec; what it appended is sent.
@@ -272,25 +283,18 @@ impl Link {
         }
     }
 
-    /// Takes the memory of an exchange that is over back.
-    pub(crate) fn give_back(&self, mut heads: Heads) {
-        let mut spare = self.spare.borrow_mut();
-        if spare.len() < SPARE_HEADS {
-            heads.request.clear();
-            heads.request.fields.shrink_above(SPARE_BYTES);
-            heads.response.fields.shrink_above(SPARE_BYTES);
-            heads.response.clear();
-            spare.push(heads);
-        }
-    }
-
     /// The connection is over: everybody who waits hears of it.
     pub(crate) fn end(&self, over: Over) {
         if self.over.get().is_none() {
             self.over.set(Some(over));
         }
+        let mut express = Vec::new();
         for mailbox in self.mailboxes.borrow().iter() {
             mailbox.wake();
+            express.extend(mailbox.ticket);
+        }
+        for ticket in express {
+            self.lane.leave(ticket);
         }
     }
 }

@@ -1,0 +1,101 @@
+//! The second half of an express exchange: its response is passed on.
+
+use outrigger_wire::h1::ResponseFraming;
+use tokio::time::Instant;
+
+use super::super::attempt::{self, End, First, Talk};
+use super::super::retry::wants_response;
+use super::super::{Decided, Exchange, finish, recycle, response};
+use super::{Express, Journey};
+use crate::error::ProxyError;
+use crate::http::body::{BodyReader, BodyWriter, Fill};
+
+impl Express {
+    /// Passes the response on, or leaves where that would have to wait.
+    pub(super) fn complete(mut self: Box<Self>) {
+        let Some(mut talk) = self.talk.take() else { return };
+        let Some(framing) = self.take_response(&mut talk) else {
+            self.talk = Some(talk);
+            return self.leave();
+        };
+        match self.pass_on(talk, framing) {
+            End::Done => {
+                let Self { mut x, mut notes, .. } = *self;
+                finish::finish(&mut x, &mut notes);
+                recycle(x);
+            }
+            end => {
+                let Self { x, notes, plan, shared, .. } = *self;
+                let (decided, first) = (Ok(Decided::Forward(plan)), First::Ended(end));
+                Journey { x, notes, decided, shared: Some(shared), first }.start();
+            }
+        }
+    }
+
+    /// The head of a response that is here as a whole and that the downstream has room for.
+    fn take_response(&mut self, talk: &mut Talk) -> Option<ResponseFraming> {
+        let BodyReader::H2(up) = &mut talk.stream.halves.reader else { return None };
+        let BodyWriter::H2(down) = &self.x.front.responder.writer else { return None };
+        if up.whole_response()? > down.room() {
+            return None;
+        }
+        let memory = self.x.front.connection.worker.memory.clone();
+        self.x.front.response = memory.response();
+        up.response_now(&mut self.x.front.response)
+    }
+
+    /// What [`super::super::converse`] does between a response head and the end of the attempt.
+    fn pass_on(&mut self, talk: Talk, framing: ResponseFraming) -> End {
+        let Self { x, notes, plan, shared, .. } = self;
+        let Talk { held, mut stream } = talk;
+        let now = Instant::now();
+        notes.timeline.request_end = notes.timeline.request_end.or(Some(held.sent));
+        notes.timeline.upstream_request_end = Some(held.sent);
+        notes.timeline.response_start = Some(now);
+        x.front.clock.end_attempt();
+        let call = held.call(plan);
+        let end = match wants_response(&x.front, notes, plan, shared) {
+            Some((after, permit)) => {
+                response::count(&x.front, notes, &call, now);
+                let worker = x.front.worker().clone();
+                stream.give_back(&worker, true, now);
+                End::Again(permit, after)
+            }
+            None => {
+                let passed = response::begin(&mut x.front, notes, plan, framing, now)
+                    .and_then(|()| copy(x, &mut stream.halves.reader));
+                response::finish(x, notes, &call, stream, framing, passed)
+            }
+        };
+        attempt::conclude(&x.front, notes, &held, &end);
+        end
+    }
+}
+
+/// Passes the body and the trailers on.
+fn copy(x: &mut Exchange, reader: &mut BodyReader) -> Result<(), ProxyError> {
+    let (BodyReader::H2(reader), BodyWriter::H2(writer)) = (reader, &mut x.front.responder.writer) else {
+        return Err(ProxyError::Defect);
+    };
+    loop {
+        match reader.fill_now() {
+            Some(Fill::Data) => {
+                let last = reader.ends_after_data();
+                let length = reader.data().len();
+                writer.send_now(reader.data(), last).map_err(|_| ProxyError::ClientGone)?;
+                reader.consume(length);
+                if writer.is_finished() {
+                    // The end, so that the reader has seen it.
+                    let _ = reader.fill_now();
+                    return Ok(());
+                }
+            }
+            Some(Fill::End) => {
+                let section = reader.trailers().filter(|section| !section.is_empty());
+                return writer.finish(section).map_err(|_| ProxyError::ClientGone);
+            }
+            // It was seen to be whole.
+            None => return Err(ProxyError::Defect),
+        }
+    }
+}

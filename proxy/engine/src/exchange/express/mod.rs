@@ -1,0 +1,299 @@
+//! The express lane: exchanges between two HTTP/2 connections that are served without a task.
+//!
+//! A task per stream is the most general way to serve one, and the most expensive: it is allocated, scheduled, its future
+//! takes some kilobytes, and with hundreds of streams under way each of them comes from a cold cache. Nearly every stream
+//! needs none of it. Its request arrives as a whole, there is a connection to its host, and the response comes as a whole
+//! too. Such an exchange is served in two calls, one by each connection's driver:
+//!
+//! 1. [`begin`]: the same steps as everywhere ([`super::decide`], a host, a permit, a stream on the host's connection),
+//!    and the request is sent. What is left waits in the [`Lane`], as plain data.
+//! 2. [`Lane::complete`]: the response is here; it is passed on and counted.
+//!
+//! Whatever does not go so smoothly **leaves the lane** and goes on in a task at the very step it has come to: no
+//! connection yet, no room in a window, a response in pieces, a reset, a retry, a connection that ends, a wait longer than
+//! [`STAY`], a time limit about to be over. So the lane has no errors, retries or timers of its own.
+
+mod finish;
+mod journey;
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::time::Duration;
+
+use outrigger_wire::Version;
+use tokio::time::Instant;
+
+use self::journey::Journey;
+use super::attempt::{self, First, Talk};
+use super::forward::Plan;
+use super::notes::Notes;
+use super::retry::Attempts;
+use super::{Decided, Exchange};
+use crate::http::body::{BodyReader, BodyWriter, Fill};
+use crate::upstream::pool::Checked;
+use crate::worker::Worker;
+
+/// Longest wait for a response in the lane.
+pub const STAY: Duration = Duration::from_secs(1);
+/// How often the lane is looked through for exchanges that must leave it. They leave at most so much earlier.
+const ROUND: Duration = Duration::from_millis(50);
+const ROUNDS_PER_SECOND: u64 = 20;
+
+/// Names an exchange in the lane.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ticket {
+    place: u32,
+    /// How often the place was used before.
+    turn: u32,
+}
+
+/// The exchanges of one worker that wait for their responses.
+#[derive(Debug)]
+pub struct Lane {
+    epoch: Instant,
+    places: RefCell<Vec<Place>>,
+    free: RefCell<Vec<u32>>,
+    waiting: Cell<usize>,
+    /// A task looks through the lane.
+    watched: Cell<bool>,
+}
+
+#[derive(Debug)]
+struct Place {
+    turn: u32,
+    /// The round in which it must leave.
+    leaves: u64,
+    express: Option<Box<Express>>,
+}
+
+/// An exchange whose request is sent and whose response has not arrived.
+#[derive(Debug)]
+struct Express {
+    x: Box<Exchange>,
+    notes: Notes,
+    plan: Plan,
+    shared: Attempts,
+    /// Taken when the response is passed on.
+    talk: Option<Talk>,
+}
+
+impl Default for Lane {
+    fn default() -> Self {
+        Self {
+            epoch: Instant::now(),
+            places: RefCell::default(),
+            free: RefCell::default(),
+            waiting: Cell::new(0),
+            watched: Cell::new(false),
+        }
+    }
+}
+
+/// Serves a request that is here as a whole.
+pub(crate) fn begin(mut x: Box<Exchange>) {
+    let mut notes = super::begin(&mut x);
+    let plan = match super::decide(&mut x, &mut notes) {
+        Ok(Decided::Forward(plan)) => plan,
+        decided => return Journey { x, notes, decided, shared: None, first: First::Fresh }.start(),
+    };
+    let mut shared = Attempts::new(&x.front, &plan);
+    x.front.clock.request_complete(x.front.arrived, plan.timeout);
+    let first = match set_out(&mut x, &mut notes, &plan, &mut shared) {
+        Ok(talk) => {
+            let lane = x.front.worker().lane.clone();
+            let express = Box::new(Express { x, notes, plan, shared, talk: Some(talk) });
+            match lane.enter(express) {
+                Ok(()) => return,
+                Err(express) => return express.leave(),
+            }
+        }
+        Err(first) => first,
+    };
+    let decided = Ok(Decided::Forward(plan));
+    Journey { x, notes, decided, shared: Some(shared), first }.start();
+}
+
+/// Makes the attempt up to where the request is sent; otherwise tells how far it has come.
+fn set_out(
+    x: &mut Exchange,
+    notes: &mut Notes,
+    plan: &Plan,
+    shared: &mut Attempts,
+) -> Result<Talk, First> {
+    let begun = attempt::begin(&mut x.front, notes, plan, shared).map_err(First::Ended)?;
+    if plan.tunnel || plan.cluster.cluster.config.close_connections_on_host_removal {
+        return Err(First::Begun(begun));
+    }
+    let worker = x.front.worker().clone();
+    let want = attempt::want(&x.front.request, &x.front.connection.facts, plan, shared);
+    let checked = match worker.pools.ready(&worker, &plan.cluster, &begun.host, &want) {
+        Some(checked @ Checked::H2(_)) => checked,
+        Some(checked) => return Err(First::Ready(begun, checked)),
+        None => return Err(First::Begun(begun)),
+    };
+    let (held, stream) = attempt::start(x, notes, plan, begun, checked).map_err(First::Ended)?;
+    let mut talk = Talk { held, stream };
+    if send(x, &mut talk, shared) { Ok(talk) } else { Err(First::Talking(talk, false)) }
+}
+
+/// Sends the body; `false`, with nothing done, when it would have to wait.
+fn send(x: &mut Exchange, talk: &mut Talk, shared: &mut Attempts) -> bool {
+    let (BodyReader::H2(reader), BodyWriter::H2(writer)) = (&mut x.reader, &mut talk.stream.halves.writer)
+    else {
+        return false;
+    };
+    match reader.fill_now() {
+        Some(Fill::Data) => {
+            let length = reader.data().len();
+            if !reader.ends_after_data() || writer.room() < length {
+                return false;
+            }
+            shared.replay.keep(reader.data());
+            if writer.send_now(reader.data(), true).is_err() {
+                // The stream is over; the task will find out how.
+                return true;
+            }
+            reader.consume(length);
+        }
+        Some(Fill::End) if reader.trailers().is_none() => {
+            if writer.finish(None).is_err() {
+                return true;
+            }
+        }
+        _ => return false,
+    }
+    shared.replay.ended = true;
+    true
+}
+
+impl Express {
+    fn set_ticket(&self, ticket: Option<Ticket>) {
+        if let (BodyReader::H2(down), Some(talk)) = (&self.x.reader, &self.talk) {
+            down.set_ticket(ticket);
+            if let BodyReader::H2(up) = &talk.stream.halves.reader {
+                up.set_ticket(ticket);
+            }
+        }
+    }
+
+    /// Goes on in a task.
+    fn leave(self: Box<Self>) {
+        self.set_ticket(None);
+        let Self { x, notes, plan, shared, talk } = *self;
+        let first = talk.map_or(First::Fresh, |talk| First::Talking(talk, true));
+        Journey { x, notes, decided: Ok(Decided::Forward(plan)), shared: Some(shared), first }.start();
+    }
+}
+
+impl Lane {
+    /// Exchanges that wait.
+    pub fn len(&self) -> usize {
+        self.waiting.get()
+    }
+
+    /// Whether none waits.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn round(&self, at: Instant) -> u64 {
+        let since = at.saturating_duration_since(self.epoch);
+        let part = since.subsec_nanos() / ROUND.subsec_nanos();
+        since.as_secs().saturating_mul(ROUNDS_PER_SECOND).saturating_add(part.into())
+    }
+
+    /// Takes an exchange in; gives back one that would have to leave at once.
+    fn enter(self: &Rc<Self>, express: Box<Express>) -> Result<(), Box<Express>> {
+        let Some(talk) = &express.talk else { return Err(express) };
+        debug_assert!(express.x.front.request.version() == Version::Http2);
+        let now = talk.held.sent;
+        let stays = now + STAY;
+        let leaves = self.round(express.x.front.clock.due_at().map_or(stays, |due| due.min(stays)));
+        if leaves <= self.round(now) + 1 {
+            return Err(express);
+        }
+        self.watch(express.x.front.worker());
+        let mut places = self.places.borrow_mut();
+        let place = self.free.borrow_mut().pop().unwrap_or_else(|| {
+            places.push(Place { turn: 0, leaves: 0, express: None });
+            u32::try_from(places.len() - 1).unwrap_or(u32::MAX)
+        });
+        let Some(entry) = places.get_mut(place as usize) else { return Err(express) };
+        express.set_ticket(Some(Ticket { place, turn: entry.turn }));
+        entry.leaves = leaves;
+        entry.express = Some(express);
+        self.waiting.set(self.waiting.get() + 1);
+        Ok(())
+    }
+
+    fn take(&self, ticket: Ticket) -> Option<Box<Express>> {
+        let mut places = self.places.borrow_mut();
+        let entry = places.get_mut(ticket.place as usize).filter(|entry| entry.turn == ticket.turn)?;
+        let express = entry.express.take()?;
+        entry.turn = entry.turn.wrapping_add(1);
+        self.free.borrow_mut().push(ticket.place);
+        self.waiting.set(self.waiting.get() - 1);
+        Some(express)
+    }
+
+    /// The response of an exchange is here: passes it on, when that can be done without waiting.
+    pub(crate) fn complete(&self, ticket: Ticket) {
+        if let Some(express) = self.take(ticket) {
+            express.complete();
+        }
+    }
+
+    /// An exchange goes on in a task.
+    pub(crate) fn leave(&self, ticket: Ticket) {
+        if let Some(express) = self.take(ticket) {
+            express.leave();
+        }
+    }
+
+    /// Drops what is in the lane: the worker ends.
+    pub(crate) fn clear(&self) {
+        let places = std::mem::take(&mut *self.places.borrow_mut());
+        self.free.borrow_mut().clear();
+        self.waiting.set(0);
+        drop(places);
+    }
+
+    /// Has the lane looked through for as long as anything is in it.
+    fn watch(self: &Rc<Self>, worker: &Rc<Worker>) {
+        if self.watched.replace(true) {
+            return;
+        }
+        let (lane, wheel) = (self.clone(), worker.wheel.clone());
+        worker.jobs.spawn(async move {
+            while !lane.is_empty() {
+                wheel.sleep(ROUND).await;
+                lane.look_through();
+            }
+            lane.watched.set(false);
+            lane.shrink();
+        });
+    }
+
+    fn look_through(&self) {
+        let now = self.round(Instant::now());
+        let mut at = 0;
+        loop {
+            let mut places = self.places.borrow_mut();
+            let late = |entry: &Place| entry.express.is_some() && entry.leaves <= now + 1;
+            let Some(next) = places.get(at..).and_then(|rest| rest.iter().position(late)) else { return };
+            let place = at + next;
+            let turn = places.get_mut(place).map_or(0, |entry| entry.turn);
+            drop(places);
+            self.leave(Ticket { place: u32::try_from(place).unwrap_or(u32::MAX), turn });
+            at = place + 1;
+        }
+    }
+
+    fn shrink(&self) {
+        let mut places = self.places.borrow_mut();
+        if self.is_empty() {
+            *places = Vec::new();
+            *self.free.borrow_mut() = Vec::new();
+        }
+    }
+}
