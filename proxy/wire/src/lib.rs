@@ -33,5 +33,5 @@ pub mod h1;
 
 pub mod h2;
 
-pub use field::{FieldBlock, Known, Trailers};
+pub use field::{FieldBlock, Known, KnownSet, Trailers};
 pub use head::{Method, RequestHead, ResponseHead, Scheme, Version};

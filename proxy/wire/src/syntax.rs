@@ -270,9 +270,30 @@ pub fn list_members(value: &[u8]) -> impl Iterator<Item = &[u8]> {
     value.split(|byte| *byte == b',').map(trim_ows).filter(|member| !member.is_empty())
 }
 
+/// Eight lower-case hexadecimal digits, all at once.
+#[must_use]
+pub const fn hex_digits(value: u32) -> [u8; 8] {
+    // Each nibble into a byte of its own.
+    let mut spread = value as u64;
+    spread = (spread | spread << 16) & 0x0000_ffff_0000_ffff;
+    spread = (spread | spread << 8) & 0x00ff_00ff_00ff_00ff;
+    spread = (spread | spread << 4) & 0x0f0f_0f0f_0f0f_0f0f;
+    // 1 in the bytes of ten and above, which are letters.
+    let letters = (spread + 0x0606_0606_0606_0606) >> 4 & 0x0101_0101_0101_0101;
+    (spread + 0x3030_3030_3030_3030 + letters * 0x27).to_be_bytes()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn hex_digits_are_those_of_the_formatter() {
+        for value in [0, 9, 10, 0x0123_4567, 0x89ab_cdef, 0xa9f0_0f9a, u32::MAX] {
+            assert_eq!(hex_digits(value), *format!("{value:08x}").as_bytes());
+        }
+    }
+
 
     #[test]
     fn authority_valid_forms_accepted() {

@@ -12,7 +12,7 @@ use outrigger_traffic::breaker::Permit;
 use outrigger_traffic::cluster::{Host, InFlight};
 use outrigger_traffic::outcome::Outcome;
 use outrigger_traffic::retry::Reached;
-use outrigger_wire::{RequestHead, Version};
+use outrigger_wire::{Known, RequestHead, Version};
 use tokio::time::Instant;
 
 use super::converse::converse;
@@ -229,7 +229,7 @@ pub(super) fn begin(
     }
     if plan.tell_attempts {
         let mut digits = Digits::default();
-        x.request.fields.set(b"x-envoy-attempt-count", digits.write(notes.attempts.into()));
+        x.request.fields.put(Known::XEnvoyAttemptCount, digits.write(notes.attempts.into()));
     }
     Ok(Begun { host, span_id, permit })
 }

@@ -183,7 +183,7 @@ fn limits(x: &mut Front, notes: &Notes, forward: &Forward) -> Option<Duration> {
     {
         let mut digits = Digits::default();
         let text = digits.write(u64::try_from(expected.as_millis()).unwrap_or(u64::MAX));
-        x.request.fields.set(b"x-envoy-expected-rq-timeout-ms", text);
+        x.request.fields.put(Known::XEnvoyExpectedRequestTimeoutMs, text);
     }
     timeout
 }

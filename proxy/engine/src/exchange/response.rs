@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use outrigger_traffic::outcome::Outcome;
+use outrigger_wire::Known;
 use outrigger_wire::h1::ResponseFraming;
 use tokio::time::Instant;
 
@@ -33,7 +34,7 @@ pub(super) fn begin(
             notes.timeline.upstream_start.map_or(Duration::ZERO, |sent| now.saturating_duration_since(sent));
         let mut digits = Digits::default();
         let text = digits.write(u64::try_from(took.as_millis()).unwrap_or(u64::MAX));
-        x.response.fields.set(b"x-envoy-upstream-service-time", text);
+        x.response.fields.put(Known::XEnvoyUpstreamServiceTime, text);
     }
     respond::edit_response(x, notes, &plan.response_edits);
     respond::decorate(x, notes, now);

@@ -30,6 +30,6 @@ impl DateCache {
             last.until = Some(now + Duration::from_nanos(u64::from(1_000_000_000 - into_second)));
             last.text = httpdate::fmt_http_date(calendar);
         }
-        fields.append(b"date", last.text.as_bytes());
+        fields.put(Known::Date, last.text.as_bytes());
     }
 }

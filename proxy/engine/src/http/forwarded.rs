@@ -12,7 +12,8 @@ use std::sync::Arc;
 use outrigger_traffic::config::{
     ForwardClientCert, HttpConnectionManager, ServerHeader, SetClientCertDetails,
 };
-use outrigger_wire::{FieldBlock, Known, RequestHead, ResponseHead, Scheme};
+use outrigger_wire::syntax::hex_digits;
+use outrigger_wire::{FieldBlock, Known, KnownSet, RequestHead, ResponseHead, Scheme};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use crate::io::PeerCert;
@@ -70,7 +71,11 @@ pub fn request(
     let is_edge = config.use_remote_address;
     let trusted = trusted_address(&head.fields, config).unwrap_or(client.peer);
     if is_edge && !config.skip_xff_append {
-        head.fields.join(Known::XForwardedFor.name(), b",", client.peer_text.as_bytes());
+        if head.fields.contains_known(Known::XForwardedFor) {
+            head.fields.join(Known::XForwardedFor.name(), b",", client.peer_text.as_bytes());
+        } else {
+            head.fields.put(Known::XForwardedFor, client.peer_text.as_bytes());
+        }
     }
     scheme(head, config, client);
     remove_internal(&mut head.fields, is_edge);
@@ -80,7 +85,7 @@ pub fn request(
     if config.generate_request_id {
         let replace = is_edge && !config.preserve_external_request_id;
         if replace || !head.fields.contains_known(Known::XRequestId) {
-            head.fields.set(Known::XRequestId.name(), &uuid4(draw));
+            head.fields.put(Known::XRequestId, &uuid4(draw));
         }
     }
     client_cert(&mut head.fields, config.forward_client_cert, client);
@@ -141,7 +146,7 @@ fn scheme(head: &mut RequestHead, config: &HttpConnectionManager, client: &Clien
     let scheme = match stated.filter(|_| !untrusted) {
         Some(stated) => Scheme::from_bytes(stated).unwrap_or(ours),
         None => {
-            head.fields.set(Known::XForwardedProto.name(), ours.as_bytes());
+            head.fields.put(Known::XForwardedProto, ours.as_bytes());
             ours
         }
     };
@@ -151,7 +156,7 @@ fn scheme(head: &mut RequestHead, config: &HttpConnectionManager, client: &Clien
 
 /// Removes what only an internal client may say (Envoy: "x-envoy-internal" and what depends on it).
 fn remove_internal(fields: &mut FieldBlock, is_edge: bool) {
-    const INTERNAL: [Known; 12] = [
+    const INTERNAL: [Known; 17] = [
         Known::XEnvoyInternal,
         Known::XEnvoyRetriableStatusCodes,
         Known::XEnvoyRetriableHeaderNames,
@@ -164,24 +169,26 @@ fn remove_internal(fields: &mut FieldBlock, is_edge: bool) {
         Known::XEnvoyUpstreamRequestTimeoutAltResponse,
         Known::XEnvoyExpectedRequestTimeoutMs,
         Known::XEnvoyForceTrace,
+        Known::XEnvoyIpTags,
+        Known::XEnvoyOriginalPath,
+        // These three only at the edge.
+        Known::XEnvoyDecoratorOperation,
+        Known::XEnvoyDownstreamServiceCluster,
+        Known::XEnvoyDownstreamServiceNode,
     ];
-    // Each costs a bit test when absent.
-    for known in INTERNAL {
-        fields.remove_known(known);
+    const SET: KnownSet = KnownSet::of(&INTERNAL);
+    if !fields.may_have(SET) {
+        return;
     }
-    fields.remove_known(Known::XEnvoyIpTags);
-    fields.remove_known(Known::XEnvoyOriginalPath);
-    if is_edge {
-        fields.remove_known(Known::XEnvoyDecoratorOperation);
-        fields.remove_known(Known::XEnvoyDownstreamServiceCluster);
-        fields.remove_known(Known::XEnvoyDownstreamServiceNode);
+    for known in INTERNAL.iter().take(if is_edge { 17 } else { 14 }) {
+        fields.remove_known(*known);
     }
 }
 
 fn set_external_address(fields: &mut FieldBlock, trusted: IpAddr, client: &ClientFacts) {
     let name = Known::XEnvoyExternalAddress.name();
     if trusted == client.peer {
-        fields.set(name, client.peer_text.as_bytes());
+        fields.put(Known::XEnvoyExternalAddress, client.peer_text.as_bytes());
     } else {
         // Only behind trusted hops; the text cannot be known before.
         fields.set(name, trusted.to_string().as_bytes());
@@ -291,13 +298,14 @@ fn uuid4(draw: &mut dyn FnMut() -> u64) -> [u8; 36] {
     let high = draw() & !0xf000 | 0x4000;
     let low = draw() & !(0b11 << 62) | 0b10 << 62;
     let bits = u128::from(high) << 64 | u128::from(low);
+    let [a, b, c, d] = [96, 64, 32, 0].map(|shift| hex_digits((bits >> shift & 0xffff_ffff) as u32));
     let mut text = [b'-'; 36];
-    let mut shift = 128;
-    for (at, byte) in text.iter_mut().enumerate() {
-        if !matches!(at, 8 | 13 | 18 | 23) {
-            shift -= 4;
-            let digit = (bits >> shift & 15) as u8;
-            *byte = if digit < 10 { b'0' + digit } else { b'a' + digit - 10 };
+    let (b0, b1) = b.split_at(4);
+    let (c0, c1) = c.split_at(4);
+    let parts: [(usize, &[u8]); 6] = [(0, &a), (9, b0), (14, b1), (19, c0), (24, c1), (28, &d)];
+    for (at, part) in parts {
+        if let Some(place) = text.get_mut(at..at + part.len()) {
+            place.copy_from_slice(part);
         }
     }
     text

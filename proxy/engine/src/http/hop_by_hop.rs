@@ -1,6 +1,6 @@
 //! Fields that concern one connection end with it (RFC 9110 §7.6.1).
 
-use outrigger_wire::{FieldBlock, Known, RequestHead, ResponseHead, syntax};
+use outrigger_wire::{FieldBlock, Known, KnownSet, RequestHead, ResponseHead, syntax};
 use smallvec::SmallVec;
 
 /// Most fields `connection` may nominate; real messages nominate one or two.
@@ -19,12 +19,12 @@ pub struct NominatedTooMany;
 /// [`NominatedTooMany`]; the head is then half done and must not be used.
 pub fn strip_request(head: &mut RequestHead, upgrading: bool) -> Result<(), NominatedTooMany> {
     let fields = &mut head.fields;
-    let wants_trailers = fields.contains_known(Known::Te) && fields.has_token(Known::Te, b"trailers");
-    strip(fields, upgrading)?;
-    if wants_trailers {
-        fields.append(b"te", b"trailers");
+    if fields.contains_known(Known::Te) && fields.has_token(Known::Te, b"trailers") {
+        strip(fields, upgrading)?;
+        fields.put(Known::Te, b"trailers");
+        return Ok(());
     }
-    Ok(())
+    strip(fields, upgrading)
 }
 
 /// Removes the fields of a response that must not be forwarded; `upgrade` stays when `switching`.
@@ -36,17 +36,22 @@ pub fn strip_response(head: &mut ResponseHead, switching: bool) -> Result<(), No
 }
 
 fn strip(fields: &mut FieldBlock, keep_upgrade: bool) -> Result<(), NominatedTooMany> {
-    strip_nominated(fields)?;
-    // Each costs a bit test when absent, which is the common case.
-    for known in [
+    const ALL: [Known; 7] = [
         Known::Connection,
         Known::KeepAlive,
         Known::ProxyConnection,
         Known::TransferEncoding,
         Known::Te,
         Known::Http2Settings,
-    ] {
-        fields.remove_known(known);
+        Known::Upgrade,
+    ];
+    const SET: KnownSet = KnownSet::of(&ALL);
+    if !fields.may_have(SET) {
+        return Ok(());
+    }
+    strip_nominated(fields)?;
+    for known in ALL.iter().take(6) {
+        fields.remove_known(*known);
     }
     if !keep_upgrade {
         fields.remove_known(Known::Upgrade);

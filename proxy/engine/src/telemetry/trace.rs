@@ -9,6 +9,7 @@
 
 use outrigger_traffic::config::Tracing;
 use outrigger_wire::RequestHead;
+use outrigger_wire::syntax::hex_digits;
 use std::fmt;
 use std::time::SystemTime;
 
@@ -147,10 +148,11 @@ const fn low_bits(bits: u64) -> u32 {
 /// Fills `out` with the low digits of `value`, lower case, most significant first.
 fn write_hex(out: &mut [u8], value: u128) {
     let mut rest = value;
-    for digit in out.iter_mut().rev() {
-        let nibble = (rest & 0xf) as u8;
-        *digit = if nibble < 10 { b'0' + nibble } else { b'a' + nibble - 10 };
-        rest >>= 4;
+    for part in out.rchunks_mut(8) {
+        let digits = hex_digits((rest & 0xffff_ffff) as u32);
+        let (_, last) = digits.split_at(8 - part.len());
+        part.copy_from_slice(last);
+        rest >>= 32;
     }
 }
 

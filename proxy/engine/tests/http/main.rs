@@ -5,6 +5,7 @@
 mod bed;
 mod client_gone;
 mod drain;
+mod express;
 mod extended_connect;
 mod h1;
 mod h2;

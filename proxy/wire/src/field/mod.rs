@@ -62,6 +62,23 @@ pub struct FieldBlock {
     maybe_present: u128,
 }
 
+/// Some known names.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct KnownSet(u128);
+
+impl KnownSet {
+    /// The set of these names.
+    #[must_use]
+    pub const fn of(names: &[Known]) -> Self {
+        let (mut bits, mut rest) = (0, names);
+        while let [first, tail @ ..] = rest {
+            bits |= first.bit();
+            rest = tail;
+        }
+        Self(bits)
+    }
+}
+
 impl FieldBlock {
     /// Number of fields.
     #[must_use]
@@ -311,6 +328,34 @@ impl FieldBlock {
             self.arena.truncate(start);
         }
         recorded
+    }
+
+    /// Adds a whole line `name: value CR LF` whose lower-case name was recognised and whose value was found clean and
+    /// trimmed before; `false` when it is too long to be stored.
+    pub(crate) fn push_ready(&mut self, known: Known, line: &[u8], name_len: usize) -> bool {
+        let start = self.arena.len();
+        self.arena.extend_from_slice(line);
+        let value_len = line.len().saturating_sub(name_len + 4);
+        let recorded = self.record_known(start, name_len, value_len, known).is_some();
+        if !recorded {
+            self.arena.truncate(start);
+        }
+        recorded
+    }
+
+    /// Removes every field of a known name and adds one with this value, which the caller made itself: it has no control
+    /// byte and no white space around it. Saves the look at it that [`set`](Self::set) takes.
+    pub fn put(&mut self, known: Known, value: &[u8]) -> bool {
+        debug_assert!(known != Known::Other && syntax::is_plain_value(value), "{known:?}");
+        self.remove_known(known);
+        self.push_known(known, known.name(), value)
+    }
+
+    /// Whether any of these names may be present; `false` proves that none is. One test for all of them.
+    #[must_use]
+    #[inline]
+    pub const fn may_have(&self, names: KnownSet) -> bool {
+        self.maybe_present & names.0 != 0
     }
 
     /// Adds the field of a line `name: value CR LF` and gives the length of its name. The caller has seen that there is no

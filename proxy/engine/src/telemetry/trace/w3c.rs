@@ -1,7 +1,7 @@
 //! W3C Trace Context: `traceparent` and `tracestate`.
 
 use super::{Incoming, RequestTrace, read_hex, write_hex};
-use outrigger_wire::RequestHead;
+use outrigger_wire::{Known, RequestHead};
 
 const TRACEPARENT: &[u8] = b"traceparent";
 const TRACESTATE: &[u8] = b"tracestate";
@@ -125,9 +125,16 @@ fn trim_ows(text: &[u8]) -> &[u8] {
 
 /// Writes `traceparent`, version 00.
 pub(super) fn inject(trace: &RequestTrace, head: &mut RequestHead, span_id: u64) -> bool {
-    let (mut trace_hex, mut span_hex, mut flags_hex) = ([0_u8; 32], [0_u8; 16], [0_u8; 2]);
-    write_hex(&mut trace_hex, trace.trace_id);
-    write_hex(&mut span_hex, u128::from(span_id));
-    write_hex(&mut flags_hex, u128::from(u8::from(trace.sampled) | trace.other_flags));
-    head.fields.set_parts(TRACEPARENT, &[b"00-", &trace_hex, b"-", &span_hex, b"-", &flags_hex])
+    let mut text = *b"00-................................-................-..";
+    let fields = [
+        (3..35, trace.trace_id),
+        (36..52, u128::from(span_id)),
+        (53..55, u128::from(u8::from(trace.sampled) | trace.other_flags)),
+    ];
+    for (place, value) in fields {
+        if let Some(place) = text.get_mut(place) {
+            write_hex(place, value);
+        }
+    }
+    head.fields.put(Known::Traceparent, &text)
 }

@@ -12,7 +12,7 @@ mod tests;
 pub use request::RequestSink;
 pub use response::{ResponseSink, TrailerSink};
 
-use super::hpack::{ENTRY_OVERHEAD, FieldSink, NameClass};
+use super::hpack::{ENTRY_OVERHEAD, Field, FieldSink, NameClass, Shape};
 use crate::field::{FieldBlock, Known};
 use crate::h1::BodyLength;
 use crate::syntax;
@@ -77,7 +77,8 @@ impl Checks {
     }
 
     /// Counts a field before it is stored; `false` when the head was refused.
-    fn count(&mut self, class: NameClass, name: &[u8], value: &[u8]) -> bool {
+    fn count(&mut self, field: &Field<'_>) -> bool {
+        let Field { class, name, value, shape, .. } = *field;
         self.bytes = self.bytes.saturating_add(name.len() + value.len() + ENTRY_OVERHEAD);
         if self.bytes > self.limits.bytes {
             self.refuse(HeadRefusal::TooLarge);
@@ -95,35 +96,19 @@ impl Checks {
             // Pseudo-headers come first (RFC 9113 §8.3).
             self.refuse(HeadRefusal::Malformed);
         }
-        if self.refusal.is_none() && !is_clean(value) {
+        if shape == Shape::Dirty {
             self.refuse(HeadRefusal::Malformed);
         }
         self.refusal.is_none()
     }
 }
 
-/// What [`syntax::is_field_value`] is, eight bytes at a time: most values are too short for vectors.
-fn is_clean(value: &[u8]) -> bool {
-    let (words, rest) = value.as_chunks::<8>();
-    let mut suspect = words.iter().fold(0, |suspect, word| suspect | suspicion(u64::from_ne_bytes(*word)));
-    match value.last_chunk::<8>() {
-        Some(last) => suspect |= suspicion(u64::from_ne_bytes(*last)),
-        None => return syntax::is_field_value(rest),
+/// Stores a field whose value is clean, as one line where it is at hand; one that is padded without its padding.
+fn store(fields: &mut FieldBlock, known: Known, field: &Field<'_>) -> bool {
+    if field.shape == Shape::Clean && !field.line.is_empty() {
+        return fields.push_ready(known, field.line, field.name.len());
     }
-    suspect == 0 || syntax::is_field_value(value)
-}
-
-/// Not 0 when a byte is a control character, HTAB among them.
-const fn suspicion(word: u64) -> u64 {
-    const ONES: u64 = u64::MAX / 0xff;
-    let controls = word.wrapping_sub(ONES * 0x20) & !word;
-    let delete = word ^ (ONES * 0x7f);
-    (controls | (delete.wrapping_sub(ONES) & !delete)) & (ONES * 0x80)
-}
-
-/// RFC 9113 §8.2.1. Our own form trims values; a reader behind us may have seen another one.
-const fn is_padded(value: &[u8]) -> bool {
-    matches!(value, [b' ' | b'\t', ..] | [.., b' ' | b'\t'])
+    fields.push_known(known, field.name, syntax::trim_ows(field.value))
 }
 
 /// How a message that arrived over HTTP/2 is delimited when it leaves over HTTP/1.1; `None` when its `content-length`
@@ -150,5 +135,5 @@ pub fn body_length(fields: &FieldBlock, ended: bool) -> Option<BodyLength> {
 pub struct NullSink;
 
 impl FieldSink for NullSink {
-    fn field(&mut self, _: NameClass, _: &[u8], _: &[u8]) {}
+    fn field(&mut self, _: &Field<'_>) {}
 }

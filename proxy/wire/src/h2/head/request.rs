@@ -1,9 +1,9 @@
 //! Request heads.
 
-use super::{Checks, HeadLimits, HeadRefusal, body_length, is_padded};
+use super::{Checks, HeadLimits, HeadRefusal, body_length, store};
 use crate::field::Known;
 use crate::h1::BodyLength;
-use crate::h2::hpack::{FieldSink, NameClass};
+use crate::h2::hpack::{Field, FieldSink, NameClass, Shape};
 use crate::head::{Method, RequestHead, Scheme, Version};
 
 /// Stores a request.
@@ -138,17 +138,19 @@ impl<'h> RequestSink<'h> {
 }
 
 impl FieldSink for RequestSink<'_> {
-    fn field(&mut self, class: NameClass, name: &[u8], value: &[u8]) {
-        if !self.checks.count(class, name, value) {
+    fn field(&mut self, field: &Field<'_>) {
+        if !self.checks.count(field) {
             return;
         }
+        let Field { class, value, .. } = *field;
         let NameClass::Field(known) = class else {
             if let Err(refusal) = self.pseudo(class, value) {
                 self.checks.refuse(refusal);
             }
             return;
         };
-        if is_padded(value) {
+        // Our own form trims values; a reader behind us may have seen another one.
+        if field.shape == Shape::Padded {
             self.checks.refuse(HeadRefusal::Bad("http2.invalid.header_field"));
             return;
         }
@@ -159,7 +161,7 @@ impl FieldSink for RequestSink<'_> {
             }
             // RFC 9113 §8.2.3: crumbs are one field elsewhere.
             Known::Cookie => self.head.fields.join(b"cookie", b"; ", value),
-            _ => self.head.fields.push_known(known, name, value),
+            _ => store(&mut self.head.fields, known, field),
         };
         if !stored {
             self.checks.refuse(HeadRefusal::Bad("http2.invalid.header_field"));

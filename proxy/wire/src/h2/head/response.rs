@@ -1,8 +1,8 @@
 //! Response heads, and trailer sections of either direction.
 
-use super::{Checks, HeadLimits, HeadRefusal, is_connection_specific};
+use super::{Checks, HeadLimits, HeadRefusal, is_connection_specific, store};
 use crate::field::{FieldBlock, Known};
-use crate::h2::hpack::{FieldSink, NameClass};
+use crate::h2::hpack::{Field, FieldSink, NameClass};
 use crate::head::ResponseHead;
 use crate::syntax;
 
@@ -34,11 +34,12 @@ impl<'h> ResponseSink<'h> {
 }
 
 impl FieldSink for ResponseSink<'_> {
-    fn field(&mut self, class: NameClass, name: &[u8], value: &[u8]) {
-        if !self.checks.count(class, name, value) {
+    fn field(&mut self, field: &Field<'_>) {
+        if !self.checks.count(field) {
             return;
         }
-        match class {
+        let value = field.value;
+        match field.class {
             NameClass::Status if self.head.status == 0 && value.len() == 3 => {
                 match syntax::decimal(value).and_then(|status| u16::try_from(status).ok()) {
                     Some(status) => self.head.status = status,
@@ -47,8 +48,7 @@ impl FieldSink for ResponseSink<'_> {
             }
             NameClass::Field(known) => {
                 // Padding is taken off, as a reader of HTTP/1.1 would; nothing hides in a response that way.
-                let stored =
-                    known == Known::Host || self.head.fields.push_known(known, name, syntax::trim_ows(value));
+                let stored = known == Known::Host || store(&mut self.head.fields, known, field);
                 if !stored {
                     self.checks.refuse(HeadRefusal::Malformed);
                 }
@@ -81,17 +81,17 @@ impl<'h> TrailerSink<'h> {
 }
 
 impl FieldSink for TrailerSink<'_> {
-    fn field(&mut self, class: NameClass, name: &[u8], value: &[u8]) {
-        if !self.checks.count(class, name, value) {
+    fn field(&mut self, field: &Field<'_>) {
+        if !self.checks.count(field) {
             return;
         }
-        let NameClass::Field(known) = class else {
+        let NameClass::Field(known) = field.class else {
             self.checks.refuse(HeadRefusal::Malformed);
             return;
         };
         let banned = is_connection_specific(known)
             || matches!(known, Known::Host | Known::ContentLength | Known::Te | Known::Trailer);
-        if !banned && !self.trailers.push_known(known, name, syntax::trim_ows(value)) {
+        if !banned && !store(self.trailers, known, field) {
             self.checks.refuse(HeadRefusal::Malformed);
         }
     }

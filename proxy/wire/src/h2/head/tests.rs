@@ -2,7 +2,6 @@
 
 use super::*;
 use crate::head::{RequestHead, ResponseHead};
-use proptest::prelude::*;
 
 const LIMITS: HeadLimits = HeadLimits { fields: 100, bytes: 60 * 1024 };
 const GET: [(&str, &str); 4] =
@@ -10,7 +9,11 @@ const GET: [(&str, &str); 4] =
 
 fn feed(sink: &mut impl FieldSink, fields: &[(&str, &str)]) {
     for (name, value) in fields {
-        sink.field(NameClass::of(name.as_bytes()), name.as_bytes(), value.as_bytes());
+        let (name, value) = (name.as_bytes(), value.as_bytes());
+        let line = [name, b": ", value, b"\r\n"].concat();
+        // As a literal gives them, and as an entry of a table does.
+        let line = if name.len().is_multiple_of(2) { &line[..] } else { b"" };
+        sink.field(&Field { class: NameClass::of(name), name, value, shape: Shape::of(value), line });
     }
 }
 
@@ -196,20 +199,5 @@ fn trailers_lose_what_may_not_be_there() {
         let mut sink = TrailerSink::new(&mut trailers, LIMITS);
         feed(&mut sink, &[bad]);
         assert_eq!(sink.finish(), Err(HeadRefusal::Malformed));
-    }
-}
-
-proptest! {
-    #[test]
-    fn clean_values_are_field_values(
-        mut value in prop::collection::vec(prop_oneof![9 => 0x20u8..0x7f, 1 => 0x80u8..=0xff], 0..40),
-        at in any::<prop::sample::Index>(), byte in any::<u8>(),
-    ) {
-        prop_assert_eq!(is_clean(&value), syntax::is_field_value(&value));
-        if !value.is_empty() {
-            let at = at.index(value.len());
-            value[at] = byte;
-            prop_assert_eq!(is_clean(&value), syntax::is_field_value(&value), "{:?}", value);
-        }
     }
 }

@@ -2,17 +2,32 @@
 
 use super::integer::Input;
 use super::static_table::{self, STATIC_LEN};
-use super::table::Table;
-use super::{DEFAULT_TABLE_BYTES, NameClass};
+use super::table::{Found, Table};
+use super::{DEFAULT_TABLE_BYTES, NameClass, Shape};
 use crate::h2::error::H2Error;
 
 /// Memory for decoded strings that is kept between blocks, bytes.
 const SCRATCH_KEEP: usize = 1024;
 
+/// One field of a block.
+#[derive(Clone, Copy, Debug)]
+pub struct Field<'a> {
+    /// What the name is.
+    pub class: NameClass,
+    /// The name; any bytes.
+    pub name: &'a [u8],
+    /// The value; any bytes.
+    pub value: &'a [u8],
+    /// What was found out about the value, once for each entry of the table.
+    pub shape: Shape,
+    /// `name: value CR LF` where the decoder has it in one piece; empty otherwise.
+    pub line: &'a [u8],
+}
+
 /// Takes the fields of a block one by one. It must bear every byte in names and values.
 pub trait FieldSink {
     /// One field.
-    fn field(&mut self, class: NameClass, name: &[u8], value: &[u8]);
+    fn field(&mut self, field: &Field<'_>);
 }
 
 /// The decoder of one connection. After an error the connection cannot be read any more.
@@ -70,8 +85,7 @@ impl Decoder {
             began = true;
             if first & 0x80 != 0 {
                 let index = input.integer(first, 7)?;
-                let (name, class, value) = lookup(&self.table, index)?;
-                sink.field(class, name, value);
+                sink.field(&lookup(&self.table, index)?);
             } else if first & 0x40 != 0 {
                 let index = input.integer(first, 6)?;
                 self.literal(index, &mut input, true, sink)?;
@@ -97,23 +111,24 @@ impl Decoder {
         if index == 0 {
             let name = input.string(&mut self.name)?;
             let value = input.string(&mut self.value)?;
-            let class = NameClass::of(name);
-            sink.field(class, name, value);
+            let (class, shape) = (NameClass::of(name), Shape::of(value));
+            sink.field(&Field { class, name, value, shape, line: b"" });
             if keep {
-                self.table.insert(class, name, value);
+                self.table.insert(class, name, value, shape);
             }
             return Ok(());
         }
         let value = input.string(&mut self.value)?;
-        let (name, class, _) = lookup(&self.table, index)?;
-        sink.field(class, name, value);
+        let named = lookup(&self.table, index)?;
+        let shape = Shape::of(value);
+        sink.field(&Field { value, shape, line: b"", ..named });
         if keep {
             match static_table::get(index) {
                 Some((name, class, _)) => {
-                    self.table.insert(*class, name, value);
+                    self.table.insert(*class, name, value, shape);
                 }
                 None => {
-                    self.table.insert_with_name_of(index - STATIC_LEN - 1, value);
+                    self.table.insert_with_name_of(index - STATIC_LEN - 1, value, shape);
                 }
             }
         }
@@ -122,12 +137,15 @@ impl Decoder {
 }
 
 #[inline]
-fn lookup(table: &Table, index: usize) -> Result<super::table::Found<'_>, H2Error> {
+fn lookup(table: &Table, index: usize) -> Result<Field<'_>, H2Error> {
     match static_table::get(index) {
-        Some((name, class, value)) => Ok((name, *class, value)),
+        Some((name, class, value)) => {
+            Ok(Field { class: *class, name, value, shape: Shape::Clean, line: b"" })
+        }
         None => {
             let index = index.checked_sub(STATIC_LEN + 1).ok_or(H2Error::Hpack)?;
-            table.get(index).ok_or(H2Error::Hpack)
+            let Found { name, class, value, shape, line } = table.get(index).ok_or(H2Error::Hpack)?;
+            Ok(Field { class, name, value, shape, line })
         }
     }
 }

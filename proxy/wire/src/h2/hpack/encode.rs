@@ -8,7 +8,7 @@
 use super::integer::{put_integer, put_plain, put_short};
 use super::static_table::{self, STATIC_LEN};
 use super::table::Table;
-use super::{DEFAULT_TABLE_BYTES, NameClass};
+use super::{DEFAULT_TABLE_BYTES, NameClass, Shape};
 use crate::field::{FieldBlock, Known};
 use crate::h2::head::is_connection_specific;
 use crate::head::{Method, RequestHead, ResponseHead, Scheme};
@@ -145,15 +145,19 @@ impl Encoder {
     }
 
     fn field(&mut self, class: NameClass, name: &[u8], value: &[u8], out: &mut Vec<u8>) {
-        let mut policy = policy(class, name, value);
+        let mut policy = policy(class, value);
         if policy == Policy::Index && (name.len() + value.len()) * ENTRY_SHARE > self.table.max() {
             policy = Policy::Plain;
         }
         match policy {
             Policy::Index => {
                 let hash = hash(class, name, value);
+                // What is in the table may be there: names are looked at only before a field enters it.
                 if let Some(index) = self.find(hash, name, value) {
                     return put_integer(out, 0x80, 7, index);
+                }
+                if class == NameClass::Field(Known::Other) && is_secret(name) {
+                    return Self::literal(0x10, class, name, value, out);
                 }
                 if self.was_seen(hash) {
                     let named = static_table::find_name(class, name).unwrap_or(0);
@@ -190,9 +194,9 @@ impl Encoder {
         for at in places(hash) {
             let age = self.table.inserted().wrapping_sub(*self.slots.get(at)?) as usize;
             if age < self.table.len()
-                && let Some((its_name, _, its_value)) = self.table.get(age)
-                && its_value == value
-                && its_name == name
+                && let Some(found) = self.table.get(age)
+                && found.value == value
+                && found.name == name
             {
                 return Some(STATIC_LEN + 1 + age);
             }
@@ -218,7 +222,7 @@ impl Encoder {
     }
 
     fn insert(&mut self, hash: u32, class: NameClass, name: &[u8], value: &[u8]) {
-        if !self.table.insert(class, name, value) {
+        if !self.table.insert(class, name, value, Shape::Clean) {
             return;
         }
         // An age is counted from the number of the next entry minus one.
@@ -246,7 +250,7 @@ const fn places(hash: u32) -> [usize; 2] {
     [hash as usize & (SLOTS - 1), (hash >> 20) as usize & (SLOTS - 1)]
 }
 
-fn policy(class: NameClass, name: &[u8], value: &[u8]) -> Policy {
+fn policy(class: NameClass, value: &[u8]) -> Policy {
     match class {
         NameClass::Path => {
             // A query may hold anything, credentials too.
@@ -278,7 +282,6 @@ fn policy(class: NameClass, name: &[u8], value: &[u8]) -> Policy {
             | Known::Location
             | Known::Referer,
         ) => Policy::Plain,
-        NameClass::Field(Known::Other) if is_secret(name) => Policy::Never,
         _ => Policy::Index,
     }
 }
@@ -300,6 +303,9 @@ fn is_secret(name: &[u8]) -> bool {
         || matches!(name, b"apikey" | b"token" | b"x-auth" | b"x-session-id")
 }
 
+/// Of the length and the two ends of the value, which is where values differ: a longer look costs more than the misses
+/// it avoids.
+///
 /// Not keyed: an attacker who makes fields collide only spoils the compression of their own fields, because every hit is
 /// compared and nothing is searched further than two places.
 fn hash(class: NameClass, name: &[u8], value: &[u8]) -> u32 {
@@ -314,7 +320,10 @@ fn hash(class: NameClass, name: &[u8], value: &[u8]) -> u32 {
         NameClass::Protocol => K ^ 5,
         NameClass::Status => K ^ 6,
     };
-    state = mix(state, value);
+    state = mix(state, value.last_chunk::<8>().map_or(value, |last| last));
+    if let Some(first) = value.first_chunk::<8>() {
+        state = (state ^ u64::from_le_bytes(*first) ^ value.len() as u64).wrapping_mul(K).rotate_left(29);
+    }
     (state.wrapping_mul(K) >> 32) as u32
 }
 

@@ -1,12 +1,16 @@
 //! The dynamic table (RFC 7541 §2.3.2 and §4).
 //!
-//! All entries lie one behind the other in one buffer, oldest first. An evicted entry leaves a hole at the front, which is
+//! All entries lie one behind the other in one buffer, oldest first, each as the line `name: value CR LF` that a
+//! [`FieldBlock`](crate::FieldBlock) holds, so that a field that is found is stored by one copy. An evicted entry leaves a hole at the front, which is
 //! closed when the buffer has grown to twice the table: a byte is moved at most once in its life on average, and nothing
 //! is allocated once the buffer has its size.
 
 use std::collections::VecDeque;
 
-use super::{ENTRY_OVERHEAD, NameClass};
+use super::{ENTRY_OVERHEAD, NameClass, Shape};
+
+/// What a line has beside name and value.
+const LINE_OVERHEAD: usize = 4;
 
 #[derive(Clone, Copy, Debug)]
 struct Entry {
@@ -14,6 +18,7 @@ struct Entry {
     name_len: usize,
     value_len: usize,
     class: NameClass,
+    shape: Shape,
 }
 
 impl Entry {
@@ -33,8 +38,16 @@ pub(super) struct Table {
     inserted: u32,
 }
 
-/// An entry: name, what it is, value.
-pub(super) type Found<'t> = (&'t [u8], NameClass, &'t [u8]);
+/// An entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Found<'t> {
+    pub(super) name: &'t [u8],
+    pub(super) class: NameClass,
+    pub(super) value: &'t [u8],
+    pub(super) shape: Shape,
+    /// `name: value CR LF`
+    pub(super) line: &'t [u8],
+}
 
 impl Table {
     pub(super) const fn new(max: usize) -> Self {
@@ -63,10 +76,11 @@ impl Table {
     #[inline]
     pub(super) fn get(&self, index: usize) -> Option<Found<'_>> {
         let entry = self.entries.get(self.entries.len().checked_sub(index + 1)?)?;
-        let value_start = entry.start + entry.name_len;
-        let name = self.bytes.get(entry.start..value_start)?;
-        let value = self.bytes.get(value_start..value_start + entry.value_len)?;
-        Some((name, entry.class, value))
+        let end = entry.start + entry.name_len + entry.value_len + LINE_OVERHEAD;
+        let line = self.bytes.get(entry.start..end)?;
+        let (name, rest) = line.split_at_checked(entry.name_len)?;
+        let value = rest.get(2..2 + entry.value_len)?;
+        Some(Found { name, class: entry.class, value, shape: entry.shape, line })
     }
 
     /// Changes the size; what does not fit any more is evicted.
@@ -79,21 +93,21 @@ impl Table {
     }
 
     /// Inserts an entry. `false` when it is larger than the table, which is empty then (RFC 7541 §4.4).
-    pub(super) fn insert(&mut self, class: NameClass, name: &[u8], value: &[u8]) -> bool {
+    pub(super) fn insert(&mut self, class: NameClass, name: &[u8], value: &[u8], shape: Shape) -> bool {
         let wanted = name.len() + value.len() + ENTRY_OVERHEAD;
         self.evict(wanted);
         if wanted > self.max {
             return false;
         }
-        self.make_room(name.len() + value.len());
+        self.make_room(name.len() + value.len() + LINE_OVERHEAD);
         let start = self.bytes.len();
         self.bytes.extend_from_slice(name);
-        self.push(start, class, name.len(), value);
+        self.push(start, class, name.len(), value, shape);
         true
     }
 
     /// Inserts an entry with the name of the dynamic entry `index`, which may be evicted by that (RFC 7541 §4.4).
-    pub(super) fn insert_with_name_of(&mut self, index: usize, value: &[u8]) -> Option<bool> {
+    pub(super) fn insert_with_name_of(&mut self, index: usize, value: &[u8], shape: Shape) -> Option<bool> {
         let at = self.entries.len().checked_sub(index + 1)?;
         let Entry { name_len, class, .. } = *self.entries.get(at)?;
         let wanted = name_len + value.len() + ENTRY_OVERHEAD;
@@ -101,19 +115,21 @@ impl Table {
             self.evict(wanted);
             return Some(false);
         }
-        self.make_room(name_len + value.len());
+        self.make_room(name_len + value.len() + LINE_OVERHEAD);
         let named = self.entries.get(at)?.start;
         let start = self.bytes.len();
         self.bytes.extend_from_within(named..named + name_len);
         self.evict(wanted);
-        self.push(start, class, name_len, value);
+        self.push(start, class, name_len, value, shape);
         Some(true)
     }
 
     /// Completes an entry whose name is at the end of the buffer.
-    fn push(&mut self, start: usize, class: NameClass, name_len: usize, value: &[u8]) {
+    fn push(&mut self, start: usize, class: NameClass, name_len: usize, value: &[u8], shape: Shape) {
+        self.bytes.extend_from_slice(b": ");
         self.bytes.extend_from_slice(value);
-        let entry = Entry { start, name_len, value_len: value.len(), class };
+        self.bytes.extend_from_slice(b"\r\n");
+        let entry = Entry { start, name_len, value_len: value.len(), class, shape };
         self.size += entry.size();
         self.entries.push_back(entry);
         self.inserted = self.inserted.wrapping_add(1);
@@ -163,11 +179,11 @@ mod tests {
                 let fill = (turn % 251) as u8;
                 let value = vec![fill; value_len];
                 let name = if named && index < list.len() {
-                    prop_assert!(table.insert_with_name_of(index, &value).is_some());
+                    prop_assert!(table.insert_with_name_of(index, &value, Shape::Clean).is_some());
                     list[index].0.clone()
                 } else {
                     let name = vec![fill.wrapping_add(1); name_len];
-                    table.insert(CLASS, &name, &value);
+                    table.insert(CLASS, &name, &value, Shape::Clean);
                     name
                 };
                 list.insert(0, (name, value));
@@ -180,7 +196,9 @@ mod tests {
                 prop_assert_eq!(table.len(), list.len());
                 prop_assert_eq!(table.size(), cost(&list));
                 for (at, (name, value)) in list.iter().enumerate() {
-                    prop_assert_eq!(table.get(at), Some((&name[..], CLASS, &value[..])));
+                    let line = [&name[..], b": ", value, b"\r\n"].concat();
+                    let (class, shape) = (CLASS, Shape::Clean);
+                    prop_assert_eq!(table.get(at), Some(Found { name, class, value, shape, line: &line }));
                 }
                 prop_assert!(table.get(list.len()).is_none());
                 prop_assert!(table.bytes.len() <= 2 * max + 100);

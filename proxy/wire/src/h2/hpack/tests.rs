@@ -10,8 +10,10 @@ use proptest::prelude::*;
 struct List(Vec<(Vec<u8>, Vec<u8>)>);
 
 impl FieldSink for List {
-    fn field(&mut self, class: NameClass, name: &[u8], value: &[u8]) {
-        assert_eq!(class, NameClass::of(name));
+    fn field(&mut self, field: &Field<'_>) {
+        let Field { class, name, value, shape, line } = *field;
+        assert_eq!((class, shape), (NameClass::of(name), Shape::of(value)));
+        assert!(line.is_empty() || line == [name, b": ", value, b"\r\n"].concat());
         self.0.push((name.to_vec(), value.to_vec()));
     }
 }
