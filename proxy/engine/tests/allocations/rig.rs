@@ -7,7 +7,7 @@ use std::time::Duration;
 use outrigger_engine::proxy::{Proxy, ProxyHandle, ProxyOptions};
 use outrigger_traffic::config::{
     Action, Cluster, ClusterDiscovery, Config, DownstreamTls, Endpoint, Endpoints, FilterChain,
-    FilterChainMatch, HttpConnectionManager, Listener, LocalityEndpoints, OutlierDetection, RetryPolicy,
+    FilterChainMatch, HttpConnectionManager, HttpUpstream, Listener, LocalityEndpoints, OutlierDetection, RetryPolicy,
     Route, RouteAction, RouteConfig, RouteMatch, RouteSource, Terminal, VirtualHost,
 };
 
@@ -40,11 +40,12 @@ pub(crate) fn origin() -> SocketAddr {
 }
 
 /// A proxy with retries, circuit breakers and outlier detection armed.
-pub(crate) fn proxy(origin: SocketAddr, tls: Option<DownstreamTls>) -> ProxyHandle {
+pub(crate) fn proxy(origin: SocketAddr, tls: Option<DownstreamTls>, upstream: HttpUpstream) -> ProxyHandle {
     let localities =
         vec![LocalityEndpoints { endpoints: vec![Endpoint::at(origin)], ..LocalityEndpoints::default() }];
     let endpoints = Endpoints { cluster_name: "app".into(), localities, overprovisioning_factor: None };
     let mut cluster = Cluster::new("app", ClusterDiscovery::Static(endpoints));
+    cluster.http.protocol = upstream;
     cluster.outlier_detection = Some(OutlierDetection::default());
     let mut retry = RetryPolicy { num_retries: 2, ..RetryPolicy::default() };
     retry.retry_on.gateway_error = true;
