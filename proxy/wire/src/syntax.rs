@@ -294,7 +294,6 @@ mod tests {
         }
     }
 
-
     #[test]
     fn authority_valid_forms_accepted() {
         for good in [

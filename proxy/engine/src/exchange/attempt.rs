@@ -274,8 +274,7 @@ pub(super) fn start(
         config.and_then(|c| c.per_try_timeout),
         config.and_then(|c| c.per_try_idle_timeout),
     );
-    let held =
-        Held { host, span_id, reused, sent, _permit: permit, _in_flight: in_flight, _active: active };
+    let held = Held { host, span_id, reused, sent, _permit: permit, _in_flight: in_flight, _active: active };
     Ok((held, stream))
 }
 

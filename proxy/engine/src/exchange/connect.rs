@@ -25,11 +25,7 @@ use tokio::time::Instant;
 ///
 /// *Errors*: no host, or none that can be connected to; nothing was answered then. Nothing is tried twice: a host that was
 /// connected to may have had effects.
-pub(super) async fn terminate(
-    x: &mut Exchange,
-    notes: &mut Notes,
-    plan: &Plan,
-) -> Result<(), ProxyError> {
+pub(super) async fn terminate(x: &mut Exchange, notes: &mut Notes, plan: &Plan) -> Result<(), ProxyError> {
     let worker = x.front.worker().clone();
     let stats = plan.cluster.stats.at(worker.id);
     let host = pick(x, plan)?;

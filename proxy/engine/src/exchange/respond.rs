@@ -145,11 +145,7 @@ fn itoa(number: u64) -> String {
 }
 
 /// Answers a route's redirect.
-pub(super) async fn redirect(
-    x: &mut Exchange,
-    notes: &mut Notes,
-    route: &Route,
-) -> Result<(), ProxyError> {
+pub(super) async fn redirect(x: &mut Exchange, notes: &mut Notes, route: &Route) -> Result<(), ProxyError> {
     let Action::Redirect(Redirect { status, .. }) = route.action else { return Err(ProxyError::Defect) };
     x.front.serving.stats(x.front.worker()).rq_redirect.inc();
     notes.details = "direct_response";
@@ -175,11 +171,7 @@ pub(super) async fn redirect_to_path(x: &mut Exchange, notes: &mut Notes) -> Res
 }
 
 /// Answers a route's direct response.
-pub(super) async fn direct(
-    x: &mut Exchange,
-    notes: &mut Notes,
-    route: &Route,
-) -> Result<(), ProxyError> {
+pub(super) async fn direct(x: &mut Exchange, notes: &mut Notes, route: &Route) -> Result<(), ProxyError> {
     let Action::Direct(direct) = &route.action else { return Err(ProxyError::Defect) };
     x.front.serving.stats(x.front.worker()).rq_direct_response.inc();
     notes.details = "direct_response";

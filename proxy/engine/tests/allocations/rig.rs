@@ -7,8 +7,8 @@ use std::time::Duration;
 use outrigger_engine::proxy::{Proxy, ProxyHandle, ProxyOptions};
 use outrigger_traffic::config::{
     Action, Cluster, ClusterDiscovery, Config, DownstreamTls, Endpoint, Endpoints, FilterChain,
-    FilterChainMatch, HttpConnectionManager, HttpUpstream, Listener, LocalityEndpoints, OutlierDetection, RetryPolicy,
-    Route, RouteAction, RouteConfig, RouteMatch, RouteSource, Terminal, VirtualHost,
+    FilterChainMatch, HttpConnectionManager, HttpUpstream, Listener, LocalityEndpoints, OutlierDetection,
+    RetryPolicy, Route, RouteAction, RouteConfig, RouteMatch, RouteSource, Terminal, VirtualHost,
 };
 
 /// A small request.

@@ -43,7 +43,10 @@ async fn request_without_body_with_body_and_with_trailers_of_the_response_goes_t
     assert_eq!(response.field("grpc-status"), Some("7"));
     let head = Request::head("http://h/bytes/10").body(Bytes::new()).unwrap();
     let response = client.request(head).await.unwrap();
-    assert_eq!((response.status, response.body.len(), response.field("content-length")), (200, 0, Some("10")));
+    assert_eq!(
+        (response.status, response.body.len(), response.field("content-length")),
+        (200, 0, Some("10"))
+    );
     assert_eq!(client.get("h", "/status/204").await.unwrap().status, 204);
     counted(&bed, 7).await;
     assert!(origin.malformed().is_empty(), "{:?}", origin.malformed());
@@ -109,9 +112,8 @@ async fn lost_streams_are_tried_again_and_the_body_is_sent_again() {
     let client = bed.h2().await;
     assert_eq!(client.get("h", "/").await.unwrap().status, 200);
     // Answered with an error the first time.
-    let put = |path: &str| {
-        Request::put(format!("http://h{path}")).body(Bytes::from_static(b"keep me")).unwrap()
-    };
+    let put =
+        |path: &str| Request::put(format!("http://h{path}")).body(Bytes::from_static(b"keep me")).unwrap();
     let response = client.request(put("/flaky/a/2/503")).await.unwrap();
     assert_eq!(response.status, 200);
     assert_eq!(bed.cluster_stat("a", |stats| stats.upstream_rq_retry.value()), 2);

@@ -114,12 +114,7 @@ pub(crate) fn begin(mut x: Box<Exchange>) {
 }
 
 /// Makes the attempt up to where the request is sent; otherwise tells how far it has come.
-fn set_out(
-    x: &mut Exchange,
-    notes: &mut Notes,
-    plan: &Plan,
-    shared: &mut Attempts,
-) -> Result<Talk, First> {
+fn set_out(x: &mut Exchange, notes: &mut Notes, plan: &Plan, shared: &mut Attempts) -> Result<Talk, First> {
     let begun = attempt::begin(&mut x.front, notes, plan, shared).map_err(First::Ended)?;
     if plan.tunnel || plan.cluster.cluster.config.close_connections_on_host_removal {
         return Err(First::Begun(begun));

@@ -3,9 +3,9 @@
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use outrigger_wire::Trailers;
 use outrigger_wire::h1::BodyLength;
 use outrigger_wire::h2::{Code, Event, HeadRefusal, Role, StreamKey, limit};
-use outrigger_wire::Trailers;
 
 use super::super::mailbox::Mailbox;
 use super::{Arrived, Link, Over};
@@ -47,9 +47,11 @@ impl Link {
         }
         if self.role == Role::Server && self.backlog() > BACKLOG {
             // The write that waits wakes us.
+            self.hand_on_arrived(accept);
             return None;
         }
         if let Some(over) = self.read(cx, accept) {
+            self.hand_on_arrived(accept);
             return Some(over);
         }
         let waiting = {
@@ -116,7 +118,11 @@ impl Link {
             let space = buf.space();
             let most = space.len();
             let n = match self.io.poll_read(cx, space) {
-                Poll::Pending => return None,
+                Poll::Pending => {
+                    self.hand_on_arrived(accept);
+                    self.leave_begun();
+                    return None;
+                }
                 Poll::Ready(Ok(0) | Err(_)) => return Some(Over::Closed),
                 Poll::Ready(Ok(n)) => n,
             };
@@ -148,8 +154,6 @@ impl Link {
                 break;
             }
         }
-        self.hand_on_arrived(accept);
-        self.leave_begun();
         let mut held = self.held.borrow_mut();
         held.clear();
         if input.is_empty() {
@@ -269,7 +273,7 @@ impl Link {
         }
     }
 
-    /// Requests whose end has not arrived with them are served as it comes.
+    /// Requests whose end is not here either when nothing more is are served as it comes.
     fn hand_on_arrived(&self, accept: &mut dyn FnMut(Arrived)) {
         loop {
             let Some(arrived) = self.arrived.borrow_mut().pop() else { return };
@@ -277,7 +281,7 @@ impl Link {
         }
     }
 
-    /// Exchanges whose response is not here as a whole need a task to wait for the rest.
+    /// Exchanges whose response has begun and did not end with what is here need a task to wait for the rest.
     fn leave_begun(&self) {
         loop {
             let Some(ticket) = self.begun.borrow_mut().pop() else { return };

@@ -16,10 +16,10 @@ use std::rc::Rc;
 use std::task::Waker;
 use std::time::Duration;
 
+use outrigger_wire::RequestHead;
 use outrigger_wire::h1::BodyLength;
 use outrigger_wire::h2::connection::SendError;
 use outrigger_wire::h2::{Connection, H2Error, HeadRefusal, Options, Role, StreamKey};
-use outrigger_wire::RequestHead;
 use tokio::time::Instant;
 
 use super::mailbox::Mailbox;
