@@ -2,8 +2,8 @@
 """Redirected connections, with real rules in network namespaces of our own: our proxy, and the real Envoy on the same configuration.
 
 Needs root, ip, nft and setpriv."""
-import atexit, json, os, re, shutil, subprocess, sys, textwrap, time
-from common import PROXY, WORK, check, finish, start
+import atexit, json, os, re, shutil, socket, struct, subprocess, sys, textwrap, threading, time
+from common import PROXY, WORK, check, finish, free_port, start, wait_port
 
 if os.geteuid():
     raise SystemExit("capture: root is needed for network namespaces")
@@ -277,4 +277,108 @@ for name, expected in EXPECTED.items():
 same = ("http_inspector.http11_found", "tls_inspector.tls_not_found", "dns_filter.mesh.a_record_queries", "dns_filter.mesh.known_domain_queries")
 for name in same:
     check(f"Envoy has {name} as well", name in their_names and name in our_names, f"{their_names.get(name)} {our_names.get(name)}")
+
+
+# The PROXY protocol, in and out, on the loopback address.
+PROXY_FILTER = "type.googleapis.com/envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol"
+PROXY_SOCKET = "type.googleapis.com/envoy.extensions.transport_sockets.proxy_protocol.v3.ProxyProtocolUpstreamTransport"
+
+
+def recorder():
+    """Keeps what it was sent first on each connection, and sends it back."""
+    listening = socket.create_server(("127.0.0.1", 0))
+    kept = []
+
+    def serve():
+        while True:
+            connection, _ = listening.accept()
+            connection.settimeout(5)
+            try:
+                data = connection.recv(1000)
+                kept.append(data)
+                connection.sendall(data)
+            except OSError:
+                pass
+            connection.close()
+
+    threading.Thread(target=serve, daemon=True).start()
+    return listening.getsockname()[1], kept
+
+
+def talk(port, data):
+    with socket.create_connection(("127.0.0.1", port), 5) as connection:
+        connection.settimeout(2)
+        connection.sendall(data)
+        got = b""
+        try:
+            while more := connection.recv(1000):
+                got += more
+        except ConnectionResetError:
+            pass
+        except TimeoutError:
+            got += b"(silence)"
+        return got, connection.getsockname()
+
+
+def proxy_protocol(title, argv):
+    back, kept = recorder()
+    ports = {name: free_port() for name in ("admin", "must", "may", "v1", "v2")}
+    inner = {"name": "envoy.transport_sockets.raw_buffer", "typed_config": {"@type": "type.googleapis.com/envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer"}}
+    told = lambda version: {"transport_socket": {"name": "envoy.transport_sockets.upstream_proxy_protocol", "typed_config": {
+        "@type": PROXY_SOCKET, "config": {"version": version}, "transport_socket": inner}}}
+    filters = lambda **more: [{"name": "envoy.filters.listener.proxy_protocol", "typed_config": {"@type": PROXY_FILTER, **more}}]
+    listeners = [{"name": name, "address": address("127.0.0.1", ports[name]), "filter_chains": [tcp(cluster)], "listener_filters": listening}
+                 for name, cluster, listening in (("must", "PassthroughCluster", filters()), ("v1", "v1", []), ("v2", "v2", []),
+                                                  ("may", "plain", filters(allow_requests_without_proxy_protocol=True)))]
+    passthrough = {"name": "PassthroughCluster", "type": "ORIGINAL_DST", "lb_policy": "CLUSTER_PROVIDED", "connect_timeout": "2s"}
+    clusters = [passthrough, fixed("plain", "127.0.0.1", back), fixed("v1", "127.0.0.1", back) | told("V1"), fixed("v2", "127.0.0.1", back) | told("V2")]
+    path = f"{WORK}/proxy-{title}.json"
+    json.dump({"node": {"id": "p", "cluster": "p"}, "admin": {"address": address("127.0.0.1", ports["admin"])},
+               "static_resources": {"listeners": listeners, "clusters": clusters}}, open(path, "w"))
+    process = start([word.replace("PATH", path) for word in argv], f"proxy-{title}")
+    for port in ports.values():
+        wait_port(port, process)
+    to = socket.inet_aton("127.0.0.1")
+    six = socket.inet_pton(socket.AF_INET6, "::1")
+    magic = b"\r\n\r\n\0\r\nQUIT\n"
+    v2 = lambda command, family, content: magic + bytes([command, family]) + struct.pack(">H", len(content)) + content
+    four = socket.inet_aton("192.0.2.7") + to + struct.pack(">HH", 4711, back)
+    probes = {
+        "version 1": f"PROXY TCP4 192.0.2.7 127.0.0.1 4711 {back}\r\n".encode(),
+        "version 2": v2(0x21, 0x11, four),
+        "version 2 with a TLV": v2(0x21, 0x11, four + b"\x04\0\3abc"),
+        "version 2, local": v2(0x20, 0, b""),
+        "version 2, UDP": v2(0x21, 0x12, four),
+        "version 2, unspecified": v2(0x21, 0, b""),
+        "version 2, a third command": v2(0x22, 0x11, four),
+        "version 1, unknown": b"PROXY UNKNOWN\r\n",
+        "version 1, two spaces": f"PROXY TCP4  192.0.2.7 127.0.0.1 4711 {back}\r\n".encode(),
+        "version 1, no port": b"PROXY TCP4 192.0.2.7 127.0.0.1 4711\r\n",
+        "version 1, a family that is none": f"PROXY TCP5 192.0.2.7 127.0.0.1 4711 {back}\r\n".encode(),
+        "no header": b"",
+    }
+    found = {}
+    for name, header in probes.items():
+        for listener in ("must", "may"):
+            found[f"{listener}: {name}"] = talk(ports[listener], header + b"hello")[0].decode(errors="replace")
+    for version in ("v1", "v2"):
+        _, client = talk(ports[version], b"hello")
+        sent = kept[-1]
+        expected = (f"PROXY TCP4 {client[0]} 127.0.0.1 {client[1]} {ports[version]}\r\n".encode() if version == "v1"
+                    else v2(0x21, 0x11, to + to + struct.pack(">HH", client[1], ports[version])))
+        found[f"sent: {version}"] = "as expected" if sent == expected + b"hello" else repr(sent)
+    process.terminate()
+    process.wait(20)
+    return found
+
+
+ours = proxy_protocol("outrigger", [PROXY, "-c", "PATH"])
+theirs = proxy_protocol("envoy", [ENVOY, "-c", "PATH", "--concurrency", "1", "-l", "error", "--base-id", "7"])
+# Ours closes at once what is no connection (UDP), and what cannot become a header any more.
+STRICTER = {"must: version 2, UDP", "may: version 2, UDP", "must: no header"}
+for name, answer in ours.items():
+    if name in STRICTER:
+        check(f"PROXY protocol, {name}: closed", answer == "", f"Envoy: {theirs[name]!r}")
+        continue
+    check(f"PROXY protocol, {name}, as Envoy", answer == theirs[name], "" if answer == theirs[name] else f"{answer!r}, Envoy {theirs[name]!r}")
 finish("capture")

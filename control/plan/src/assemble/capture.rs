@@ -211,8 +211,12 @@ fn dns(scope: &Scope<'_>, port: u16, capture: &Capture) -> Listener {
     let forward = DnsForward { resolvers: Vec::new(), timeout: Duration::from_secs(4), max_pending: 256 };
     listener.dns = Some(Box::new(DnsServer {
         stat_prefix: OUTBOUND.into(),
-        // A virtual address leads nowhere unless connections to it come here.
-        domains: if capture.outbound { domains(scope) } else { Vec::new() },
+        // A virtual address leads nowhere unless connections to it come here, one way or the other.
+        domains: if capture.outbound || capture.forward_proxy_port.is_some() {
+            domains(scope)
+        } else {
+            Vec::new()
+        },
         forward: Some(forward),
     }));
     listener

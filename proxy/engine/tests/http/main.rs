@@ -4,6 +4,7 @@
 
 mod bed;
 mod client_gone;
+mod connect_ends;
 mod drain;
 mod express;
 mod extended_connect;
