@@ -34,9 +34,18 @@ struct Moto {
 }
 
 impl Moto {
-    fn here() -> Self {
+    /// Its tasks would take a step towards their end at every look: here they stay where they are.
+    async fn here() -> Self {
         let url = std::env::var("OUTRIGGER_MOTO").expect("OUTRIGGER_MOTO: run `cargo xtask peers sources`");
-        Self { origin: Origin::parse(&url, tls_of_the_web).unwrap().0, url }
+        let moto = Self { origin: Origin::parse(&url, tls_of_the_web).unwrap().0, url };
+        let stay =
+            json!({"model_name": "ecs::task", "transition": {"progression": "manual", "times": 1_000_000}});
+        let request = Request::post("/moto-api/state-manager/set-transition")
+            .header("content-type", "application/json");
+        let request = request.body(Full::new(Bytes::from(stay.to_string()))).unwrap();
+        let answer = moto.origin.call(request, 1 << 20).await.unwrap();
+        assert!(answer.status.is_success(), "{answer:?}");
+        moto
     }
 
     /// moto finds the service by the credential's scope and looks at no signature.
@@ -140,7 +149,7 @@ fn request(credentials: &Credentials, host: &str) -> v1::SignRequest {
 #[tokio::test]
 #[ignore = "needs moto: cargo xtask peers sources"]
 async fn role_of_a_task_becomes_an_identity_when_a_rule_says_so() {
-    let moto = Moto::here();
+    let moto = Moto::here().await;
     let headers = [("content-type", "application/x-www-form-urlencoded")];
     let ask = "Action=AssumeRole&Version=2011-06-15&RoleArn=arn:aws:iam::123456789012:role/shop-cart&RoleSessionName=0123456789abcdef";
     let answer = moto.send("sts", &headers, ask.into()).await;
@@ -217,10 +226,13 @@ impl Fixture {
 #[tokio::test]
 #[ignore = "needs moto: cargo xtask peers sources"]
 async fn tasks_of_every_launch_type_are_what_they_are_to_the_mesh() {
-    let moto = Moto::here();
+    let moto = Moto::here().await;
     moto.cluster("mixed").await;
     let attribute = |name: &str, value: &str| json!({"name": name, "value": value});
-    let document = json!({"instanceId": "i-0123456789abcdef0"}).to_string();
+    let headers = [("content-type", "application/x-www-form-urlencoded")];
+    let run = "Action=RunInstances&Version=2016-11-15&ImageId=ami-12c6146b&MinCount=1&MaxCount=1";
+    let host = moto.send("ec2", &headers, run.into()).await;
+    let document = json!({"instanceId": element(&host, "instanceId")}).to_string();
     let registered = moto
         .ecs("RegisterContainerInstance", json!({"cluster": "mixed", "instanceIdentityDocument": document}))
         .await;
@@ -272,7 +284,7 @@ async fn tasks_of_every_launch_type_are_what_they_are_to_the_mesh() {
 #[tokio::test]
 #[ignore = "needs moto: cargo xtask peers sources"]
 async fn thousand_tasks_are_discovered_within_ten_seconds() {
-    let moto = Moto::here();
+    let moto = Moto::here().await;
     moto.cluster("large").await;
     moto.definition("many", "awsvpc", json!({"outrigger.io/service": "many"})).await;
     assert_eq!(moto.run("large", "many", "FARGATE", 1_000).await.len(), 1_000);
@@ -281,6 +293,7 @@ async fn thousand_tasks_are_discovered_within_ten_seconds() {
     fixture.read().await;
     let took = began.elapsed();
     println!("1000 tasks were discovered in {took:?}");
-    assert_eq!(fixture.catalog.statuses()[0].workloads, 1_000);
+    let status = fixture.catalog.statuses().remove(0);
+    assert_eq!(status.workloads, 1_000, "{status:?}");
     assert!(took < Duration::from_secs(10), "{took:?}");
 }

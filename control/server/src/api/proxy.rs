@@ -89,7 +89,7 @@ pub async fn workloads(
         .filter(|proxy| proxy.connected)
         .map(|proxy| (proxy.namespace.as_str(), proxy.service_account.as_str(), proxy.id.as_str()))
         .collect();
-    let workloads = api.catalog.workloads().borrow().clone();
+    let workloads = api.catalog.current();
     let lines: Vec<WorkloadLine<'_>> = workloads
         .iter()
         .filter(|workload| query.namespace.as_ref().is_none_or(|namespace| workload.namespace == *namespace))

@@ -119,6 +119,12 @@ impl Catalog {
         self.joined.subscribe()
     }
 
+    /// All workloads at this moment: with every registration that was answered.
+    pub fn current(&self) -> Workloads {
+        self.join();
+        self.joined.borrow().clone()
+    }
+
     /// Follows the registrations, and writes down what sources found, for ever.
     pub async fn follow(self: Arc<Self>) {
         let mut registered = self.registered.clone();
