@@ -207,17 +207,17 @@ pub(crate) fn world(workloads: Vec<Workload>, text: &str) -> World {
 pub(crate) fn nodes(world: &World) -> Vec<ProxyNode> {
     let mut nodes: Vec<ProxyNode> =
         world.workloads.iter().map(|w| ProxyNode::sidecar(Arc::clone(w))).collect();
+    if let Some(workload) = world.workloads.first() {
+        let capture = Capture { outbound: true, dns_port: Some(15_053), forward_proxy_port: Some(15_080) };
+        let node = ProxyNode::sidecar(Arc::clone(workload));
+        nodes.push(ProxyNode { id: "captured".into(), capture: Some(capture), ..node });
+    }
     let mut gateway = ProxyNode::without_workload("gw", NodeKind::Gateway, "demo", "gateway");
     gateway.labels.insert("istio".into(), "ingressgateway".into());
     nodes.push(gateway);
     let mut client = ProxyNode::without_workload("client", NodeKind::Proxyless, "demo", "client");
     client.flavour = outrigger_plan::Flavour::Grpc;
     nodes.push(client);
-    if let Some(workload) = world.workloads.first() {
-        let capture = Capture { outbound: true, dns_port: Some(15_053), forward_proxy_port: Some(15_080) };
-        let node = ProxyNode::sidecar(Arc::clone(workload));
-        nodes.push(ProxyNode { id: "captured".into(), capture: Some(capture), ..node });
-    }
     nodes
 }
 
