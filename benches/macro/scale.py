@@ -34,7 +34,7 @@ def run(bench, args, origin):
                 result = measure(bench, args, SCENARIOS[name], variant, origin)
                 found.setdefault((name, variant), []).append(result)
                 print(number, name, variant, {key: round(value, 2) for key, value in result.items()}, flush=True)
-    print("\n| scenario | workers | CPU µs per request | against one | requests/s | involuntary and voluntary switches per 1,000 requests |")
+    print("\n| scenario | workers | CPU µs per request | against one | requests/s | switches of a thread per 1,000 requests, involuntary + voluntary |")
     print("|---|---|---|---|---|---|")
     for (name, variant), results in found.items():
         middle = {key: statistics.median(result[key] for result in results) for key in results[0]}
