@@ -124,6 +124,17 @@ fn registry_only_reaches_the_mesh_alone() {
 }
 
 #[test]
+fn port_of_the_proxy_itself_is_not_captured() {
+    let mut workloads = demo();
+    let mut odd = workload("demo", "odd", "v1", 9);
+    odd.ports = vec![port("http", 15_008, Protocol::Http)];
+    workloads.push(odd);
+    let found = captured(&world(workloads, ""), ALL);
+    assert!(!found.config.listeners.iter().any(|l| l.name == "captured|15008"));
+    assert!(found.notices.iter().any(|n| n.text.contains("15008")), "{:?}", found.notices);
+}
+
+#[test]
 fn dns_alone_gives_no_address_that_leads_nowhere() {
     let config = captured(&mesh(), Capture { outbound: false, ..ALL }).config;
     let dns = listener(&config, "dns").dns.as_ref().unwrap();

@@ -79,7 +79,17 @@ fn connections_out(scope: &Scope<'_>, capture: &Capture, config: &mut Config) {
         }
     }
     config.listeners.extend(own);
-    config.listeners.extend(http.into_iter().map(|port| sniffing(scope, port, beyond)));
+    for port in http {
+        let listener = sniffing(scope, port, beyond);
+        // The proxy's own port goes first: two listeners cannot have one address.
+        if config.listeners.iter().any(|other| other.address == listener.address) {
+            let text =
+                format!("port {port} is one of the proxy's own: calls to services at it are not captured");
+            scope.notice(format!("proxy/{}", scope.node.id), text);
+        } else {
+            config.listeners.push(listener);
+        }
+    }
     let last = if only_mesh(scope) { routes::to_nowhere() } else { as_it_was() };
     config.route_configs.push(RouteConfig { name: CAPTURED.into(), ..table(scope, Fallback(last)) });
     config.clusters.push(match beyond {
