@@ -60,7 +60,7 @@ fn config(listen: SocketAddr, upstream: SocketAddr, h2: bool) -> Config {
         routes: vec![route],
         ..VirtualHost::default()
     };
-    let table = RouteConfig { virtual_hosts: vec![host], ..RouteConfig::default() };
+    let table = RouteConfig { virtual_hosts: vec![host.into()], ..RouteConfig::default() };
     let mut manager = HttpConnectionManager::new("forward", RouteSource::Inline(table));
     manager.upgrades.push(Upgrade { upgrade_type: "websocket".into(), enabled: true });
     let mut listener = Listener::new("forward", listen);

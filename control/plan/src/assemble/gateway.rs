@@ -7,7 +7,7 @@ use std::time::Duration;
 use outrigger_traffic::config::{
     CertificateSource, Config, DownstreamTls, FilterChain, FilterChainMatch, ForwardClientCert,
     HttpConnectionManager, HttpFilter, Listener, NetworkFilter, Rbac, Route, RouteConfig, RouteSource,
-    SanMatch, SanType, Secret, SecretValue, SetClientCertDetails, StringMatch, Terminal, TlsCertificate,
+    SanMatch, SanType, Secret, SecretValue, SetClientCertDetails, Shared, StringMatch, Terminal, TlsCertificate,
     TlsParams, TlsVersion, ValidationContext, ValidationSource, VirtualHost,
 };
 
@@ -144,7 +144,7 @@ fn connection_manager(
 
 /// A virtual host for each host that a server serves and a VirtualService bound to its gateway is about. Several
 /// VirtualServices for one host are joined in their order.
-fn virtual_hosts(scope: &Scope<'_>, servers: &[Opened<'_>], port: u16) -> Vec<VirtualHost> {
+fn virtual_hosts(scope: &Scope<'_>, servers: &[Opened<'_>], port: u16) -> Vec<Shared<VirtualHost>> {
     let mut by_domain: BTreeMap<String, (Vec<Route>, bool)> = BTreeMap::new();
     let mut seen: BTreeSet<(String, String)> = BTreeSet::new();
     for opened in servers {
@@ -168,7 +168,7 @@ fn virtual_hosts(scope: &Scope<'_>, servers: &[Opened<'_>], port: u16) -> Vec<Vi
         require_tls,
         ..VirtualHost::default()
     };
-    by_domain.into_iter().map(host).collect()
+    by_domain.into_iter().map(|entry| host(entry).into()).collect()
 }
 
 /// The hosts that both a server and a VirtualService name, where the server lets the VirtualService's namespace in.

@@ -197,7 +197,7 @@ fn connection_manager(
     };
     let table = RouteConfig {
         name: cluster.clone(),
-        virtual_hosts: vec![host],
+        virtual_hosts: vec![host.into()],
         validate_clusters: true,
         ..RouteConfig::default()
     };

@@ -166,7 +166,11 @@ pub fn table(scope: &Scope<'_>, fallback: Fallback) -> RouteConfig {
     }
     let Fallback(last) = fallback;
     hosts.add(scope, last.name.clone(), vec!["*".into()], vec![last]);
-    RouteConfig { name: OUTBOUND.into(), virtual_hosts: hosts.list.into_iter().map(Into::into).collect(), ..RouteConfig::default() }
+    RouteConfig {
+        name: OUTBOUND.into(),
+        virtual_hosts: hosts.list.into_iter().map(Into::into).collect(),
+        ..RouteConfig::default()
+    }
 }
 
 /// Virtual hosts whose domains are each claimed once.

@@ -32,7 +32,7 @@ pub fn assemble(scope: &Scope<'_>, config: &mut Config) -> Vec<ApiListener> {
             };
             config.route_configs.push(RouteConfig {
                 name: table,
-                virtual_hosts: vec![host],
+                virtual_hosts: vec![host.into()],
                 ..RouteConfig::default()
             });
         }

@@ -210,6 +210,7 @@ impl Connection {
 
 impl Drop for Connection {
     fn drop(&mut self) {
+        self.worker.tenures.unfollow(self.facts.id);
         let serving = self.serving.borrow();
         let stats = serving.stats(&self.worker);
         stats.downstream_cx_destroy.inc();

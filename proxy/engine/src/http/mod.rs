@@ -44,6 +44,7 @@ pub async fn serve_connection(
     let Some(serving) = Serving::new(live, chain, &facts) else { return };
     let codec = serving.config().codec_type;
     let connection = Rc::new(Connection::new(worker, io, facts, serving, drain));
+    connection.worker.tenures.follow(connection.facts.id, &connection);
     let alpn = connection.facts.tls.as_ref().and_then(|tls| tls.alpn.as_deref());
     match (codec, alpn) {
         (CodecType::Http1, _) | (CodecType::Auto, Some(b"http/1.1" | b"http/1.0")) => {

@@ -173,6 +173,10 @@ impl LabelText {
 
 /// Escapes a label value (Prometheus exposition format: backslash, quote, line feed).
 pub fn escape_value(value: &str, out: &mut String) {
+    if !value.bytes().any(|byte| matches!(byte, b'\\' | b'"' | b'\n')) {
+        out.push_str(value);
+        return;
+    }
     for c in value.chars() {
         match c {
             '\\' => out.push_str("\\\\"),

@@ -3,14 +3,14 @@
 //! Families are gathered first, so that every one is written in one piece with one help text and one type, wherever its
 //! samples come from.
 
-use super::collect::{certificates, collect};
+use super::collect::{Scope, certificates, collect};
 use super::labels::LabelText;
 use super::names::{self, Metric, field_name};
 use super::process;
-use super::stats::{BUCKET_BOUNDS_THOUSANDTHS, Distribution, StatKind, StatValue};
+use super::stats::{BUCKET_BOUNDS_THOUSANDTHS, Distribution, StatField, StatKind, StatValue};
 use crate::live::Live;
 use crate::worker::Shared;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write as _;
 use std::time::SystemTime;
 
@@ -22,41 +22,51 @@ pub struct Wanted<'a> {
     pub name: &'a dyn Fn(&str) -> bool,
 }
 
-#[derive(Default)]
 struct Family {
+    name: String,
     kind: &'static str,
     help: String,
     samples: String,
 }
 
-/// Families by name.
+/// Families in the order they came, each once.
 #[derive(Default)]
-struct Families(BTreeMap<String, Family>);
+struct Families {
+    all: Vec<Family>,
+    by_name: BTreeMap<String, usize>,
+}
 
 impl Families {
-    fn family(&mut self, name: &str, kind: &'static str, help: &str) -> &mut String {
-        if !self.0.contains_key(name) {
-            let family = Family { kind, help: help.to_owned(), samples: String::new() };
-            self.0.insert(name.to_owned(), family);
+    fn number(&mut self, name: &str, kind: &'static str, help: &str) -> usize {
+        if let Some(number) = self.by_name.get(name) {
+            return *number;
         }
-        // Just inserted.
-        &mut self.0.entry(name.to_owned()).or_default().samples
+        let number = self.all.len();
+        self.by_name.insert(name.to_owned(), number);
+        self.all.push(Family { name: name.to_owned(), kind, help: help.to_owned(), samples: String::new() });
+        number
     }
 
+    #[allow(clippy::indexing_slicing, reason = "a number is a place in the list, which never shrinks")]
     fn metric(&mut self, metric: &Metric) -> &mut String {
-        self.family(metric.name, metric.kind, metric.help)
+        let number = self.number(metric.name, metric.kind, metric.help);
+        &mut self.all[number].samples
     }
 }
 
 /// Writes all metrics.
+///
+/// *Cost*: linear in the number of series, about 0.1 µs each; belongs on the control runtime.
 pub fn write(shared: &Shared, live: &Live, wanted: &Wanted<'_>, out: &mut String) {
     let mut families = Families::default();
     gather_stats(shared, live, wanted, &mut families);
     gather_requests(shared, &mut families);
     gather_tcp(shared, &mut families);
     gather_process(shared, live, &mut families);
-    for (name, family) in families.0 {
-        if !family.samples.is_empty() && (wanted.name)(&name) {
+    out.reserve(families.all.iter().map(|family| family.samples.len() + 256).sum());
+    for (name, number) in &families.by_name {
+        let Some(family) = families.all.get(*number) else { continue };
+        if !family.samples.is_empty() && (wanted.name)(name) {
             // Writing to a String cannot fail.
             let _ = writeln!(out, "# HELP {name} {}\n# TYPE {name} {}", family.help, family.kind);
             out.push_str(&family.samples);
@@ -64,39 +74,73 @@ pub fn write(shared: &Shared, live: &Live, wanted: &Wanted<'_>, out: &mut String
     }
 }
 
+/// A field of a stat set in one kind of scope, by the places of its names: they are constants.
+type FieldKey = (*const u8, *const u8, usize);
+
+/// What is the same for a field in a thousand clusters, and for a cluster in a hundred fields, is written once.
+#[derive(Default)]
+struct Known {
+    /// Family, and the class of responses.
+    fields: HashMap<FieldKey, (usize, Option<&'static str>), foldhash::fast::RandomState>,
+    /// Kind and name of the last scope.
+    scope: Option<(&'static str, String)>,
+    /// Its labels.
+    labels: String,
+}
+
+impl Known {
+    fn enter(&mut self, scope: &Scope<'_>) {
+        if self.scope.as_ref().is_some_and(|(kind, name)| *kind == scope.kind && name == scope.name) {
+            return;
+        }
+        self.scope = Some((scope.kind, scope.name.to_owned()));
+        let mut labels = LabelText::default();
+        if !scope.label.is_empty() {
+            labels.push_raw(scope.label, scope.name);
+        }
+        self.labels = labels.into_string();
+    }
+}
+
 fn gather_stats(shared: &Shared, live: &Live, wanted: &Wanted<'_>, families: &mut Families) {
+    let mut known = Known::default();
     collect(shared, live, &mut |scope, field, value| {
         // The unit of this one is no base unit; the expiry itself is exposed instead.
         if field.name == "days_until_first_cert_expiring" || (wanted.used_only && is_unused(&value)) {
             return;
         }
-        let is_counter = field.kind == StatKind::Counter;
-        let (name, class) = field_name(scope.prometheus, field.name, is_counter);
-        let kind = match field.kind {
-            StatKind::Counter if name.ends_with("_total") => "counter",
-            // An Envoy name without the suffix that Prometheus expects of counters.
-            StatKind::Counter => "untyped",
-            StatKind::Gauge if name.ends_with("_total") => "untyped",
-            StatKind::Gauge => "gauge",
-            StatKind::Histogram => "histogram",
-        };
-        let mut labels = LabelText::default();
-        if !scope.label.is_empty() {
-            labels.push_raw(scope.label, scope.name);
-        }
-        if let Some(class) = class {
-            labels.push_raw("envoy_response_code_class", class);
-        }
-        let help = match class {
-            Some(_) => "Responses by class",
-            None => field.help,
-        };
-        let samples = families.family(&name, kind, help);
+        known.enter(scope);
+        let key = (scope.prometheus.as_ptr(), field.name.as_ptr(), field.name.len());
+        let (family, class) = *known.fields.entry(key).or_insert_with(|| family_of(scope, field, families));
+        let Some(Family { name, samples, .. }) = families.all.get_mut(family) else { return };
         match value {
-            StatValue::Counter(n) | StatValue::Gauge(n) => sample(samples, &name, &labels.into_string(), n),
-            StatValue::Histogram(d) => histogram(samples, &name, &labels.into_string(), &d),
+            StatValue::Counter(n) | StatValue::Gauge(n) => match class {
+                None => sample(samples, name, &known.labels, n),
+                Some(class) => {
+                    let separator = if known.labels.is_empty() { "" } else { "," };
+                    let labels =
+                        [&known.labels, separator, "envoy_response_code_class=\"", class, "\""].concat();
+                    sample(samples, name, &labels, n);
+                }
+            },
+            StatValue::Histogram(d) => histogram(samples, name, &known.labels, &d),
         }
     });
+}
+
+/// The family that a field goes to, and the class of responses it counts.
+fn family_of(scope: &Scope<'_>, field: &StatField, families: &mut Families) -> (usize, Option<&'static str>) {
+    let (name, class) = field_name(scope.prometheus, field.name, field.kind == StatKind::Counter);
+    let kind = match field.kind {
+        StatKind::Counter if name.ends_with("_total") => "counter",
+        // An Envoy name without the suffix that Prometheus expects of counters.
+        StatKind::Counter => "untyped",
+        StatKind::Gauge if name.ends_with("_total") => "untyped",
+        StatKind::Gauge => "gauge",
+        StatKind::Histogram => "histogram",
+    };
+    let help = if class.is_some() { "Responses by class" } else { field.help };
+    (families.number(&name, kind, help), class)
 }
 
 fn is_unused(value: &StatValue) -> bool {
@@ -163,30 +207,66 @@ fn gather_process(shared: &Shared, live: &Live, families: &mut Families) {
 }
 
 fn sample(out: &mut String, name: &str, labels: &str, value: u64) {
-    let _ = if labels.is_empty() {
-        writeln!(out, "{name} {value}")
-    } else {
-        writeln!(out, "{name}{{{labels}}} {value}")
-    };
+    out.push_str(name);
+    if !labels.is_empty() {
+        out.push('{');
+        out.push_str(labels);
+        out.push('}');
+    }
+    number(out, value);
 }
+
+/// A space, the value and the end of the line.
+fn number(out: &mut String, value: u64) {
+    match u8::try_from(value) {
+        // Most values of most clusters.
+        Ok(digit @ 0..10) => {
+            out.push(' ');
+            out.push(char::from(b'0' + digit));
+            out.push('\n');
+        }
+        _ => drop(writeln!(out, " {value}")),
+    }
+}
+
+/// [`BUCKET_BOUNDS_THOUSANDTHS`] as they are written.
+const BOUNDS: [&str; BUCKET_BOUNDS_THOUSANDTHS.len()] = [
+    "0.5", "1", "5", "10", "25", "50", "100", "250", "500", "1000", "2500", "5000", "10000", "30000",
+    "60000", "300000", "600000", "1800000", "3600000",
+];
 
 fn histogram(out: &mut String, name: &str, labels: &str, distribution: &Distribution) {
     let separator = if labels.is_empty() { "" } else { "," };
+    let bounds = BOUNDS.into_iter().chain(["+Inf"]);
     let mut cumulated = 0_u64;
-    for (index, n) in distribution.buckets.iter().enumerate() {
+    for (bound, n) in bounds.zip(&distribution.buckets) {
         cumulated = cumulated.wrapping_add(*n);
-        let _ = match BUCKET_BOUNDS_THOUSANDTHS.get(index) {
-            Some(bound) => {
-                writeln!(
-                    out,
-                    "{name}_bucket{{{labels}{separator}le=\"{}\"}} {cumulated}",
-                    *bound as f64 / 1000.0
-                )
-            }
-            None => writeln!(out, "{name}_bucket{{{labels}{separator}le=\"+Inf\"}} {cumulated}"),
-        };
+        for part in [name, "_bucket{", labels, separator, "le=\"", bound, "\"}"] {
+            out.push_str(part);
+        }
+        number(out, cumulated);
     }
-    let sum = distribution.sum_thousandths as f64 / 1000.0;
     let braced = if labels.is_empty() { String::new() } else { format!("{{{labels}}}") };
-    let _ = writeln!(out, "{name}_sum{braced} {sum}\n{name}_count{braced} {cumulated}");
+    let sum = distribution.sum_thousandths as f64 / 1000.0;
+    let _ = write!(out, "{name}_sum{braced} {sum}\n{name}_count{braced}");
+    number(out, cumulated);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bounds_are_written_as_they_are() {
+        let written: Vec<String> =
+            BUCKET_BOUNDS_THOUSANDTHS.iter().map(|bound| (*bound as f64 / 1000.0).to_string()).collect();
+        assert_eq!(written, BOUNDS);
+    }
+
+    #[test]
+    fn numbers_of_any_length_are_written() {
+        let mut out = String::new();
+        [0, 9, 10, 255, 256, u64::MAX].into_iter().for_each(|n| number(&mut out, n));
+        assert_eq!(out, " 0\n 9\n 10\n 255\n 256\n 18446744073709551615\n");
+    }
 }

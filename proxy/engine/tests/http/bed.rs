@@ -108,7 +108,7 @@ pub(crate) fn cluster_at(name: &str, addresses: &[SocketAddr]) -> Cluster {
 pub(crate) fn listener(routes: Vec<Route>) -> Listener {
     let host =
         VirtualHost { name: "all".into(), domains: vec!["*".into()], routes, ..VirtualHost::default() };
-    let table = RouteConfig { virtual_hosts: vec![host], ..RouteConfig::default() };
+    let table = RouteConfig { virtual_hosts: vec![host.into()], ..RouteConfig::default() };
     let manager = HttpConnectionManager::new("edge", RouteSource::Inline(table));
     let mut listener = Listener::new("edge", "127.0.0.1:0".parse().expect("an address"));
     listener.filter_chains.push(FilterChain {

@@ -79,7 +79,7 @@ pub(crate) fn routes_to(cluster: &str) -> RouteConfig {
         routes: vec![route],
         ..VirtualHost::default()
     };
-    RouteConfig { name: "routes".into(), virtual_hosts: vec![host], ..RouteConfig::default() }
+    RouteConfig { name: "routes".into(), virtual_hosts: vec![host.into()], ..RouteConfig::default() }
 }
 
 /// A plaintext HTTP listener on a free port.

@@ -81,7 +81,7 @@ fn proxy(origin: SocketAddr, concurrency: usize) -> ProxyHandle {
         routes: vec![route],
         ..VirtualHost::default()
     };
-    let table = RouteConfig { virtual_hosts: vec![host], ..RouteConfig::default() };
+    let table = RouteConfig { virtual_hosts: vec![host.into()], ..RouteConfig::default() };
     let mut listener = Listener::new("edge", "127.0.0.1:0".parse().unwrap());
     listener.filter_chains = vec![FilterChain {
         name: String::new(),

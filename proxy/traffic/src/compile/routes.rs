@@ -10,6 +10,7 @@ use crate::route::{
     Action, Criteria, Edits, HeaderMatcher, HostIndex, PathIndex, PathMatcher, QueryMatcher, RbacOverrides,
     Redirect, Route, RouteTable, VirtualHost,
 };
+use crate::snapshot::ClusterId;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -91,53 +92,78 @@ pub(super) fn compile_table(
     let errors_before = compilation.errors.len();
     let Place { resource, prefix, .. } = *place;
     let level = level(compilation, resource, prefix, &table.headers);
-    let mut hosts = HostIndex::new(table.ignore_port_in_host_matching);
-    let mut names = HashMap::with_capacity(table.virtual_hosts.len());
     let old = Predecessor::new(compilation, place, table);
     let mut virtual_hosts = Vec::with_capacity(table.virtual_hosts.len());
     for (i, host) in table.virtual_hosts.iter().enumerate() {
-        let path = format!("{prefix}virtual_hosts[{i}]");
-        if host.name.is_empty() {
-            compilation.refuse(resource, format!("{path}.name"), "must not be empty");
-        }
-        if let Some(other) = names.insert(host.name.as_str(), i) {
-            let reason = format!("`{}` is the name of virtual_hosts[{other}] as well", host.name);
-            compilation.refuse(resource, format!("{path}.name"), reason);
-        }
-        if host.domains.is_empty() {
-            compilation.refuse(resource, format!("{path}.domains"), "must not be empty");
-        }
-        for (d, domain) in host.domains.iter().enumerate() {
-            if let Err(reason) = hosts.insert(domain, i as u32) {
-                compilation.refuse(resource, format!("{path}.domains[{d}]"), reason);
-            }
-        }
-        virtual_hosts.push(match old.as_ref().and_then(|o| o.unchanged(host)) {
+        virtual_hosts.push(match old.as_ref().and_then(|o| o.unchanged(i, host)) {
             Some(same) => same,
             None => {
                 let above =
                     Above { level: level.clone(), specific_wins: table.most_specific_header_mutations_wins };
-                virtual_host(compilation, resource, &path, host, &above)
+                virtual_host(compilation, resource, &format!("{prefix}virtual_hosts[{i}]"), host, &above)
             }
         });
     }
-    let mut references: Vec<_> = virtual_hosts.iter().flat_map(|h| h.references.iter().copied()).collect();
-    references.sort_unstable();
-    references.dedup();
+    let hosts = match old.as_ref().and_then(Predecessor::hosts) {
+        Some(hosts) => hosts,
+        None => Arc::new(host_index(compilation, place, table)),
+    };
+    let references = references(&virtual_hosts);
     let table = RouteTable {
         config: Arc::new(table.clone()),
         hosts,
         virtual_hosts: virtual_hosts.into(),
-        references: references.into(),
+        references,
     };
     validate_references(compilation, &table, resource, prefix);
     (compilation.errors.len() == errors_before).then(|| Arc::new(table))
 }
 
+/// The domains of a table; refuses what cannot be a name or domain, or is one twice.
+fn host_index(
+    compilation: &mut Compilation<'_>,
+    place: &Place<'_>,
+    table: &config::RouteConfig,
+) -> HostIndex {
+    let Place { resource, prefix, .. } = *place;
+    let mut hosts = HostIndex::new(table.ignore_port_in_host_matching);
+    let mut names = HashMap::with_capacity(table.virtual_hosts.len());
+    for (i, host) in table.virtual_hosts.iter().enumerate() {
+        let path = |field: &str| format!("{prefix}virtual_hosts[{i}].{field}");
+        if host.name.is_empty() {
+            compilation.refuse(resource, path("name"), "must not be empty");
+        }
+        if let Some(other) = names.insert(host.name.as_str(), i) {
+            let reason = format!("`{}` is the name of virtual_hosts[{other}] as well", host.name);
+            compilation.refuse(resource, path("name"), reason);
+        }
+        if host.domains.is_empty() {
+            compilation.refuse(resource, path("domains"), "must not be empty");
+        }
+        for (d, domain) in host.domains.iter().enumerate() {
+            if let Err(reason) = hosts.insert(domain, i as u32) {
+                compilation.refuse(resource, path(&format!("domains[{d}]")), reason);
+            }
+        }
+    }
+    hosts
+}
+
+/// Clusters that any of the virtual hosts names, each once.
+fn references(virtual_hosts: &[Arc<VirtualHost>]) -> Box<[ClusterId]> {
+    let mut all: Vec<ClusterId> = virtual_hosts.iter().flat_map(|h| h.references.iter().copied()).collect();
+    all.sort_unstable();
+    all.dedup();
+    all.into()
+}
+
 /// The table of the same number in the previous snapshot.
 struct Predecessor<'p> {
     table: &'p RouteTable,
+    /// Its virtual hosts by name; empty where those of the new table stand at the same places.
     by_name: HashMap<&'p str, usize>,
+    /// Names, domains and their order are the same.
+    same_index: bool,
 }
 
 impl<'p> Predecessor<'p> {
@@ -146,14 +172,35 @@ impl<'p> Predecessor<'p> {
         let table = compilation.previous?.tables.entry(place.number)?;
         let same_levels = table.config.headers == new.headers
             && table.config.most_specific_header_mutations_wins == new.most_specific_header_mutations_wins;
-        let by_name =
-            table.config.virtual_hosts.iter().enumerate().map(|(i, h)| (h.name.as_str(), i)).collect();
-        same_levels.then_some(Self { table, by_name })
+        if !same_levels {
+            return None;
+        }
+        let (old_hosts, new_hosts) = (&table.config.virtual_hosts, &new.virtual_hosts);
+        let pairs = || old_hosts.iter().zip(new_hosts);
+        let same_places =
+            old_hosts.len() == new_hosts.len() && pairs().all(|(a, b)| a.is(b) || a.name == b.name);
+        let same_index = same_places
+            && table.config.ignore_port_in_host_matching == new.ignore_port_in_host_matching
+            && pairs().all(|(a, b)| a.is(b) || a.domains == b.domains);
+        let by_name = match same_places {
+            true => HashMap::new(),
+            false => old_hosts.iter().enumerate().map(|(i, h)| (h.name.as_str(), i)).collect(),
+        };
+        Some(Self { table, by_name, same_index })
     }
 
-    fn unchanged(&self, host: &config::VirtualHost) -> Option<Arc<VirtualHost>> {
-        let at = *self.by_name.get(host.name.as_str())?;
+    /// Its index of domains, where that holds for the new table too.
+    fn hosts(&self) -> Option<Arc<HostIndex>> {
+        self.same_index.then(|| self.table.hosts.clone())
+    }
+
+    /// The compiled form of a virtual host that did not change, which stands at place `i` now.
+    fn unchanged(&self, i: usize, host: &config::Shared<config::VirtualHost>) -> Option<Arc<VirtualHost>> {
+        let at = if self.by_name.is_empty() { i } else { *self.by_name.get(host.name.as_str())? };
         let old = self.table.config.virtual_hosts.get(at)?;
+        if old.is(host) {
+            return self.table.virtual_hosts.get(at).cloned();
+        }
         // Domains belong to the table's index, not to the compiled virtual host.
         let same = old.routes == host.routes
             && old.headers == host.headers

@@ -17,6 +17,7 @@ mod overload;
 mod rbac;
 mod retry;
 mod route;
+mod shared;
 mod string_match;
 mod tcp;
 mod tls;
@@ -46,6 +47,7 @@ pub use route::{
     HeaderValueMatch, HostRewrite, PathMatch, PathRewrite, QueryMatch, QueryValueMatch, Redirect, Route,
     RouteAction, RouteConfig, RouteMatch, VirtualHost, WeightedCluster,
 };
+pub use shared::Shared;
 pub use string_match::{StringMatch, StringPattern};
 pub use tcp::TcpProxy;
 pub use tls::{

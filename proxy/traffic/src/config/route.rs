@@ -1,6 +1,6 @@
 //! Route tables (`envoy.config.route.v3`).
 
-use super::{Fraction, Rbac, RetryPolicy, StringMatch, Upgrade};
+use super::{Fraction, Rbac, RetryPolicy, Shared, StringMatch, Upgrade};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -15,7 +15,7 @@ pub struct RouteConfig {
     /// Unique name; may be empty for an inline table.
     pub name: String,
     /// Virtual hosts. A domain may occur once in the whole table.
-    pub virtual_hosts: Vec<VirtualHost>,
+    pub virtual_hosts: Vec<Shared<VirtualHost>>,
     /// Header edits after those of route and virtual host.
     pub headers: HeaderEdits,
     /// Request fields that nobody outside may set, lower case: removed before the request is matched. No request counts as

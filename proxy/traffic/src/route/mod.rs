@@ -33,7 +33,7 @@ use std::sync::Arc;
 pub struct RouteTable {
     /// What it was compiled from; equal ones are not compiled again.
     pub config: Arc<config::RouteConfig>,
-    pub(crate) hosts: HostIndex,
+    pub(crate) hosts: Arc<HostIndex>,
     pub(crate) virtual_hosts: Box<[Arc<VirtualHost>]>,
     /// Clusters its routes name, each once.
     pub(crate) references: Box<[ClusterId]>,

@@ -90,6 +90,7 @@ pub(crate) fn host(name: &str, domains: &[&str], routes: Vec<ConfigRoute>) -> Co
 }
 
 pub(crate) fn table(name: &str, virtual_hosts: Vec<ConfigHost>) -> RouteConfig {
+    let virtual_hosts = virtual_hosts.into_iter().map(Into::into).collect();
     RouteConfig { name: name.into(), virtual_hosts, ..RouteConfig::default() }
 }
 
@@ -220,12 +221,9 @@ fn any_table() -> impl Strategy<Value = RouteConfig> {
             }
             let routes = routes.into_iter().enumerate();
             let routes = routes.map(|(r, m)| rule(&format!("{h}/{r}"), m, to("c"))).collect();
-            table.virtual_hosts.push(ConfigHost {
-                name: h.to_string(),
-                domains,
-                routes,
-                ..ConfigHost::default()
-            });
+            table
+                .virtual_hosts
+                .push(ConfigHost { name: h.to_string(), domains, routes, ..ConfigHost::default() }.into());
         }
         table
     })

@@ -12,7 +12,7 @@ pub mod warm;
 use crate::ads::Kind;
 use crate::ads::session::{Request, Response, Variant, Verdict};
 use crate::last_good::{LastGood, Snapshot};
-use crate::translate;
+use crate::translate::{self, Previous};
 use held::{Held, HeldMap, merge};
 use links::{LinkId, LinkPlan, Links};
 use outrigger_traffic::config::{Config, ConfigError, Endpoints, Resource, Secret};
@@ -232,7 +232,8 @@ impl Feed {
         let mut translated: Vec<(Raw, Result<Resource, Vec<ConfigError>>)> = raws
             .into_iter()
             .map(|raw| {
-                let r = translate::translate_any_from(came_from, &raw.type_url, &raw.bytes);
+                let previous = previous_table(&self.accepted, &raw);
+                let r = translate::translate_any_after(came_from, &raw.type_url, &raw.bytes, previous);
                 (raw, r)
             })
             .collect();
@@ -269,7 +270,10 @@ impl Feed {
         let Some(link) = self.links.link(from) else { return Vec::new() };
         let mut requests: Vec<Request> =
             link.session.answer(kind, &response, &removed, verdict).into_iter().collect();
-        self.update_interest();
+        // Endpoints and secrets point to nothing.
+        if !matches!(kind, Kind::Endpoints | Kind::Secret) {
+            self.update_interest();
+        }
         requests.extend(self.outgoing(from));
         requests
     }
@@ -378,9 +382,9 @@ impl Feed {
         for held in self.accepted.values() {
             match held.resource.as_ref() {
                 Resource::Listener(v) => refs.add_listener(v),
-                Resource::RouteConfig(v) => refs.add_route_config(v),
                 Resource::Cluster(v) => refs.add_cluster(v),
-                Resource::Endpoints(_) | Resource::Secret(_) => {}
+                // They name clusters, which are subscribed to as a whole.
+                Resource::RouteConfig(_) | Resource::Endpoints(_) | Resource::Secret(_) => {}
             }
         }
         self.base.listeners.iter().for_each(|v| refs.add_listener(v));
@@ -446,6 +450,19 @@ impl Feed {
         if let Some(snapshot) = self.unsaved() {
             self.note_saved(snapshot.write());
         }
+    }
+}
+
+/// The route table that a resource replaces, if it is one.
+fn previous_table<'a>(accepted: &'a HeldMap, raw: &Raw) -> Option<Previous<'a>> {
+    if Kind::from_type_url(&raw.type_url) != Some(Kind::RouteConfig) {
+        return None;
+    }
+    let name = if raw.name.is_empty() { name_of(&raw.bytes) } else { raw.name.clone() };
+    let held = accepted.get(&(Kind::RouteConfig, name))?;
+    match held.resource.as_ref() {
+        Resource::RouteConfig(table) => Some(Previous { bytes: &held.bytes, table }),
+        _ => None,
     }
 }
 

@@ -84,8 +84,11 @@ impl Refs {
 
     fn add_choice(&mut self, choice: &ClusterChoice) {
         match choice {
+            // Many routes name the same few clusters: the text is copied for the first of them only.
             ClusterChoice::Single(name) => {
-                self.clusters.insert(name.clone());
+                if !self.clusters.contains(name) {
+                    self.clusters.insert(name.clone());
+                }
             }
             ClusterChoice::Weighted(list) => {
                 self.clusters.extend(list.iter().filter(|w| w.weight > 0).map(|w| w.name.clone()));

@@ -90,26 +90,30 @@ impl Warming {
     /// Removed resources stay while something in force points to them: route tables and clusters of listeners, clusters of
     /// route tables (of those kept just now too), endpoints of clusters, and the secrets of all.
     fn keep_what_is_still_used(&self, chosen: &mut BTreeMap<(Kind, String), Arc<Resource>>) {
-        let refs = refs_of(chosen);
-        self.keep(Kind::RouteConfig, &refs.route_configs, chosen);
-        let refs = refs_of(chosen);
-        self.keep(Kind::Cluster, &refs.clusters, chosen);
-        let refs = refs_of(chosen);
-        self.keep(Kind::Endpoints, &refs.endpoints, chosen);
-        self.keep(Kind::Secret, &refs.secrets, chosen);
+        let mut refs = refs_of(chosen);
+        self.keep(Kind::RouteConfig, |refs| &refs.route_configs, &mut refs, chosen);
+        self.keep(Kind::Cluster, |refs| &refs.clusters, &mut refs, chosen);
+        self.keep(Kind::Endpoints, |refs| &refs.endpoints, &mut refs, chosen);
+        self.keep(Kind::Secret, |refs| &refs.secrets, &mut refs, chosen);
     }
 
     fn keep(
         &self,
         kind: Kind,
-        names: &BTreeSet<String>,
+        names: impl Fn(&Refs) -> &BTreeSet<String>,
+        refs: &mut Refs,
         chosen: &mut BTreeMap<(Kind, String), Arc<Resource>>,
     ) {
-        for name in names {
+        let mut kept = Vec::new();
+        for name in names(refs) {
             let key = (kind, name.clone());
             if let (false, Some(old)) = (chosen.contains_key(&key), self.effective.get(&key)) {
-                chosen.insert(key, old.clone());
+                kept.push((key, old.clone()));
             }
+        }
+        for (key, old) in kept {
+            add_refs(&old, refs);
+            chosen.insert(key, old);
         }
     }
 }
@@ -117,15 +121,17 @@ impl Warming {
 /// What resources refer to.
 fn refs_of(resources: &BTreeMap<(Kind, String), Arc<Resource>>) -> Refs {
     let mut refs = Refs::default();
-    for resource in resources.values() {
-        match resource.as_ref() {
-            Resource::Listener(v) => refs.add_listener(v),
-            Resource::RouteConfig(v) => refs.add_route_config(v),
-            Resource::Cluster(v) => refs.add_cluster(v),
-            Resource::Endpoints(_) | Resource::Secret(_) => {}
-        }
-    }
+    resources.values().for_each(|resource| add_refs(resource, &mut refs));
     refs
+}
+
+fn add_refs(resource: &Resource, refs: &mut Refs) {
+    match resource {
+        Resource::Listener(v) => refs.add_listener(v),
+        Resource::RouteConfig(v) => refs.add_route_config(v),
+        Resource::Cluster(v) => refs.add_cluster(v),
+        Resource::Endpoints(_) | Resource::Secret(_) => {}
+    }
 }
 
 /// Names that are usable.
@@ -241,7 +247,7 @@ mod tests {
         };
         Resource::RouteConfig(RouteConfig {
             name: name.into(),
-            virtual_hosts: vec![host],
+            virtual_hosts: vec![host.into()],
             ..RouteConfig::default()
         })
     }

@@ -30,6 +30,8 @@ mod value;
 pub(crate) use at::{At, Cx};
 pub(crate) use value::{positive, socket_address};
 
+pub use route::after::{Previous, route_config_after};
+
 use files::{Disk, FileReader};
 use outrigger_api::envoy::config::cluster::v3::Cluster;
 use outrigger_api::envoy::config::endpoint::v3::ClusterLoadAssignment;
@@ -93,6 +95,23 @@ pub fn translate_any_from(
         );
     }
     resource
+}
+
+/// [`translate_any_from`], of a resource that replaces `previous`: of a route table only what changed is translated.
+///
+/// *Errors*: as [`translate_any`].
+pub fn translate_any_after(
+    came_from: CameFrom,
+    type_url: &str,
+    bytes: &[u8],
+    previous: Option<Previous<'_>>,
+) -> Result<Resource, Vec<ConfigError>> {
+    let around = Surroundings { came_from, ..Surroundings::default() };
+    let is_table = type_url.rsplit('/').next() == Some(RouteConfiguration::full_name().as_str());
+    match previous.filter(|_| is_table).and_then(|previous| route_config_after(bytes, previous, &around)) {
+        Some(table) => Ok(Resource::RouteConfig(table)),
+        None => translate_any_from(came_from, type_url, bytes),
+    }
 }
 
 /// [`translate_any`], in these surroundings.

@@ -234,14 +234,17 @@ const fn codec_details(status: u16) -> &'static str {
 /// A connection that is asked to finish waits a little longer: the next request may be on its way already, and it is
 /// better answered with `connection: close` than met by a closed socket.
 async fn first_byte(connection: &Connection, timer: &Deadline, idle_since: Instant, has_desk: bool) -> Wait {
-    let serving = connection.serving();
-    let config = serving.config();
-    let stats = serving.stats(&connection.worker);
+    let (idle, drain_timeout) = {
+        // Not kept: it would keep the configuration of its time in memory for as long as the connection idles.
+        let serving = connection.serving();
+        let config = serving.config();
+        let age =
+            config.max_connection_duration.map(|longest| longest.saturating_sub(connection.opened.elapsed()));
+        let idle = config.idle_timeout.map_or(age, |idle| Some(age.map_or(idle, |age| age.min(idle))));
+        (idle, config.drain_timeout)
+    };
     let mut draining = pin!(connection.drain.draining());
     let mut finishing = false;
-    let age =
-        config.max_connection_duration.map(|longest| longest.saturating_sub(connection.opened.elapsed()));
-    let idle = config.idle_timeout.map_or(age, |idle| Some(age.map_or(idle, |age| age.min(idle))));
     // The desk goes first where it goes before the connection.
     let kept = (has_desk && idle.is_none_or(|idle| idle > DESK_KEPT)).then_some(DESK_KEPT);
     timer.set_opt_from(idle_since, kept.or(idle));
@@ -251,18 +254,17 @@ async fn first_byte(connection: &Connection, timer: &Deadline, idle_since: Insta
         }
         if !finishing && draining.as_mut().poll(cx).is_ready() {
             finishing = true;
-            timer.set(config.drain_timeout.min(idle.unwrap_or(Duration::MAX)));
+            timer.set(drain_timeout.min(idle.unwrap_or(Duration::MAX)));
         }
         if timer.poll_expired(cx).is_pending() {
             return Poll::Pending;
         }
-        if finishing {
-            stats.downstream_cx_drain_close.inc();
-        } else if kept.is_some() {
+        if kept.is_some() && !finishing {
             return Poll::Ready(Wait::Long);
-        } else {
-            stats.downstream_cx_idle_timeout.inc();
         }
+        let serving = connection.serving();
+        let stats = serving.stats(&connection.worker);
+        if finishing { &stats.downstream_cx_drain_close } else { &stats.downstream_cx_idle_timeout }.inc();
         Poll::Ready(Wait::Over)
     })
     .await

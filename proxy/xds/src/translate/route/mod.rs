@@ -1,8 +1,10 @@
 //! `RouteConfiguration`: table, virtual hosts, routes.
 //!
-//! Reading order: `matches` (which requests) · `action` (what is done with them) · `retry` · `headers`.
+//! Reading order: `matches` (which requests) · `action` (what is done with them) · `retry` · `headers` · [`after`] (a table
+//! that came again).
 
 mod action;
+pub mod after;
 mod headers;
 pub(super) mod matches;
 mod retry;
@@ -33,7 +35,7 @@ pub(super) fn route_config(message: &proto::RouteConfiguration, inline: bool, at
             if !names.insert(host.name.as_str()) {
                 at.field("name").refuse(format!("`{}` is given twice", host.name));
             }
-            virtual_host(host, body_bytes_max, &at)
+            virtual_host(host, body_bytes_max, &at).into()
         })
         .collect();
     let internal = message.internal_only_headers.iter().enumerate();
