@@ -4,7 +4,7 @@
 //! that came again).
 
 mod action;
-pub mod after;
+pub(super) mod after;
 mod headers;
 pub(super) mod matches;
 mod retry;
