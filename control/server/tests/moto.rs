@@ -237,6 +237,7 @@ async fn tasks_of_every_launch_type_are_what_they_are_to_the_mesh() {
         .ecs("RegisterContainerInstance", json!({"cluster": "mixed", "instanceIdentityDocument": document}))
         .await;
     let instance = registered["containerInstance"]["containerInstanceArn"].as_str().unwrap();
+    let instance = instance.rsplit('/').next().unwrap();
     let mut attributes =
         vec![attribute("outrigger.address", "10.9.0.1"), attribute("outrigger.locality", "hq/rack7")];
     for attribute in &mut attributes {

@@ -46,6 +46,10 @@ pub enum AttestError {
     /// A service account.
     #[error(transparent)]
     Cluster(#[from] ClusterError),
+    /// Nobody with such a proof may be what it asks for, so it is not even looked at: who knows no identity that can be
+    /// had this way makes us call nobody.
+    #[error("proofs of this kind may not be {0}: no attestation rule says so")]
+    NoRule(Identity),
     /// It is good, and may not be what it asks for.
     #[error("{caller} may not be {identity}: no attestation rule says so")]
     NotAllowed {
@@ -66,7 +70,7 @@ impl AttestError {
     /// Whether the same proof may be good a little later.
     pub fn is_passing(&self) -> bool {
         match self {
-            Self::Empty | Self::Identity(_) | Self::NotAllowed { .. } => false,
+            Self::Empty | Self::Identity(_) | Self::NoRule(_) | Self::NotAllowed { .. } => false,
             Self::Aws(error) => error.is_passing(),
             Self::Cluster(error) => error.is_passing(),
             Self::Timeout | Self::Store(_) => true,
@@ -96,10 +100,18 @@ impl Attestor {
     pub async fn verify(&self, proof: v1::Proof, csr_der: &[u8]) -> Result<Identity, AttestError> {
         let identity = Identity::new(&self.trust_domain, &proof.namespace, &proof.service_account)?;
         let rule = rule::read(&self.store, &proof.namespace, &proof.service_account).await?;
+        let kind = proof.kind.ok_or(AttestError::Empty)?;
+        let is_expected = match kind {
+            Kind::Aws(_) => !rule.aws.is_empty(),
+            Kind::Kubernetes(_) => !rule.kubernetes.is_empty(),
+        };
+        if !is_expected {
+            return Err(AttestError::NoRule(identity));
+        }
         let verify = async {
             // Closed never: the error stands for "too many".
             let _permit = self.permits.acquire().await.map_err(|_| AttestError::Timeout)?;
-            Ok(match proof.kind.ok_or(AttestError::Empty)? {
+            Ok(match kind {
                 Kind::Aws(proof) => {
                     let verifier = self.aws.as_ref().ok_or(AwsError::Off)?;
                     Caller::Aws(verifier.verify(&proof, &self.trust_domain, csr_der).await?)

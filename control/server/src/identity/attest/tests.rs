@@ -50,7 +50,7 @@ async fn sts(arn: &'static str) -> String {
         assert_eq!(&body[..], aws::BODY.as_bytes());
         let date = header("x-amz-date");
         let at = jiff::fmt::strtime::parse("%Y%m%dT%H%M%SZ", &date).unwrap().to_datetime().unwrap();
-        let at = SystemTime::from(at.in_tz("UTC").unwrap().timestamp());
+        let at = SystemTime::from(at.to_zoned(jiff::tz::TimeZone::UTC).unwrap().timestamp());
         let bound = [
             (aws::AUDIENCE_HEADER, header(aws::AUDIENCE_HEADER)),
             (aws::CSR_HEADER, header(aws::CSR_HEADER)),
