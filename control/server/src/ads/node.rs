@@ -222,6 +222,23 @@ mod tests {
     }
 
     #[test]
+    fn capture_is_read_and_what_is_not_known_of_it_refused() {
+        let parts = |parts: &[(&str, f64)]| {
+            let number = |n: f64| Value { kind: Some(Kind::NumberValue(n)) };
+            let fields = parts.iter().map(|(what, port)| ((*what).to_owned(), number(*port))).collect();
+            Value { kind: Some(Kind::StructValue(Struct { fields })) }
+        };
+        let read = |value| proxy_node(&node("a-1", &[("CAPTURE", value)]), &identity());
+        let found = read(parts(&[("outbound", 15_001.0), ("dns", 15_053.0)])).unwrap();
+        let expected = Capture { outbound: true, dns_port: Some(15_053), forward_proxy_port: None };
+        assert_eq!((found.capture, found.outbound_port), (Some(expected), Some(15_001)));
+        assert_eq!(read(parts(&[])).unwrap().capture, None);
+        for bad in [parts(&[("inbound", 15_006.0)]), parts(&[("dns", 0.0)]), text("all")] {
+            assert_eq!(read(bad).unwrap_err().code(), tonic::Code::InvalidArgument);
+        }
+    }
+
+    #[test]
     fn grpc_clients_are_known_by_their_user_agent() {
         let mut node = node("c-1", &[]);
         node.user_agent_name = "gRPC C-core linux".into();
