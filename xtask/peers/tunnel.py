@@ -1,5 +1,5 @@
 """Byte streams that begin with an HTTP exchange: an HTTP/1.1 upgrade, or an extended CONNECT of HTTP/2 (RFC 8441)."""
-import base64, socket
+import base64, select, socket, ssl, time
 from frames import (ACK, DATA, END_HEADERS, GOAWAY, HEADERS, INITIAL_WINDOW_SIZE, MAX_FRAME_SIZE, NO_ERROR, PREFACE, RST_STREAM, SETTINGS, WINDOW_UPDATE,
                     Connection, Unmet, frame, settings, window)
 
@@ -64,6 +64,26 @@ class H1Tunnel:
         self.buffer = whole[size:]
         return whole[:size]
 
+    def both_ways(self, piece, size):
+        """Sends and reads at once, in one thread, because a TLS object of Python bears no more; returns what was read."""
+        left, got, end = memoryview(piece), bytearray(self.buffer), time.monotonic() + PATIENCE
+        self.buffer = b""
+        self.socket.setblocking(False)
+        while len(got) < size and time.monotonic() < end:
+            select.select([self.socket], [self.socket] if left else [], [], 0.01)
+            try:
+                left = left[self.socket.send(left[:1 << 16]):] if left else left
+            except (BlockingIOError, ssl.SSLWantWriteError, ssl.SSLWantReadError):
+                pass
+            try:
+                while arrived := self.socket.recv(1 << 16):
+                    got += arrived
+            except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+                continue
+            break
+        self.socket.settimeout(PATIENCE)
+        return bytes(got)
+
     def finish(self):
         """Ends our direction."""
         self.socket.shutdown(socket.SHUT_WR)
@@ -125,7 +145,7 @@ class H2Tunnel:
             self.ended = True
 
     def send(self, piece):
-        most = self.connection.peer.get(MAX_FRAME_SIZE, 16384)
+        most, piece = self.connection.peer.get(MAX_FRAME_SIZE, 16384), memoryview(piece)
         while piece:
             size = min(len(piece), most, self.share, self.stream_share)
             if size <= 0:
@@ -133,7 +153,7 @@ class H2Tunnel:
                 if self.ended:
                     raise BrokenPipeError("the stream ended")
                 continue
-            self.connection.send(frame(DATA, 0, 1, piece[:size]))
+            self.connection.send(frame(DATA, 0, 1, bytes(piece[:size])))
             self.share, self.stream_share, piece = self.share - size, self.stream_share - size, piece[size:]
 
     def read(self, size):
@@ -142,6 +162,11 @@ class H2Tunnel:
         whole = bytes(self.buffer[:size])
         del self.buffer[:size]
         return whole
+
+    def both_ways(self, piece, size):
+        """Sends and reads at once: what comes while there is no room to send is kept."""
+        self.send(piece)
+        return self.read(size)
 
     def finish(self):
         self.connection.send(frame(DATA, 1, 1, b""))

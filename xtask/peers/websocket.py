@@ -3,7 +3,7 @@
 
 Frames are written by hand; at the far end is the server of the package `websockets`, which echoes. Each case runs over four
 ways: HTTP/1.1, HTTP/1.1 inside mutual TLS, HTTP/1.1 whose next hop is HTTP/2 inside mutual TLS, HTTP/2 inside mutual TLS."""
-import asyncio, base64, concurrent.futures, hashlib, logging, ssl, struct, threading, time
+import asyncio, base64, hashlib, logging, ssl, struct, threading, time
 import websockets
 from common import *
 from frames import Unmet
@@ -247,15 +247,8 @@ def of_the_proxy(way, kind, port, tls):
 
     def both_ways():
         """16 MiB each way at once: neither direction waits for the other."""
-        opened, size = kind(port, "raw.test", "/mirror", tls=tls), 1 << 24
-        if kind is H1Tunnel:
-            with concurrent.futures.ThreadPoolExecutor(1) as pool:
-                sent = pool.submit(opened.send, bytes(size))
-                got = opened.read(size)
-                sent.result()
-        else:
-            opened.send(bytes(size))
-            got = opened.read(size)
+        size = 1 << 24
+        got = kind(port, "raw.test", "/mirror", tls=tls).both_ways(bytes(size), size)
         return "" if got == bytes(size) else f"{len(got)} bytes"
 
     def fields():
