@@ -97,6 +97,8 @@ class Run:
             result = json.loads(done.stdout)
         except ValueError:
             raise RuntimeError(f"load: {done.stdout[-300:]} {done.stderr[-300:]}") from None
+        # A machine too busy to let the load run at all has measured nothing; `foreign` says so.
+        result["secs"] = max(result["secs"], 1e-3)
         own = result["own_cpu_s"] * wall / result["secs"]
         return result | {"foreign": foreign(busy, cpu_seconds(watched) - cpu + own, wall)}
 

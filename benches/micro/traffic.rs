@@ -63,7 +63,11 @@ fn hosts(count: usize) -> RouteConfig {
         routes: vec![route(PathMatch::Prefix("/".into()), n % 100)],
         ..VirtualHost::default()
     });
-    RouteConfig { name: "t".into(), virtual_hosts: virtual_hosts.map(Into::into).collect(), ..RouteConfig::default() }
+    RouteConfig {
+        name: "t".into(),
+        virtual_hosts: virtual_hosts.map(Into::into).collect(),
+        ..RouteConfig::default()
+    }
 }
 
 fn prefixes(count: usize) -> RouteConfig {
