@@ -200,7 +200,7 @@ PROXY_IMAGE, APP_IMAGE = image("outrigger-proxy", os.environ["OUTRIGGER_PROXY"])
 for account in ("a", "b"):
     open(f"{WORK}/{account}.token", "w").write(MESH.join_token("shop", account))
 agent = Agent(control=[f"{ADDRESS}:{MESH.port}"], trustBundle=MESH.root, namespace="shop", reconcileSeconds=5,
-              sidecar={"image": PROXY_IMAGE, "drainSeconds": 5, "pull": False}, capture={"outbound": "on"},
+              sidecar={"image": PROXY_IMAGE, "drainSeconds": 5, "pull": False}, capture={"outbound": "on", "dns": "on"},
               identities=[{"namespace": "shop", "serviceAccount": n, "joinTokenFile": f"{WORK}/{n}.token"} for n in ("a", "b")])
 b_labels = {"service": "b", "version": "v1", "port.http": "80:8080/http"}
 
@@ -213,8 +213,8 @@ rehearsed = agent.verb("run", "--dry-run")
 check("a dry run says what it would do, and does nothing", "would make and start" in rehearsed.stdout and not B.sidecars(), rehearsed.stdout[-300:] + rehearsed.stderr[-300:])
 agent.run()
 joined(B, "b", "task that was there before the agent")
-# It calls an address that nobody has: only redirection can answer. Its own port is the test's way in.
-A = Task(APP_IMAGE, "shop-a", ["0.0.0.0:8080", "a", "198.51.100.7:80", "b.shop.mesh"], {"service": "a", "exclude-inbound-ports": "8080"})
+# It calls the service by its name, as any program does. Its own port is the test's way in.
+A = Task(APP_IMAGE, "shop-a", ["0.0.0.0:8080", "a", "b.shop.mesh:80", "b.shop.mesh"], {"service": "a", "exclude-inbound-ports": "8080"})
 began = time.time()
 joined(A, "a", "task that was started after the agent")
 print(f"     {time.time() - began:.1f} s from start to membership")
@@ -224,6 +224,13 @@ check("and it is said why", "identity shop/x is not among" in agent.page("/conta
 
 answer = until(lambda: (lambda r: r if r[0] == 200 else None)(get(A.port())), 20)
 check("an unmodified application calls through the mesh, redirected on both sides", answer and "hello from b-v1" in answer[1], str(answer or get(A.port())))
+# Another one calls an address that nobody has: only redirection can answer, by the host it names.
+N = Task(APP_IMAGE, "shop-a", ["0.0.0.0:8080", "n", "198.51.100.7:80", "b.shop.mesh"], {"service": "a", "exclude-inbound-ports": "8080"})
+joined(N, "a", "a caller by address")
+answer = until(lambda: (lambda r: r if r[0] == 200 else None)(get(N.port())), 20)
+check("a call to any address is routed by its host", answer and "hello from b-v1" in answer[1], str(answer or get(N.port())))
+sh("docker", "rm", "-f", N.id)
+until(lambda: len(os.listdir(f"{WORK}/agent/sidecar")) == 2, 20)
 check("plaintext from outside the mesh is refused", get(B.port())[0] == 0, str(get(B.port())))
 sidecar = json.loads(sh("docker", "inspect", B.healthy()))[0]
 locked = sidecar["HostConfig"]["ReadonlyRootfs"] and sidecar["HostConfig"]["CapDrop"] == ["ALL"] and sidecar["Config"]["User"] == "1337:1337"
