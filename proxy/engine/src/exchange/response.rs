@@ -67,7 +67,7 @@ pub(super) fn finish(
     x: &mut Exchange,
     notes: &mut Notes,
     call: &Call<'_>,
-    stream: UpstreamStream,
+    mut stream: UpstreamStream,
     framing: ResponseFraming,
     passed: Result<(), ProxyError>,
 ) -> End {
@@ -76,11 +76,11 @@ pub(super) fn finish(
     let stats = plan.cluster.stats.at(worker.id);
     let now = Instant::now();
     notes.timeline.response_end = Some(now);
-    if let Some(trailers) = stream.halves.reader.trailers() {
+    if let Some(trailers) = stream.halves.reader.take_trailers() {
         if notes.is_grpc {
-            notes.grpc_status = view::grpc_status(trailers).or(notes.grpc_status);
+            notes.grpc_status = view::grpc_status(&trailers).or(notes.grpc_status);
         }
-        notes.trailers = Some(trailers.clone());
+        notes.trailers = Some(trailers);
     }
     if let Some(sent) = notes.timeline.upstream_start {
         stats.upstream_rq_time.record(now.saturating_duration_since(sent));

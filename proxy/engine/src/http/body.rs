@@ -108,6 +108,14 @@ impl BodyReader {
         }
     }
 
+    /// What [`trailers`](Self::trailers) gives, for good.
+    pub fn take_trailers(&mut self) -> Option<Trailers> {
+        match self {
+            Self::H1(reader) => reader.trailers().cloned(),
+            Self::H2(reader) => reader.take_trailers(),
+        }
+    }
+
     /// Body bytes received so far.
     #[must_use]
     pub const fn received(&self) -> u64 {

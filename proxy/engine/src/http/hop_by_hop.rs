@@ -19,12 +19,32 @@ pub struct NominatedTooMany;
 /// [`NominatedTooMany`]; the head is then half done and must not be used.
 pub fn strip_request(head: &mut RequestHead, upgrading: bool) -> Result<(), NominatedTooMany> {
     let fields = &mut head.fields;
+    if only_te_trailers(fields) {
+        return Ok(());
+    }
     if fields.contains_known(Known::Te) && fields.has_token(Known::Te, b"trailers") {
         strip(fields, upgrading)?;
         fields.put(Known::Te, b"trailers");
         return Ok(());
     }
     strip(fields, upgrading)
+}
+
+/// Whether `te: trailers`, as gRPC writes it, is all that could have to go.
+fn only_te_trailers(fields: &FieldBlock) -> bool {
+    const OTHERS: KnownSet = KnownSet::of(&[
+        Known::Connection,
+        Known::KeepAlive,
+        Known::ProxyConnection,
+        Known::TransferEncoding,
+        Known::Http2Settings,
+        Known::Upgrade,
+    ]);
+    if fields.may_have(OTHERS) {
+        return false;
+    }
+    let mut values = fields.get_all_known(Known::Te);
+    values.next() == Some(b"trailers") && values.next().is_none()
 }
 
 /// Removes the fields of a response that must not be forwarded; `upgrade` stays when `switching`.

@@ -221,6 +221,11 @@ impl RetryPolicy {
 
     fn names_response(&self, status: u16, fields: &dyn FieldView) -> bool {
         let on = &self.config.retry_on;
+        let named = self.names_status(status, fields);
+        // Nearly every response: none of its fields could change that.
+        if !named && !on.envoy_ratelimited {
+            return false;
+        }
         // The upstream proxy shed load: whoever comes back adds to it.
         if fields.header(b"x-envoy-overloaded").is_some() {
             return false;
@@ -228,13 +233,23 @@ impl RetryPolicy {
         if fields.header(b"x-envoy-ratelimited").is_some() {
             return on.envoy_ratelimited;
         }
+        named
+    }
+
+    fn names_status(&self, status: u16, fields: &dyn FieldView) -> bool {
+        let on = &self.config.retry_on;
+        let grpc = on.grpc_cancelled
+            || on.grpc_deadline_exceeded
+            || on.grpc_internal
+            || on.grpc_resource_exhausted
+            || on.grpc_unavailable;
         (on.server_error && (500..=599).contains(&status))
             || (on.gateway_error && matches!(status, 502..=504))
             || (on.retriable_4xx && status == 409)
             || (on.retriable_status_codes && self.config.retriable_status_codes.contains(&status))
             || (on.retriable_headers
                 && self.retriable_headers.iter().any(|m| m.matches_response(status, fields)))
-            || self.names_grpc(fields)
+            || (grpc && self.names_grpc(fields))
     }
 
     fn names_grpc(&self, fields: &dyn FieldView) -> bool {

@@ -5,8 +5,8 @@ use tokio::time::Instant;
 
 use super::super::attempt::{self, End, First, Talk};
 use super::super::retry::wants_response;
-use super::super::{Decided, Exchange, finish, recycle, response};
-use super::{Express, Journey};
+use super::super::{Exchange, finish, recycle, response};
+use super::Express;
 use crate::error::ProxyError;
 use crate::http::body::{BodyReader, BodyWriter, Fill};
 
@@ -20,15 +20,17 @@ impl Express {
         };
         match self.pass_on(talk, framing) {
             End::Done => {
-                let Self { mut x, mut notes, .. } = *self;
-                finish::finish(&mut x, &mut notes);
+                finish::finish(&mut self.x, &mut self.notes);
+                let memory = self.x.front.worker().memory.clone();
+                memory.keep_body(std::mem::take(&mut self.shared.replay.kept));
+                if let Some(trailers) = self.notes.trailers.take() {
+                    memory.keep_trailers(trailers);
+                }
+                // The rest of it is dropped where it is.
+                let Self { x, .. } = *self;
                 recycle(x);
             }
-            end => {
-                let Self { x, notes, plan, shared, .. } = *self;
-                let (decided, first) = (Ok(Decided::Forward(plan)), First::Ended(end));
-                Journey { x, notes, decided, shared: Some(shared), first }.start();
-            }
+            end => self.go_on_with(First::Ended(end)),
         }
     }
 

@@ -96,39 +96,18 @@ pub(crate) fn begin(mut x: Box<Exchange>) {
         Ok(Decided::Forward(plan)) => plan,
         decided => return Journey { x, notes, decided, shared: None, first: First::Fresh }.start(),
     };
-    let mut shared = Attempts::new(&x.front, &plan);
+    let shared = Attempts::new(&x.front, &plan);
     x.front.clock.request_complete(x.front.arrived, plan.timeout);
-    let first = match set_out(&mut x, &mut notes, &plan, &mut shared) {
-        Ok(talk) => {
-            let lane = x.front.worker().lane.clone();
-            let express = Box::new(Express { x, notes, plan, shared, talk: Some(talk) });
-            match lane.enter(express) {
-                Ok(()) => return,
-                Err(express) => return express.leave(),
+    let mut express = Box::new(Express { x, notes, plan, shared, talk: None });
+    match express.set_out() {
+        Ok(()) => {
+            let lane = express.x.front.worker().lane.clone();
+            if let Err(express) = lane.enter(express) {
+                express.leave();
             }
         }
-        Err(first) => first,
-    };
-    let decided = Ok(Decided::Forward(plan));
-    Journey { x, notes, decided, shared: Some(shared), first }.start();
-}
-
-/// Makes the attempt up to where the request is sent; otherwise tells how far it has come.
-fn set_out(x: &mut Exchange, notes: &mut Notes, plan: &Plan, shared: &mut Attempts) -> Result<Talk, First> {
-    let begun = attempt::begin(&mut x.front, notes, plan, shared).map_err(First::Ended)?;
-    if plan.tunnel || plan.cluster.cluster.config.close_connections_on_host_removal {
-        return Err(First::Begun(begun));
+        Err(first) => express.go_on_with(first),
     }
-    let worker = x.front.worker().clone();
-    let want = attempt::want(&x.front.request, &x.front.connection.facts, plan, shared);
-    let checked = match worker.pools.ready(&worker, &plan.cluster, &begun.host, &want) {
-        Some(checked @ Checked::H2(_)) => checked,
-        Some(checked) => return Err(First::Ready(begun, checked)),
-        None => return Err(First::Begun(begun)),
-    };
-    let (held, stream) = attempt::start(x, notes, plan, begun, checked).map_err(First::Ended)?;
-    let mut talk = Talk { held, stream };
-    if send(x, &mut talk, shared) { Ok(talk) } else { Err(First::Talking(talk, false)) }
 }
 
 /// Sends the body; `false`, with nothing done, when it would have to wait.
@@ -142,6 +121,9 @@ fn send(x: &mut Exchange, talk: &mut Talk, shared: &mut Attempts) -> bool {
             let length = reader.data().len();
             if !reader.ends_after_data() || writer.room() < length {
                 return false;
+            }
+            if shared.replay.limit > 0 {
+                shared.replay.kept = x.front.connection.worker.memory.body();
             }
             shared.replay.keep(reader.data());
             if writer.send_now(reader.data(), true).is_err() {
@@ -162,6 +144,28 @@ fn send(x: &mut Exchange, talk: &mut Talk, shared: &mut Attempts) -> bool {
 }
 
 impl Express {
+    /// Makes the attempt up to where the request is sent; otherwise tells how far it has come.
+    fn set_out(&mut self) -> Result<(), First> {
+        let Self { x, notes, plan, shared, .. } = self;
+        let begun = attempt::begin(&mut x.front, notes, plan, shared).map_err(First::Ended)?;
+        if plan.tunnel || plan.cluster.cluster.config.close_connections_on_host_removal {
+            return Err(First::Begun(begun));
+        }
+        let worker = x.front.worker().clone();
+        let want = attempt::want(&x.front.request, &x.front.connection.facts, plan, shared);
+        let checked = match worker.pools.ready(&worker, &plan.cluster, &begun.host, &want) {
+            Some(checked @ Checked::H2(_)) => checked,
+            Some(checked) => return Err(First::Ready(begun, checked)),
+            None => return Err(First::Begun(begun)),
+        };
+        let (held, stream) = attempt::start(x, notes, plan, begun, checked).map_err(First::Ended)?;
+        let talk = self.talk.insert(Talk { held, stream });
+        if send(x, talk, shared) {
+            return Ok(());
+        }
+        Err(self.talk.take().map_or(First::Fresh, |talk| First::Talking(talk, false)))
+    }
+
     fn set_ticket(&self, ticket: Option<Ticket>) {
         if let (BodyReader::H2(down), Some(talk)) = (&self.x.reader, &self.talk) {
             down.set_ticket(ticket);
@@ -171,11 +175,16 @@ impl Express {
         }
     }
 
-    /// Goes on in a task.
-    fn leave(self: Box<Self>) {
+    /// Goes on in a task, waiting for the response.
+    fn leave(mut self: Box<Self>) {
         self.set_ticket(None);
-        let Self { x, notes, plan, shared, talk } = *self;
-        let first = talk.map_or(First::Fresh, |talk| First::Talking(talk, true));
+        let first = self.talk.take().map_or(First::Fresh, |talk| First::Talking(talk, true));
+        self.go_on_with(first);
+    }
+
+    /// Goes on in a task.
+    fn go_on_with(self: Box<Self>, first: First) {
+        let Self { x, notes, plan, shared, .. } = *self;
         Journey { x, notes, decided: Ok(Decided::Forward(plan)), shared: Some(shared), first }.start();
     }
 }

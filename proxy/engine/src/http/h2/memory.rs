@@ -6,7 +6,7 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use outrigger_wire::{RequestHead, ResponseHead};
+use outrigger_wire::{RequestHead, ResponseHead, Trailers};
 
 use crate::exchange::timeout::Clock;
 use crate::io::Wheel;
@@ -15,7 +15,7 @@ use crate::io::Wheel;
 const REQUESTS: usize = 1024;
 /// Response heads kept: they are short-lived.
 const RESPONSES: usize = 64;
-/// Largest memory of one head that is kept, bytes.
+/// Largest memory of one head or body that is kept, bytes.
 const HEAD_BYTES: usize = 4096;
 
 /// What a worker keeps.
@@ -23,6 +23,8 @@ const HEAD_BYTES: usize = 4096;
 pub struct Memory {
     requests: RefCell<Vec<RequestHead>>,
     responses: RefCell<Vec<ResponseHead>>,
+    trailers: RefCell<Vec<Trailers>>,
+    bodies: RefCell<Vec<Vec<u8>>>,
     clocks: RefCell<Vec<Rc<Clock>>>,
 }
 
@@ -44,6 +46,16 @@ impl Memory {
     /// An empty response head.
     pub(crate) fn response(&self) -> ResponseHead {
         self.responses.borrow_mut().pop().unwrap_or_default()
+    }
+
+    /// An empty trailer section.
+    pub(super) fn trailers(&self) -> Trailers {
+        self.trailers.borrow_mut().pop().unwrap_or_default()
+    }
+
+    /// Room for a copy of a small body.
+    pub(crate) fn body(&self) -> Vec<u8> {
+        self.bodies.borrow_mut().pop().unwrap_or_default()
     }
 
     /// A clock on which nothing runs.
@@ -68,6 +80,25 @@ impl Memory {
             head.clear();
             head.fields.shrink_above(HEAD_BYTES);
             kept.push(head);
+        }
+    }
+
+    /// Takes a trailer section back.
+    pub(crate) fn keep_trailers(&self, mut trailers: Trailers) {
+        let mut kept = self.trailers.borrow_mut();
+        if kept.len() < RESPONSES {
+            trailers.clear();
+            trailers.shrink_above(HEAD_BYTES);
+            kept.push(trailers);
+        }
+    }
+
+    /// Takes the room of a body back.
+    pub(crate) fn keep_body(&self, mut body: Vec<u8>) {
+        let mut kept = self.bodies.borrow_mut();
+        if kept.len() < REQUESTS && (1..=HEAD_BYTES).contains(&body.capacity()) {
+            body.clear();
+            kept.push(body);
         }
     }
 

@@ -217,6 +217,11 @@ impl H2Reader {
         self.trailers.as_ref()
     }
 
+    /// Trailers, once the end was seen, for good.
+    pub const fn take_trailers(&mut self) -> Option<Trailers> {
+        self.trailers.take()
+    }
+
     /// Body bytes received.
     pub const fn received(&self) -> u64 {
         self.received

@@ -250,40 +250,58 @@ const fn places(hash: u32) -> [usize; 2] {
     [hash as usize & (SLOTS - 1), (hash >> 20) as usize & (SLOTS - 1)]
 }
 
+#[inline]
 fn policy(class: NameClass, value: &[u8]) -> Policy {
     match class {
+        NameClass::Field(known) => POLICIES.get(known as usize).copied().unwrap_or(Policy::Plain),
         NameClass::Path => {
             // A query may hold anything, credentials too.
             if value.len() <= PATH_MAX && !value.contains(&b'?') { Policy::Index } else { Policy::Plain }
         }
-        NameClass::Field(
-            Known::Authorization | Known::ProxyAuthorization | Known::Cookie | Known::SetCookie,
-        ) => Policy::Never,
-        // Another one each time: not even remembered.
-        NameClass::Field(
-            Known::ContentLength
-            | Known::Date
-            | Known::XRequestId
-            | Known::Traceparent
-            | Known::Tracestate
-            | Known::B3
-            | Known::XB3SpanId
-            | Known::XB3TraceId
-            | Known::XB3ParentSpanId
-            | Known::XClientTraceId
-            | Known::Age
-            | Known::Etag
-            | Known::GrpcMessage
-            | Known::GrpcStatusDetails
-            | Known::SecWebSocketKey
-            | Known::SecWebSocketAccept
-            | Known::XEnvoyOriginalPath
-            | Known::XEnvoyUpstreamServiceTime
-            | Known::Location
-            | Known::Referer,
-        ) => Policy::Plain,
         _ => Policy::Index,
     }
+}
+
+/// By known name.
+static POLICIES: [Policy; 128] = policies();
+
+#[allow(clippy::indexing_slicing)] // evaluated by the compiler
+const fn policies() -> [Policy; 128] {
+    let mut table = [Policy::Index; 128];
+    let mut rest: &[Known] =
+        &[Known::Authorization, Known::ProxyAuthorization, Known::Cookie, Known::SetCookie];
+    while let [first, tail @ ..] = rest {
+        table[*first as usize] = Policy::Never;
+        rest = tail;
+    }
+    // Another one each time: not even remembered.
+    rest = &[
+        Known::ContentLength,
+        Known::Date,
+        Known::XRequestId,
+        Known::Traceparent,
+        Known::Tracestate,
+        Known::B3,
+        Known::XB3SpanId,
+        Known::XB3TraceId,
+        Known::XB3ParentSpanId,
+        Known::XClientTraceId,
+        Known::Age,
+        Known::Etag,
+        Known::GrpcMessage,
+        Known::GrpcStatusDetails,
+        Known::SecWebSocketKey,
+        Known::SecWebSocketAccept,
+        Known::XEnvoyOriginalPath,
+        Known::XEnvoyUpstreamServiceTime,
+        Known::Location,
+        Known::Referer,
+    ];
+    while let [first, tail @ ..] = rest {
+        table[*first as usize] = Policy::Plain;
+        rest = tail;
+    }
+    table
 }
 
 /// Names that, by custom, carry credentials.

@@ -3,7 +3,6 @@
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use outrigger_wire::Trailers;
 use outrigger_wire::h1::BodyLength;
 use outrigger_wire::h2::{Code, Event, HeadRefusal, Role, StreamKey, limit};
 
@@ -200,7 +199,7 @@ impl Link {
             }
             Event::Trailers { stream } => {
                 let ticket = self.with_mailbox(stream, |mailbox| {
-                    let mut trailers = Trailers::default();
+                    let mut trailers = self.memory.trailers();
                     self.codec.borrow_mut().swap_trailers(&mut trailers);
                     mailbox.trailers = Some(trailers);
                     mailbox.ended = true;
