@@ -51,6 +51,7 @@ use crate::worker::Worker;
 pub use notes::Notes;
 
 use attempt::First;
+use express::Express;
 use forward::Plan;
 use retry::Attempts;
 use timeout::Clock;
@@ -96,27 +97,45 @@ impl Front {
     }
 }
 
-/// Serves a request. Whatever happens, a response was sent, begun and broken off, or there was nobody left to send it
-/// to; and it was counted and logged once. Returns the time of its end, and the memory for the next request.
-pub async fn serve(mut x: Box<Exchange>) -> (Instant, Box<Exchange>) {
-    let mut notes = begin(&mut x);
-    let decided = decide(&mut x, &mut notes);
-    if let Err(error) = act(&mut x, &mut notes, &decided, &mut None, &mut First::Fresh).await {
-        // Boxed like everything that few requests come by: its room would be taken from every request.
-        Box::pin(respond::fail(&mut x, &mut notes, error)).await;
-    }
-    (finish::finish(&mut x, &mut notes), x)
+/// A request to be served.
+#[derive(Debug)]
+pub enum Start {
+    /// From its beginning.
+    New(Box<Exchange>),
+    /// From where the express lane left it.
+    Express(Box<Express>),
 }
 
-/// Goes on with a request that [`express`] has begun; otherwise as [`serve`].
+/// Serves a request. Whatever happens, a response was sent, begun and broken off, or there was nobody left to send it
+/// to; and it was counted and logged once. Returns the time of its end, and the memory for the next request.
+pub async fn serve(start: Start) -> (Instant, Box<Exchange>) {
+    match start {
+        Start::New(mut x) => {
+            let mut notes = begin(&mut x);
+            let decided = decide(&mut x, &mut notes);
+            if let Err(error) = act(&mut x, &mut notes, &decided).await {
+                // Boxed like everything that few requests come by: its room would be taken from every request.
+                Box::pin(respond::fail(&mut x, &mut notes, error)).await;
+            }
+            (finish::finish(&mut x, &mut notes), x)
+        }
+        Start::Express(mut express) => {
+            let Express { x, notes, plan, shared, first, .. } = &mut *express;
+            if let Err(error) = retry::attempts(x, notes, plan, shared, first).await {
+                Box::pin(respond::fail(x, notes, error)).await;
+            }
+            (finish::finish(x, notes), express.x)
+        }
+    }
+}
+
+/// Goes on with a request of which [`express`] has only decided what is to become of it; otherwise as [`serve`].
 async fn go_on(
     mut x: Box<Exchange>,
     mut notes: Notes,
     decided: Result<Decided, ProxyError>,
-    mut shared: Option<Attempts>,
-    mut first: First,
 ) -> Box<Exchange> {
-    if let Err(error) = act(&mut x, &mut notes, &decided, &mut shared, &mut first).await {
+    if let Err(error) = act(&mut x, &mut notes, &decided).await {
         Box::pin(respond::fail(&mut x, &mut notes, error)).await;
     }
     finish::finish(&mut x, &mut notes);
@@ -208,16 +227,14 @@ async fn act(
     x: &mut Exchange,
     notes: &mut Notes,
     decided: &Result<Decided, ProxyError>,
-    shared: &mut Option<Attempts>,
-    first: &mut First,
 ) -> Result<(), ProxyError> {
     match decided.as_ref().map_err(|error| *error)? {
         Decided::Forward(plan) => {
             if plan.connect_ends {
                 return Box::pin(connect::terminate(x, notes, plan)).await;
             }
-            let shared = shared.get_or_insert_with(|| Attempts::new(&x.front, plan));
-            retry::attempts(x, notes, plan, shared, first).await
+            let mut shared = Attempts::new(&x.front, plan);
+            retry::attempts(x, notes, plan, &mut shared, &mut First::Fresh).await
         }
         Decided::Redirect(route) => Box::pin(respond::redirect(x, notes, route)).await,
         Decided::Direct(route) => Box::pin(respond::direct(x, notes, route)).await,

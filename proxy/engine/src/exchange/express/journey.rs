@@ -1,28 +1,31 @@
 //! Out of the lane: the exchange goes on in a task, at the step it has come to.
 
-use super::super::attempt::First;
 use super::super::notes::Notes;
-use super::super::retry::Attempts;
-use super::super::{Decided, Exchange, go_on, recycle};
+use super::super::{Decided, Exchange, Start, go_on, recycle, serve};
+use super::{Express, First};
 use crate::error::ProxyError;
 
-/// An exchange and how far it has come.
-pub(super) struct Journey {
-    pub(super) x: Box<Exchange>,
-    pub(super) notes: Notes,
-    pub(super) decided: Result<Decided, ProxyError>,
-    /// `None` before the first attempt.
-    pub(super) shared: Option<Attempts>,
-    pub(super) first: First,
+/// Starts the task of a request that does not go to a cluster, or not as an ordinary one.
+pub(super) fn answer(x: Box<Exchange>, notes: Notes, decided: Result<Decided, ProxyError>) {
+    let jobs = x.front.worker().jobs.clone();
+    jobs.spawn(async move { recycle(go_on(x, notes, decided).await) });
 }
 
-impl Journey {
-    /// Starts the task.
-    pub(super) fn start(self) {
-        let jobs = self.x.front.worker().jobs.clone();
-        jobs.spawn(async move {
-            let Self { x, notes, decided, shared, first } = self;
-            recycle(go_on(x, notes, decided, shared, first).await);
+impl Express {
+    /// Goes on in a task, waiting for the response.
+    pub(super) fn leave(mut self: Box<Self>) {
+        self.set_ticket(None);
+        let first = self.talk.take().map_or(First::Fresh, |talk| First::Talking(talk, true));
+        self.go_on_with(first);
+    }
+
+    /// Goes on in a task.
+    pub(super) fn go_on_with(mut self: Box<Self>, first: First) {
+        self.first = first;
+        let worker = self.x.front.worker().clone();
+        worker.jobs.clone().spawn(async move {
+            let (_, x) = worker.slots.run(serve, Start::Express(self)).await;
+            recycle(x);
         });
     }
 }

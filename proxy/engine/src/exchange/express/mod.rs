@@ -23,7 +23,6 @@ use std::time::Duration;
 use outrigger_wire::Version;
 use tokio::time::Instant;
 
-use self::journey::Journey;
 use super::attempt::{self, First, Talk};
 use super::forward::Plan;
 use super::notes::Notes;
@@ -68,13 +67,15 @@ struct Place {
 
 /// An exchange whose request is sent and whose response has not arrived.
 #[derive(Debug)]
-struct Express {
-    x: Box<Exchange>,
-    notes: Notes,
-    plan: Plan,
-    shared: Attempts,
-    /// Taken when the response is passed on.
+pub struct Express {
+    pub(super) x: Box<Exchange>,
+    pub(super) notes: Notes,
+    pub(super) plan: Plan,
+    pub(super) shared: Attempts,
+    /// The request on its way; taken when the response is passed on.
     talk: Option<Talk>,
+    /// Outside of the lane: how far it has come.
+    pub(super) first: First,
 }
 
 impl Default for Lane {
@@ -94,11 +95,14 @@ pub(crate) fn begin(mut x: Box<Exchange>) {
     let mut notes = super::begin(&mut x);
     let plan = match super::decide(&mut x, &mut notes) {
         Ok(Decided::Forward(plan)) => plan,
-        decided => return Journey { x, notes, decided, shared: None, first: First::Fresh }.start(),
+        decided => return journey::answer(x, notes, decided),
     };
+    if plan.tunnel {
+        return journey::answer(x, notes, Ok(Decided::Forward(plan)));
+    }
     let shared = Attempts::new(&x.front, &plan);
     x.front.clock.request_complete(x.front.arrived, plan.timeout);
-    let mut express = Box::new(Express { x, notes, plan, shared, talk: None });
+    let mut express = Box::new(Express { x, notes, plan, shared, talk: None, first: First::Fresh });
     match express.set_out() {
         Ok(()) => {
             let lane = express.x.front.worker().lane.clone();
@@ -148,7 +152,7 @@ impl Express {
     fn set_out(&mut self) -> Result<(), First> {
         let Self { x, notes, plan, shared, .. } = self;
         let begun = attempt::begin(&mut x.front, notes, plan, shared).map_err(First::Ended)?;
-        if plan.tunnel || plan.cluster.cluster.config.close_connections_on_host_removal {
+        if plan.cluster.cluster.config.close_connections_on_host_removal {
             return Err(First::Begun(begun));
         }
         let worker = x.front.worker().clone();
@@ -173,19 +177,6 @@ impl Express {
                 up.set_ticket(ticket);
             }
         }
-    }
-
-    /// Goes on in a task, waiting for the response.
-    fn leave(mut self: Box<Self>) {
-        self.set_ticket(None);
-        let first = self.talk.take().map_or(First::Fresh, |talk| First::Talking(talk, true));
-        self.go_on_with(first);
-    }
-
-    /// Goes on in a task.
-    fn go_on_with(self: Box<Self>, first: First) {
-        let Self { x, notes, plan, shared, .. } = *self;
-        Journey { x, notes, decided: Ok(Decided::Forward(plan)), shared: Some(shared), first }.start();
     }
 }
 

@@ -24,7 +24,7 @@ use super::reader::answerable;
 use super::{H1Reader, H1Writer};
 use crate::error::ProxyError;
 use crate::exchange::timeout::Clock;
-use crate::exchange::{self, Exchange, Front};
+use crate::exchange::{self, Exchange, Front, Start};
 use crate::io::{Buf, Deadline};
 use crate::telemetry::Raised;
 
@@ -111,7 +111,7 @@ pub async fn serve(connection: Rc<Connection>, first: Option<Buf>) {
         front.serving = serving;
         (idle_since, x) = match checked {
             // In a place of the worker, so that the many connections that wait for a request hold no room for one.
-            Ok(_) => worker.slots.run(exchange::serve, x).await,
+            Ok(_) => worker.slots.run(exchange::serve, Start::New(x)).await,
             Err(error) => Box::pin(exchange::refuse(x, error, framing.is_ok())).await,
         };
         x.front.clock.stop();

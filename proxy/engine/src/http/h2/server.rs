@@ -19,7 +19,7 @@ use super::keepalive::KeepAlive;
 use super::link::{Arrived, Link, Over};
 use super::stream::halves;
 use crate::error::ProxyError;
-use crate::exchange::{self, Exchange, Front, express};
+use crate::exchange::{self, Exchange, Front, Start, express};
 use crate::io::Buf;
 use crate::telemetry::Raised;
 
@@ -196,7 +196,7 @@ fn start(connection: &Rc<Connection>, serving: Rc<Serving>, link: &Rc<Link>, arr
         Ok(_) => {
             let worker = worker.clone();
             worker.jobs.clone().spawn(async move {
-                let (_, x) = worker.slots.run(exchange::serve, x).await;
+                let (_, x) = worker.slots.run(exchange::serve, Start::New(x)).await;
                 exchange::recycle(x);
             });
             return;
