@@ -129,15 +129,20 @@ const SHIFT: u32 = 32 - SLOTS.trailing_zeros();
 const SEED: u32 = 0x08d6_af57;
 static TABLE: [u8; SLOTS] = table();
 
-/// Slot of a name, from its length and four of its bytes.
+const fn small(byte: u8) -> u32 {
+    (byte | 0x20) as u32
+}
+
+/// Slot of a name, from its length and four of its bytes, whatever their case: every byte of a known name has the bit
+/// that makes letters small.
 #[inline]
 const fn slot(name: &[u8]) -> usize {
     let ([first, ..], [.., last]) = (name, name) else { return 0 };
     let (_, second_half) = name.split_at(name.len() / 2);
     let (_, last_quarter) = second_half.split_at(second_half.len() / 2);
     let ([middle, ..], [quarter, ..]) = (second_half, last_quarter) else { return 0 };
-    let sample = (name.len() as u32) ^ (*first as u32) << 8 ^ (*middle as u32) << 16 ^ (*last as u32) << 24;
-    let mixed = (sample ^ (*quarter as u32).wrapping_mul(0x9e37_79b1)).wrapping_mul(SEED);
+    let sample = (name.len() as u32) ^ small(*first) << 8 ^ small(*middle) << 16 ^ small(*last) << 24;
+    let mixed = (sample ^ small(*quarter).wrapping_mul(0x9e37_79b1)).wrapping_mul(SEED);
     ((mixed ^ mixed >> 15).wrapping_mul(0x85eb_ca6b) >> SHIFT) as usize
 }
 
@@ -164,6 +169,17 @@ impl Known {
         let index = usize::from(index);
         match (NAMES.get(index), ALL.get(index)) {
             (Some(known), Some(variant)) if *known == name => *variant,
+            _ => Self::Other,
+        }
+    }
+
+    /// Recognises a name in any case.
+    #[inline]
+    #[must_use]
+    pub fn from_any_case(name: &[u8]) -> Self {
+        let index = usize::from(TABLE.get(slot(name)).copied().unwrap_or(0));
+        match (NAMES.get(index), ALL.get(index)) {
+            (Some(known), Some(variant)) if *known == name || known.eq_ignore_ascii_case(name) => *variant,
             _ => Self::Other,
         }
     }
@@ -226,6 +242,14 @@ mod tests {
         }
         assert_eq!(Known::from_lower(b""), Known::Other);
         assert_eq!(Known::from_lower(b"Host"), Known::Other);
+        assert_eq!(Known::from_any_case(b"Host"), Known::Host);
+        assert_eq!(Known::from_any_case(b"Hos"), Known::Other);
+        for known in Known::all() {
+            assert_eq!(Known::from_any_case(known.name()), known);
+            assert_eq!(Known::from_any_case(&known.name().to_ascii_uppercase()), known);
+            let bent: Vec<u8> = known.name().iter().map(|byte| byte ^ 0x80).collect();
+            assert_eq!(Known::from_any_case(&bent), Known::Other);
+        }
         assert_eq!(Known::from_lower(b"x"), Known::Other);
     }
 }
