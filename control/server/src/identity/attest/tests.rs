@@ -77,7 +77,8 @@ fn proof(secret: &str, url: &str, audience: &str, csr: &[u8]) -> v1::Proof {
     v1::Proof { namespace: "shop".into(), service_account: "cart".into(), kind: Some(kind) }
 }
 
-async fn attestor(url: &str, clusters: Clusters) -> Attestor {
+/// Where a role and a service account may be `shop/cart`.
+async fn store() -> SharedStore {
     let store = SharedStore::new(MemoryStore::default());
     let role = AwsRole { account: "123456789012".into(), role: "shop-cart".into() };
     let account =
@@ -85,6 +86,11 @@ async fn attestor(url: &str, clusters: Clusters) -> Attestor {
     let rule = Rule { aws: [role].into(), kubernetes: [account].into() };
     rule.check().unwrap();
     rule::write(&store, "shop", "cart", Some(&rule), 0).await.unwrap();
+    store
+}
+
+async fn attestor(url: &str, clusters: Clusters) -> Attestor {
+    let store = store().await;
     Attestor::new(store, "cluster.local", Some(AwsVerifier::new(REGION, Some(url)).unwrap()), clusters)
 }
 
@@ -123,8 +129,7 @@ async fn sts_that_is_away_is_no_verdict() {
     let attestor = attestor("http://127.0.0.1:1", Clusters::default()).await;
     let error = attestor.verify(proof("secret", "http://127.0.0.1:1", "cluster.local", b"c"), b"c").await;
     assert!(error.unwrap_err().is_passing());
-    let store = SharedStore::new(MemoryStore::default());
-    let off = Attestor::new(store, "cluster.local", None, Clusters::default());
+    let off = Attestor::new(store().await, "cluster.local", None, Clusters::default());
     let refused = off.verify(proof("secret", "http://127.0.0.1:1", "cluster.local", b"c"), b"c").await;
     assert!(matches!(refused, Err(AttestError::Aws(AwsError::Off))));
 }
