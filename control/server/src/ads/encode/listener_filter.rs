@@ -84,7 +84,7 @@ fn dns_filter(server: &DnsServer) -> dns::DnsFilterConfig {
     dns::DnsFilterConfig {
         stat_prefix: server.stat_prefix.clone(),
         server_config: (!server.domains.is_empty())
-            .then(|| ServerContextConfig { config_source: Some(ConfigSource::InlineDnsTable(table)) }),
+            .then_some(ServerContextConfig { config_source: Some(ConfigSource::InlineDnsTable(table)) }),
         client_config: server.forward.as_ref().map(forward),
     }
 }
