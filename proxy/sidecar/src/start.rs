@@ -72,7 +72,6 @@ async fn run(flags: &Run, plan: Plan, level: LevelHandle) -> anyhow::Result<Exit
         plan.identity.id.as_str().into(),
         Arc::new(ExportStatus::default()),
     ));
-    tokio::spawn(give_memory_back(proxy.shared().news.subscribe()));
     let membership = configure(flags, plan, &proxy, view.clone()).await?;
     wait_for_the_end(&proxy).await?;
     if let Some(membership) = &membership {
@@ -87,25 +86,6 @@ async fn run(flags: &Run, plan: Plan, level: LevelHandle) -> anyhow::Result<Exit
         tracing::warn!(connections = cut, "drain time was over before these had finished");
     }
     Ok(ExitCode::SUCCESS)
-}
-
-/// After a change of the configuration, lets the allocator give back what building it took: several times what it leaves
-/// behind. The allocator looks for pages to give back only when a page comes or goes, and only for those that have been free
-/// for a second; a proxy that idles gives it no reason to look, so that we do: a page is taken and left untouched.
-async fn give_memory_back(mut news: watch::Receiver<u64>) {
-    /// When nothing changed for so long.
-    const QUIET: Duration = Duration::from_millis(1_200);
-    /// Looks; each takes a share of the arenas.
-    const LOOKS: usize = 4;
-    /// Larger than what is kept for small allocations.
-    const PAGE_BYTES: usize = 1 << 20;
-    while news.changed().await.is_ok() {
-        while tokio::time::timeout(QUIET, news.changed()).await.is_ok_and(|changed| changed.is_ok()) {}
-        for _ in 0..LOOKS {
-            drop(std::hint::black_box(Vec::<u8>::with_capacity(PAGE_BYTES)));
-            tokio::time::sleep(QUIET / 8).await;
-        }
-    }
 }
 
 /// Brings the configuration in: static, from a foreign control service, or from the mesh.

@@ -88,13 +88,19 @@ pub(super) async fn accept(worker: Rc<Worker>, mut listen: Listen) {
     drain.start();
 }
 
-/// The next connection. While memory runs out they wait in the system's queue (apart from the first, which was waited for
-/// already), and what does not fit there is refused by the system.
+/// The next connection. While memory runs out they wait in the system's queue, and what does not fit there is refused by
+/// the system.
 async fn next(listener: &TcpListener, overload: &Overload) -> io::Result<(TcpStream, SocketAddr)> {
-    if overload.is_active(Action::StopConnections) {
-        overload.over(Action::StopConnections).await;
+    loop {
+        if overload.is_active(Action::StopConnections) {
+            overload.over(Action::StopConnections).await;
+        }
+        tokio::select! {
+            biased;
+            () = overload.begun(Action::StopConnections) => {}
+            accepted = listener.accept() => return accepted,
+        }
     }
-    listener.accept().await
 }
 
 /// Finds out where a redirected connection was going, where the listener asks for that, and the listener that is to serve

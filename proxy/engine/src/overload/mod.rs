@@ -88,6 +88,14 @@ impl Overload {
         let _ = changes.wait_for(|active| active & action as u8 == 0).await;
     }
 
+    /// Waits until an action is in effect.
+    ///
+    /// *Cancel safety*: safe.
+    pub async fn begun(&self, action: Action) {
+        let mut changes = self.changed.subscribe();
+        let _ = changes.wait_for(|active| active & action as u8 != 0).await;
+    }
+
     fn set(&self, active: u8) {
         let before = self.active.0.load(Ordering::Relaxed);
         if before == active {

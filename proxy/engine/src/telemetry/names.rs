@@ -45,7 +45,7 @@ metrics! {
 pub fn field_name(prefix: &str, field: &str, is_counter: bool) -> (String, Option<&'static str>) {
     if field.starts_with("outrigger_") {
         let total = if is_counter { "_total" } else { "" };
-        return (format!("{field}{total}"), None);
+        return (format!("{}{total}", field.replace('.', "_")), None);
     }
     let class = ["1", "2", "3", "4", "5"].into_iter().find(|class| {
         field
