@@ -6,7 +6,7 @@
 //! 3. run the filters, authorization first ([`crate::filter`]);
 //! 4. answer here ([`respond`]), or
 //! 5. choose the cluster, edit, rewrite, set the time limits ([`forward`]);
-//! 6. make attempts ([`retry`]); in each, pick a host, take permits and a connection ([`attempt`]), send ([`upload`]) and
+//! 6. make attempts ([`retry`]); in each, pick a host, take permits and a connection ([`set_out`], [`attempt`]), send ([`upload`]) and
 //!    read ([`converse`]), and pass the response on ([`response`]) or become a tunnel ([`upgrade`], [`connect`]);
 //! 7. count, log, trace ([`finish`]).
 //!
@@ -23,6 +23,7 @@ mod respond;
 mod response;
 mod retry;
 mod route;
+mod set_out;
 pub mod slot;
 mod stream_tunnel;
 mod upgrade;

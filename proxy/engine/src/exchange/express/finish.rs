@@ -3,8 +3,9 @@
 use outrigger_wire::h1::ResponseFraming;
 use tokio::time::Instant;
 
-use super::super::attempt::{self, End, First, Talk};
+use super::super::attempt::{self, End, First};
 use super::super::retry::wants_response;
+use super::super::set_out::Talk;
 use super::super::{Exchange, finish, recycle, response};
 use super::Express;
 use crate::error::ProxyError;
@@ -30,7 +31,10 @@ impl Express {
                 let Self { x, .. } = *self;
                 recycle(x);
             }
-            end => self.go_on_with(First::Ended(end)),
+            end => {
+                self.first = First::Ended(end);
+                self.go_on();
+            }
         }
     }
 

@@ -15,13 +15,12 @@ impl Express {
     /// Goes on in a task, waiting for the response.
     pub(super) fn leave(mut self: Box<Self>) {
         self.set_ticket(None);
-        let first = self.talk.take().map_or(First::Fresh, |talk| First::Talking(talk, true));
-        self.go_on_with(first);
+        self.first = self.talk.take().map_or(First::Fresh, |talk| First::Talking(talk, true));
+        self.go_on();
     }
 
-    /// Goes on in a task.
-    pub(super) fn go_on_with(mut self: Box<Self>, first: First) {
-        self.first = first;
+    /// Goes on in a task, from where `first` says.
+    pub(super) fn go_on(self: Box<Self>) {
         let worker = self.x.front.worker().clone();
         worker.jobs.clone().spawn(async move {
             let (_, x) = worker.slots.run(serve, Start::Express(self)).await;

@@ -23,10 +23,11 @@ use std::time::Duration;
 use outrigger_wire::Version;
 use tokio::time::Instant;
 
-use super::attempt::{self, First, Talk};
+use super::attempt::First;
 use super::forward::Plan;
 use super::notes::Notes;
 use super::retry::Attempts;
+use super::set_out::{self, Talk};
 use super::{Decided, Exchange};
 use crate::http::body::{BodyReader, BodyWriter, Fill};
 use crate::upstream::pool::Checked;
@@ -103,14 +104,12 @@ pub(crate) fn begin(mut x: Box<Exchange>) {
     let shared = Attempts::new(&x.front, &plan);
     x.front.clock.request_complete(x.front.arrived, plan.timeout);
     let mut express = Box::new(Express { x, notes, plan, shared, talk: None, first: First::Fresh });
-    match express.set_out() {
-        Ok(()) => {
-            let lane = express.x.front.worker().lane.clone();
-            if let Err(express) = lane.enter(express) {
-                express.leave();
-            }
-        }
-        Err(first) => express.go_on_with(first),
+    if !express.set_out() {
+        return express.go_on();
+    }
+    let lane = express.x.front.worker().lane.clone();
+    if let Err(express) = lane.enter(express) {
+        express.leave();
     }
 }
 
@@ -148,26 +147,46 @@ fn send(x: &mut Exchange, talk: &mut Talk, shared: &mut Attempts) -> bool {
 }
 
 impl Express {
-    /// Makes the attempt up to where the request is sent; otherwise tells how far it has come.
-    fn set_out(&mut self) -> Result<(), First> {
-        let Self { x, notes, plan, shared, .. } = self;
-        let begun = attempt::begin(&mut x.front, notes, plan, shared).map_err(First::Ended)?;
-        if plan.cluster.cluster.config.close_connections_on_host_removal {
-            return Err(First::Begun(begun));
-        }
-        let worker = x.front.worker().clone();
-        let want = attempt::want(&x.front.request, &x.front.connection.facts, plan, shared);
-        let checked = match worker.pools.ready(&worker, &plan.cluster, &begun.host, &want) {
-            Some(checked @ Checked::H2(_)) => checked,
-            Some(checked) => return Err(First::Ready(begun, checked)),
-            None => return Err(First::Begun(begun)),
+    /// Makes the attempt up to where the request is sent; `false` where that would have to wait, or failed: `first` then
+    /// tells how far it has come.
+    fn set_out(&mut self) -> bool {
+        let Self { x, notes, plan, shared, talk, first } = self;
+        let begun = match set_out::begin(&mut x.front, notes, plan, shared) {
+            Ok(begun) => begun,
+            Err(end) => {
+                *first = First::Ended(end);
+                return false;
+            }
         };
-        let (held, stream) = attempt::start(x, notes, plan, begun, checked).map_err(First::Ended)?;
-        let talk = self.talk.insert(Talk { held, stream });
-        if send(x, talk, shared) {
-            return Ok(());
+        let worker = x.front.worker().clone();
+        let want = set_out::want(&x.front.request, &x.front.connection.facts, plan, shared);
+        let checked = match worker.pools.ready(&worker, &plan.cluster, &begun.host, &want) {
+            Some(checked @ Checked::H2(_))
+                if !plan.cluster.cluster.config.close_connections_on_host_removal =>
+            {
+                checked
+            }
+            Some(checked) => {
+                *first = First::Ready(begun, checked);
+                return false;
+            }
+            None => {
+                *first = First::Begun(begun);
+                return false;
+            }
+        };
+        match set_out::start(x, notes, plan, begun, checked) {
+            Ok((held, stream)) => {
+                let mut begun = Talk { held, stream };
+                if send(x, &mut begun, shared) {
+                    *talk = Some(begun);
+                    return true;
+                }
+                *first = First::Talking(begun, false);
+            }
+            Err(end) => *first = First::Ended(end),
         }
-        Err(self.talk.take().map_or(First::Fresh, |talk| First::Talking(talk, false)))
+        false
     }
 
     fn set_ticket(&self, ticket: Option<Ticket>) {
