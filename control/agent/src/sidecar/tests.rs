@@ -133,7 +133,11 @@ fn sidecar_is_locked_up_and_says_whose_it_is() {
     let args = body.cmd.unwrap();
     let node: serde_json::Value = serde_json::from_str(&args[1]).unwrap();
     assert_eq!(node["node"]["metadata"]["BIND_PORTS"], serde_json::json!({"32768": 15006, "32769": 15206}));
-    assert_eq!(node["node"]["metadata"]["CAPTURE"], serde_json::json!({"dns": 15053}), "what its image can serve");
+    assert_eq!(
+        node["node"]["metadata"]["CAPTURE"],
+        serde_json::json!({"dns": 15053}),
+        "what its image can serve"
+    );
     assert_eq!(node["node"]["metadata"]["CONTAINER_ID"], member.container_id);
 }
 

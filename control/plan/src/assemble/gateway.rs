@@ -7,8 +7,8 @@ use std::time::Duration;
 use outrigger_traffic::config::{
     CertificateSource, Config, DownstreamTls, FilterChain, FilterChainMatch, ForwardClientCert,
     HttpConnectionManager, HttpFilter, Listener, NetworkFilter, Rbac, Route, RouteConfig, RouteSource,
-    SanMatch, SanType, Secret, SecretValue, SetClientCertDetails, Shared, StringMatch, Terminal, TlsCertificate,
-    TlsParams, TlsVersion, ValidationContext, ValidationSource, VirtualHost,
+    SanMatch, SanType, Secret, SecretValue, SetClientCertDetails, Shared, StringMatch, Terminal,
+    TlsCertificate, TlsParams, TlsVersion, ValidationContext, ValidationSource, VirtualHost,
 };
 
 use super::inbound::{mesh_http, tcp_proxy};
