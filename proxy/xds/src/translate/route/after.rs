@@ -166,15 +166,15 @@ mod tests {
         }
     }
 
-    fn table(hosts: &[(&str, &str)]) -> proto::RouteConfiguration {
-        proto::RouteConfiguration {
+    fn table(hosts: &[(&str, &str)]) -> RouteConfiguration {
+        RouteConfiguration {
             name: "t".into(),
             virtual_hosts: hosts.iter().map(|(name, cluster)| host(name, cluster)).collect(),
-            ..proto::RouteConfiguration::default()
+            ..RouteConfiguration::default()
         }
     }
 
-    fn whole(message: &proto::RouteConfiguration) -> RouteConfig {
+    fn whole(message: &RouteConfiguration) -> RouteConfig {
         let url = RouteConfiguration::type_url();
         match translate_any(&url, &message.encode_to_vec()).expect("accepted") {
             Resource::RouteConfig(table) => table,
@@ -182,10 +182,7 @@ mod tests {
         }
     }
 
-    fn after(
-        old: &proto::RouteConfiguration,
-        new: &proto::RouteConfiguration,
-    ) -> Option<(RouteConfig, RouteConfig)> {
+    fn after(old: &RouteConfiguration, new: &RouteConfiguration) -> Option<(RouteConfig, RouteConfig)> {
         let (bytes, table) = (old.encode_to_vec(), whole(old));
         let previous = Previous { bytes: &bytes, table: &table };
         let found = route_config_after(&new.encode_to_vec(), previous, &Surroundings::default())?;
@@ -225,21 +222,22 @@ mod tests {
     #[test]
     fn what_is_out_of_the_ordinary_is_left_to_the_ordinary_way() {
         let old = table(&[("a", "1"), ("b", "1"), ("c", "1"), ("d", "1")]);
-        let mut changes: Vec<proto::RouteConfiguration> = Vec::new();
-        // A setting of the whole table.
-        changes.push(proto::RouteConfiguration { ignore_port_in_host_matching: true, ..old.clone() });
-        // Mostly new.
-        changes.push(table(&[("a", "2"), ("b", "2"), ("c", "2"), ("d", "1")]));
-        // A name twice, by a host that is new and by one that is not.
-        changes.push(table(&[("a", "1"), ("b", "1"), ("c", "1"), ("a", "2")]));
-        changes.push(table(&[("a", "1"), ("b", "1"), ("c", "1"), ("a", "1")]));
         // A mistake in a new host, and a notice.
         let mut wrong = old.clone();
         wrong.virtual_hosts[3].domains.clear();
-        changes.push(wrong);
         let mut noticed = old.clone();
         noticed.virtual_hosts[3].require_tls = 1;
-        changes.push(noticed);
+        let changes = [
+            // A setting of the whole table.
+            RouteConfiguration { ignore_port_in_host_matching: true, ..old.clone() },
+            // Mostly new.
+            table(&[("a", "2"), ("b", "2"), ("c", "2"), ("d", "1")]),
+            // A name twice, by a host that is new and by one that is not.
+            table(&[("a", "1"), ("b", "1"), ("c", "1"), ("a", "2")]),
+            table(&[("a", "1"), ("b", "1"), ("c", "1"), ("a", "1")]),
+            wrong,
+            noticed,
+        ];
         for (i, new) in changes.iter().enumerate() {
             assert!(after(&old, new).is_none(), "{i}");
         }
