@@ -254,21 +254,51 @@ fn write_list(out: &mut Vec<u8>, values: &[String]) -> bool {
 }
 
 fn write_number(out: &mut Vec<u8>, value: Option<u64>) -> bool {
-    value.is_some_and(|value| write!(out, "{value}").is_ok())
+    value.is_some_and(|value| {
+        put_decimal(out, value);
+        true
+    })
 }
 
 fn write_millis(out: &mut Vec<u8>, value: Option<Duration>) -> bool {
-    value.is_some_and(|value| write!(out, "{}", value.as_millis()).is_ok())
+    write_number(out, value.map(|value| u64::try_from(value.as_millis()).unwrap_or(u64::MAX)))
+}
+
+/// The digits of a number. A formatter does the same for several times as much.
+fn put_decimal(out: &mut Vec<u8>, mut value: u64) {
+    let mut digits = [0; 20];
+    let mut used = 0;
+    for digit in digits.iter_mut().rev() {
+        *digit = b'0' + (value % 10) as u8;
+        value /= 10;
+        used += 1;
+        if value == 0 {
+            break;
+        }
+    }
+    out.extend_from_slice(digits.get(20 - used..).unwrap_or_default());
 }
 
 fn write_address(out: &mut Vec<u8>, address: Option<SocketAddr>, part: AddressPart) -> bool {
     let Some(address) = address else { return false };
-    match part {
-        AddressPart::Both => write!(out, "{address}"),
-        AddressPart::WithoutPort => write!(out, "{}", address.ip()),
-        AddressPart::Port => write!(out, "{}", address.port()),
+    match (part, address) {
+        (AddressPart::Port, _) => put_decimal(out, address.port().into()),
+        (AddressPart::Both, SocketAddr::V6(_)) => return write!(out, "{address}").is_ok(),
+        (AddressPart::WithoutPort, SocketAddr::V6(v6)) => return write!(out, "{}", v6.ip()).is_ok(),
+        (part, SocketAddr::V4(v4)) => {
+            for (at, octet) in v4.ip().octets().into_iter().enumerate() {
+                if at > 0 {
+                    out.push(b'.');
+                }
+                put_decimal(out, octet.into());
+            }
+            if part == AddressPart::Both {
+                out.push(b':');
+                put_decimal(out, v4.port().into());
+            }
+        }
     }
-    .is_ok()
+    true
 }
 
 /// gRPC's status names. Source: gRPC: status codes.
@@ -299,5 +329,30 @@ fn write_grpc(out: &mut Vec<u8>, status: Option<u32>, format: GrpcStatusFormat) 
         (GrpcStatusFormat::Camel, Some((camel, _))) => write_text(out, camel),
         (GrpcStatusFormat::Snake, Some((_, snake))) => write_text(out, snake),
         (GrpcStatusFormat::Number, _) | (_, None) => write_number(out, Some(status.into())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_and_addresses_are_what_the_formatter_writes() {
+        for value in [0, 1, 9, 10, 99, 100, 65_535, 1_234_567_890, u64::MAX - 1, u64::MAX] {
+            let mut out = Vec::new();
+            put_decimal(&mut out, value);
+            assert_eq!(out, value.to_string().as_bytes());
+        }
+        for text in ["0.0.0.0:0", "127.0.0.1:80", "255.254.100.9:65535", "[::1]:443", "[2001:db8::7]:1"] {
+            let address: SocketAddr = text.parse().unwrap();
+            let written = |part| {
+                let mut out = Vec::new();
+                assert!(write_address(&mut out, Some(address), part));
+                String::from_utf8(out).unwrap()
+            };
+            assert_eq!(written(AddressPart::Both), text);
+            assert_eq!(written(AddressPart::WithoutPort), address.ip().to_string());
+            assert_eq!(written(AddressPart::Port), address.port().to_string());
+        }
     }
 }

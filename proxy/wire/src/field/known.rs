@@ -129,6 +129,25 @@ const SHIFT: u32 = 32 - SLOTS.trailing_zeros();
 const SEED: u32 = 0x08d6_af57;
 static TABLE: [u8; SLOTS] = table();
 
+/// Whether `name` is `known`, a lower-case name, whatever the case of its letters; eight bytes at a time.
+#[inline]
+fn is_spelling_of(known: &[u8], name: &[u8]) -> bool {
+    const LETTERS: u64 = u64::MAX / 0xff * 0x40;
+    // Bytes may differ in the bit of the case, and only where there is a letter (the digits and `-` lack the bit above it).
+    let differs = |known: &[u8; 8], name: &[u8; 8]| {
+        let (known, name) = (u64::from_le_bytes(*known), u64::from_le_bytes(*name));
+        (known ^ name) & !((known & LETTERS) >> 1)
+    };
+    if known.len() != name.len() {
+        return false;
+    }
+    let (Some(known_end), Some(name_end)) = (known.last_chunk(), name.last_chunk()) else {
+        return known.iter().zip(name).all(|(known, name)| (known ^ name) & !((known & 0x40) >> 1) == 0);
+    };
+    let words = known.as_chunks().0.iter().zip(name.as_chunks().0);
+    words.fold(differs(known_end, name_end), |wrong, (known, name)| wrong | differs(known, name)) == 0
+}
+
 const fn small(byte: u8) -> u32 {
     (byte | 0x20) as u32
 }
@@ -179,7 +198,7 @@ impl Known {
     pub fn from_any_case(name: &[u8]) -> Self {
         let index = usize::from(TABLE.get(slot(name)).copied().unwrap_or(0));
         match (NAMES.get(index), ALL.get(index)) {
-            (Some(known), Some(variant)) if *known == name || known.eq_ignore_ascii_case(name) => *variant,
+            (Some(known), Some(variant)) if is_spelling_of(known, name) => *variant,
             _ => Self::Other,
         }
     }
@@ -247,8 +266,19 @@ mod tests {
         for known in Known::all() {
             assert_eq!(Known::from_any_case(known.name()), known);
             assert_eq!(Known::from_any_case(&known.name().to_ascii_uppercase()), known);
-            let bent: Vec<u8> = known.name().iter().map(|byte| byte ^ 0x80).collect();
-            assert_eq!(Known::from_any_case(&bent), Known::Other);
+            for at in 0..known.name().len() {
+                for bit in 0..8 {
+                    let mut bent = known.name().to_vec();
+                    bent[at] ^= 1 << bit;
+                    let same = bent.eq_ignore_ascii_case(known.name());
+                    assert_eq!(
+                        Known::from_any_case(&bent) == known,
+                        same,
+                        "{}",
+                        String::from_utf8_lossy(&bent)
+                    );
+                }
+            }
         }
         assert_eq!(Known::from_lower(b"x"), Known::Other);
     }

@@ -66,15 +66,19 @@ impl JsonPart {
         match self {
             Self::Raw(bytes) => out.extend_from_slice(bytes),
             Self::Text(template) => {
+                out.push(b'"');
                 template.render(facts, out);
-                quote_from(out, start);
+                close_quote(out, start);
             }
             Self::Lone(command, is_number) => {
+                if !is_number {
+                    out.push(b'"');
+                }
                 if !facts.write(command, out) {
                     out.truncate(start);
                     out.extend_from_slice(b"null");
                 } else if !is_number {
-                    quote_from(out, start);
+                    close_quote(out, start);
                 }
             }
         }
@@ -104,8 +108,9 @@ fn compile_object(
     for (index, (name, value)) in object.iter().enumerate() {
         let mut key = if index > 0 { b",".to_vec() } else { Vec::new() };
         let start = key.len();
+        key.push(b'"');
         key.extend_from_slice(name.as_bytes());
-        quote_from(&mut key, start);
+        close_quote(&mut key, start);
         key.push(b':');
         push_raw(parts, &key);
         compile_value(value, parts, depth).map_err(|reason| format!("{name}: {reason}"))?;
@@ -175,16 +180,17 @@ fn is_number(command: &Command) -> bool {
     )
 }
 
-/// Makes a JSON string of everything from `start` on. Bytes that are no UTF-8 become U+FFFD.
-fn quote_from(out: &mut Vec<u8>, start: usize) {
-    let tail = out.get(start..).unwrap_or_default();
-    // The common case needs no second buffer: nothing to escape.
-    if tail.iter().all(|b| matches!(b, 0x20..=0x7e) && *b != b'"' && *b != b'\\') {
-        out.insert(start, b'"');
-        out.push(b'"');
-        return;
+/// Ends the JSON string that began with the quote at `start`, and escapes what is in it where that is needed.
+fn close_quote(out: &mut Vec<u8>, start: usize) {
+    let text = out.get(start + 1..).unwrap_or_default();
+    // Without a way out in the middle, so that many bytes are looked at at once.
+    let special = text.iter().fold(false, |special, byte| {
+        special | !(0x20..0x7f).contains(byte) | (*byte == b'"') | (*byte == b'\\')
+    });
+    if !special {
+        return out.push(b'"');
     }
-    let text = String::from_utf8_lossy(tail).into_owned();
+    let text = String::from_utf8_lossy(text).into_owned();
     out.truncate(start);
     // Writing a string to a Vec cannot fail.
     let _ = serde_json::to_writer(out, &text);
