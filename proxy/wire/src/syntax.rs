@@ -270,24 +270,6 @@ pub fn list_members(value: &[u8]) -> impl Iterator<Item = &[u8]> {
     value.split(|byte| *byte == b',').map(trim_ows).filter(|member| !member.is_empty())
 }
 
-/// Where the first colon is, of the names that are not longer than the longest known one.
-#[inline]
-pub(crate) fn find_colon(line: &[u8]) -> Option<usize> {
-    const ONES: u64 = u64::MAX / 0xff;
-    let (words, tail) = line.as_chunks::<8>();
-    let mut at = 0;
-    for word in words.iter().take(6) {
-        let zero_at_colon = u64::from_le_bytes(*word) ^ (ONES * 0x3a);
-        let found = zero_at_colon.wrapping_sub(ONES) & !zero_at_colon & (ONES * 0x80);
-        if found != 0 {
-            // The lowest mark is exact; a borrow can only spoil those above it.
-            return Some(at + (found.trailing_zeros() / 8) as usize);
-        }
-        at += 8;
-    }
-    if at == 48 { None } else { tail.iter().position(|byte| *byte == b':').map(|more| at + more) }
-}
-
 /// Eight lower-case hexadecimal digits, all at once.
 #[must_use]
 pub const fn hex_digits(value: u32) -> [u8; 8] {
@@ -304,20 +286,6 @@ pub const fn hex_digits(value: u32) -> [u8; 8] {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn colon_is_found_where_it_is() {
-        for length in 0..60usize {
-            for at in 0..length {
-                let mut line = vec![b'x'; length];
-                line[at] = b':';
-                // One bit off, and a later one, say nothing.
-                line[at / 2] = if at > 0 { b';' } else { b':' };
-                assert_eq!(find_colon(&line), (at < 48).then_some(at), "{at} of {length}");
-            }
-            assert_eq!(find_colon(&vec![0xba; length]), None);
-        }
-    }
 
     #[test]
     fn hex_digits_are_those_of_the_formatter() {

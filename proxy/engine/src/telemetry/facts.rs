@@ -279,6 +279,17 @@ fn put_decimal(out: &mut Vec<u8>, mut value: u64) {
     out.extend_from_slice(digits.get(20 - used..).unwrap_or_default());
 }
 
+/// The one to three digits of an octet.
+fn put_octet(out: &mut Vec<u8>, octet: u8) {
+    if octet >= 100 {
+        out.push(b'0' + octet / 100);
+    }
+    if octet >= 10 {
+        out.push(b'0' + octet / 10 % 10);
+    }
+    out.push(b'0' + octet % 10);
+}
+
 fn write_address(out: &mut Vec<u8>, address: Option<SocketAddr>, part: AddressPart) -> bool {
     let Some(address) = address else { return false };
     match (part, address) {
@@ -286,11 +297,11 @@ fn write_address(out: &mut Vec<u8>, address: Option<SocketAddr>, part: AddressPa
         (AddressPart::Both, SocketAddr::V6(_)) => return write!(out, "{address}").is_ok(),
         (AddressPart::WithoutPort, SocketAddr::V6(v6)) => return write!(out, "{}", v6.ip()).is_ok(),
         (part, SocketAddr::V4(v4)) => {
-            for (at, octet) in v4.ip().octets().into_iter().enumerate() {
-                if at > 0 {
-                    out.push(b'.');
-                }
-                put_decimal(out, octet.into());
+            let [a, b, c, d] = v4.ip().octets();
+            put_octet(out, a);
+            for octet in [b, c, d] {
+                out.push(b'.');
+                put_octet(out, octet);
             }
             if part == AddressPart::Both {
                 out.push(b':');
@@ -343,7 +354,14 @@ mod tests {
             put_decimal(&mut out, value);
             assert_eq!(out, value.to_string().as_bytes());
         }
-        for text in ["0.0.0.0:0", "127.0.0.1:80", "255.254.100.9:65535", "[::1]:443", "[2001:db8::7]:1"] {
+        for text in [
+            "0.0.0.0:0",
+            "127.0.0.1:80",
+            "255.254.100.9:65535",
+            "10.99.19.200:1",
+            "[::1]:443",
+            "[2001:db8::7]:1",
+        ] {
             let address: SocketAddr = text.parse().unwrap();
             let written = |part| {
                 let mut out = Vec::new();

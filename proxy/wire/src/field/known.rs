@@ -129,39 +129,15 @@ const SHIFT: u32 = 32 - SLOTS.trailing_zeros();
 const SEED: u32 = 0x08d6_af57;
 static TABLE: [u8; SLOTS] = table();
 
-/// Whether `name` is `known`, a lower-case name, whatever the case of its letters; eight bytes at a time.
-#[inline]
-fn is_spelling_of(known: &[u8], name: &[u8]) -> bool {
-    const LETTERS: u64 = u64::MAX / 0xff * 0x40;
-    // Bytes may differ in the bit of the case, and only where there is a letter (the digits and `-` lack the bit above it).
-    let differs = |known: &[u8; 8], name: &[u8; 8]| {
-        let (known, name) = (u64::from_le_bytes(*known), u64::from_le_bytes(*name));
-        (known ^ name) & !((known & LETTERS) >> 1)
-    };
-    if known.len() != name.len() {
-        return false;
-    }
-    let (Some(known_end), Some(name_end)) = (known.last_chunk(), name.last_chunk()) else {
-        return known.iter().zip(name).all(|(known, name)| (known ^ name) & !((known & 0x40) >> 1) == 0);
-    };
-    let words = known.as_chunks().0.iter().zip(name.as_chunks().0);
-    words.fold(differs(known_end, name_end), |wrong, (known, name)| wrong | differs(known, name)) == 0
-}
-
-const fn small(byte: u8) -> u32 {
-    (byte | 0x20) as u32
-}
-
-/// Slot of a name, from its length and four of its bytes, whatever their case: every byte of a known name has the bit
-/// that makes letters small.
+/// Slot of a name, from its length and four of its bytes.
 #[inline]
 const fn slot(name: &[u8]) -> usize {
     let ([first, ..], [.., last]) = (name, name) else { return 0 };
     let (_, second_half) = name.split_at(name.len() / 2);
     let (_, last_quarter) = second_half.split_at(second_half.len() / 2);
     let ([middle, ..], [quarter, ..]) = (second_half, last_quarter) else { return 0 };
-    let sample = (name.len() as u32) ^ small(*first) << 8 ^ small(*middle) << 16 ^ small(*last) << 24;
-    let mixed = (sample ^ small(*quarter).wrapping_mul(0x9e37_79b1)).wrapping_mul(SEED);
+    let sample = (name.len() as u32) ^ (*first as u32) << 8 ^ (*middle as u32) << 16 ^ (*last as u32) << 24;
+    let mixed = (sample ^ (*quarter as u32).wrapping_mul(0x9e37_79b1)).wrapping_mul(SEED);
     ((mixed ^ mixed >> 15).wrapping_mul(0x85eb_ca6b) >> SHIFT) as usize
 }
 
@@ -188,17 +164,6 @@ impl Known {
         let index = usize::from(index);
         match (NAMES.get(index), ALL.get(index)) {
             (Some(known), Some(variant)) if *known == name => *variant,
-            _ => Self::Other,
-        }
-    }
-
-    /// Recognises a name in any case.
-    #[inline]
-    #[must_use]
-    pub fn from_any_case(name: &[u8]) -> Self {
-        let index = usize::from(TABLE.get(slot(name)).copied().unwrap_or(0));
-        match (NAMES.get(index), ALL.get(index)) {
-            (Some(known), Some(variant)) if is_spelling_of(known, name) => *variant,
             _ => Self::Other,
         }
     }
@@ -261,25 +226,6 @@ mod tests {
         }
         assert_eq!(Known::from_lower(b""), Known::Other);
         assert_eq!(Known::from_lower(b"Host"), Known::Other);
-        assert_eq!(Known::from_any_case(b"Host"), Known::Host);
-        assert_eq!(Known::from_any_case(b"Hos"), Known::Other);
-        for known in Known::all() {
-            assert_eq!(Known::from_any_case(known.name()), known);
-            assert_eq!(Known::from_any_case(&known.name().to_ascii_uppercase()), known);
-            for at in 0..known.name().len() {
-                for bit in 0..8 {
-                    let mut bent = known.name().to_vec();
-                    bent[at] ^= 1 << bit;
-                    let same = bent.eq_ignore_ascii_case(known.name());
-                    assert_eq!(
-                        Known::from_any_case(&bent) == known,
-                        same,
-                        "{}",
-                        String::from_utf8_lossy(&bent)
-                    );
-                }
-            }
-        }
         assert_eq!(Known::from_lower(b"x"), Known::Other);
     }
 }

@@ -362,16 +362,6 @@ impl FieldBlock {
     /// control byte in it and sees to it that the name is followed by a colon and one space.
     pub(crate) fn push_line(&mut self, line: &[u8]) -> Option<(Known, usize)> {
         let start = self.arena.len();
-        if let Some((name, rest)) = syntax::find_colon(line).and_then(|at| line.split_at_checked(at))
-            && let known = Known::from_any_case(name)
-            && known != Known::Other
-        {
-            // Nearly every field: the name is known to be a token, and how it is written in lower case.
-            self.arena.extend_from_slice(known.name());
-            self.arena.extend_from_slice(rest);
-            let value_len = rest.len().checked_sub(4)?;
-            return self.record_known(start, name.len(), value_len, known).map(|known| (known, name.len()));
-        }
         self.arena.extend_from_slice(line);
         let text = self.arena.get_mut(start..)?;
         let mut name_len = 0;
