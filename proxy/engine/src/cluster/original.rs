@@ -7,24 +7,29 @@ use crate::worker::Worker;
 use outrigger_traffic::balance::PickContext;
 use outrigger_traffic::cluster::Cluster;
 use outrigger_traffic::config::OriginalDst;
-use outrigger_wire::FieldBlock;
+use outrigger_wire::RequestHead;
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::time::Instant;
 
-/// Where a connection, or a request with `fields`, is going. A header that is there and no address is no destination: to fall
+/// Where a connection, or a request with `head`, is going. A header that is there and no address is no destination: to fall
 /// back to another one would send the request where nobody asked for.
 pub(crate) fn destination(
     original: &OriginalDst,
     facts: &ConnFacts,
-    fields: Option<&FieldBlock>,
+    head: Option<&RequestHead>,
 ) -> Option<SocketAddr> {
-    if let (Some(name), Some(fields)) = (&original.header, fields)
-        && let Some(value) = fields.get(name.as_bytes())
+    if let (Some(name), Some(head)) = (&original.header, head)
+        && let Some(value) = named(head, name)
     {
         return std::str::from_utf8(value).ok()?.trim().parse().ok();
     }
     facts.original
+}
+
+/// The value of a header, or of `:authority`.
+fn named<'h>(head: &'h RequestHead, name: &str) -> Option<&'h [u8]> {
+    if name == ":authority" { Some(head.authority()) } else { head.fields.get(name.as_bytes()) }
 }
 
 /// Counts what a pick found out about its destination.

@@ -97,7 +97,7 @@ fn pick(x: &Exchange, plan: &Plan) -> Result<Arc<Host>, ProxyError> {
     let mut draw = || worker.draw();
     let mut context = PickContext::new(Instant::now().into_std(), &mut draw);
     if let Some(original) = cluster.original_dst() {
-        context.destination = destination(original, &x.front.connection.facts, Some(&x.front.request.fields));
+        context.destination = destination(original, &x.front.connection.facts, Some(&x.front.request));
     }
     let picked = cluster.pick(&mut context);
     note_destination(&plan.cluster, worker, &context);

@@ -161,7 +161,7 @@ fn pick(x: &Front, plan: &Plan, shared: &mut Attempts, now: Instant) -> Result<A
         context.attempts_max = config.host_selection_max_attempts.max(1);
     }
     if let Some(original) = plan.cluster.cluster.original_dst() {
-        context.destination = destination(original, &x.connection.facts, Some(&x.request.fields));
+        context.destination = destination(original, &x.connection.facts, Some(&x.request));
     }
     let picked = plan.cluster.cluster.pick(&mut context);
     note_destination(&plan.cluster, worker, &context);

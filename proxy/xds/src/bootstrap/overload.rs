@@ -74,10 +74,7 @@ fn resource_monitor(message: &proto::ResourceMonitor, manager: &mut OverloadMana
         MemoryMonitor::CgroupMemory => match at.unpack::<CgroupMemoryConfig>(any) {
             None => at.refuse_type(any),
             Some(config) => {
-                let max_bytes = config.message().and_then(|c| c.max_memory_bytes);
-                if max_bytes == Some(0) {
-                    at.field("max_memory_bytes").refuse("must be above 0");
-                }
+                let max_bytes = config.message().map(|c| c.max_memory_bytes).filter(|bytes| *bytes > 0);
                 manager.cgroup_memory = Some(CgroupMemory { max_bytes });
             }
         },

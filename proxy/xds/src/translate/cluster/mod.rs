@@ -147,7 +147,12 @@ fn original_dst(message: &proto::Cluster, at: &At<'_>) -> ClusterDiscovery {
                 "" => DESTINATION_HEADER,
                 name => name,
             };
-            original.header = Some(header_name(name, false, &at.field("http_header_name")));
+            let named = at.field("http_header_name");
+            original.header = Some(header_name(name, true, &named));
+            // The one pseudo-header that can say where to.
+            if name.starts_with(':') && !name.eq_ignore_ascii_case(":authority") {
+                named.refuse(format!("`{name}` names no destination"));
+            }
         } else if !config.http_header_name.is_empty() {
             at.field("http_header_name").refuse("has no effect without `use_http_header`");
         }
