@@ -3,7 +3,9 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use outrigger_wire::h2::hpack::{Decoder, Encoder, FieldSink, NameClass, huffman_decode, huffman_encode};
+use outrigger_wire::h2::hpack::{
+    Decoder, Encoder, Field, FieldSink, NameClass, Shape, huffman_decode, huffman_encode,
+};
 use outrigger_wire::{FieldBlock, ResponseHead};
 
 #[derive(Default)]
@@ -13,8 +15,10 @@ struct List {
 }
 
 impl FieldSink for List {
-    fn field(&mut self, class: NameClass, name: &[u8], value: &[u8]) {
-        assert_eq!(class, NameClass::of(name));
+    fn field(&mut self, field: &Field<'_>) {
+        let Field { class, name, value, shape, line } = *field;
+        assert_eq!((class, shape), (NameClass::of(name), Shape::of(value)));
+        assert!(line.is_empty() || line == [name, b": ", value, b"\r\n"].concat());
         self.bytes += name.len() + value.len();
         if self.bytes < 1 << 20 {
             self.fields.push((name.to_vec(), value.to_vec()));
