@@ -3,10 +3,10 @@
 from . import features
 
 
-def commands(scenario, bench, mesh):
+def commands(scenario, bench, mesh, program="envoy"):
     files = [bench.write(f"envoy-{'mesh' if mesh else 'min'}-{n}.json", document)
              for n, document in enumerate(features.configurations(scenario, bench, mesh))]
-    return [[bench.program("envoy"), "-c", file, *FLAGS] for file in files]
+    return [[bench.program(program), "-c", file, *FLAGS] for file in files]
 
 
 # Outrigger takes the same ones.

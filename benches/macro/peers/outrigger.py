@@ -4,7 +4,7 @@ from . import envoy
 
 
 def commands(scenario, bench, mesh):
-    return [[bench.program("outrigger"), *argv[1:]] for argv in envoy.commands(scenario, bench, mesh)]
+    return envoy.commands(scenario, bench, mesh, "outrigger")
 
 
 def mesh(scenario, bench):
