@@ -37,8 +37,8 @@ fn replaced<'a>(old: &[&'a str], new: &[&'a str]) -> Vec<(char, &'a str)> {
     old.iter().map(|&line| ('-', line)).chain(new.iter().map(|&line| ('+', line))).collect()
 }
 
-/// By the longest common subsequence.
-fn compared<'a>(old: &[&'a str], new: &[&'a str]) -> Vec<(char, &'a str)> {
+/// All lines of both sides, marked, by the longest common subsequence.
+pub fn compared<'a>(old: &[&'a str], new: &[&'a str]) -> Vec<(char, &'a str)> {
     // common[i][j]: how many lines old[i..] and new[j..] have in common.
     let mut common = vec![vec![0_u32; new.len() + 1]; old.len() + 1];
     for i in (0..old.len()).rev() {

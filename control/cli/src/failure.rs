@@ -7,6 +7,8 @@ use std::fmt;
 pub enum Failure {
     /// Anything else: files, answers that make no sense.
     Other(String),
+    /// `--diff` found a difference: as `diff` says it.
+    Differs(String),
     /// Arguments that do not fit together.
     Usage(String),
     /// The resources were refused; each line is one reason.
@@ -29,7 +31,7 @@ impl Failure {
     /// Documented in the help text and in docs/operations.md.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Other(_) => 1,
+            Self::Other(_) | Self::Differs(_) => 1,
             Self::Usage(_) => 2,
             Self::Refused(_) => 3,
             Self::Conflict(_) => 4,
@@ -50,6 +52,7 @@ impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Other(text)
+            | Self::Differs(text)
             | Self::Usage(text)
             | Self::Conflict(text)
             | Self::NotFound(text)

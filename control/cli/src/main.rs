@@ -2,7 +2,7 @@
 //!
 //! In reading order: this file (arguments, dispatch), [`failure`] (what can go wrong, and with which exit
 //! code), [`session`] (which server, which token), [`client`] (HTTP), [`output`] (tables, JSON, YAML),
-//! [`diff`], and [`verb`], one file each.
+//! [`diff`], [`transform`] (ECS task definitions), and [`verb`], one file each.
 
 #![allow(unreachable_pub, reason = "a program has no API: `pub` means for the other modules")]
 
@@ -11,6 +11,7 @@ mod diff;
 mod failure;
 mod output;
 mod session;
+mod transform;
 mod verb;
 
 use clap::Parser;

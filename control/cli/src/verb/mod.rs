@@ -12,6 +12,7 @@ mod operator;
 mod proxy;
 mod source;
 mod token;
+mod transform;
 mod version;
 mod wait;
 mod workload;
@@ -53,6 +54,9 @@ pub enum Verb {
     /// The certificate authority.
     #[command(subcommand)]
     Ca(ca::Ca),
+    /// Make task definitions and the like fit for the mesh.
+    #[command(subcommand)]
+    Transform(transform::Transform),
     /// Show this program's version and the server's.
     Version(version::Version),
     /// Print a completion script for a shell.
@@ -78,6 +82,7 @@ impl Verb {
             Self::Attestation(verb) => verb.run(global).await,
             Self::Operator(verb) => verb.run(global).await,
             Self::Ca(verb) => verb.run(global).await,
+            Self::Transform(verb) => verb.run(),
             Self::Version(verb) => verb.run(global).await,
             Self::Completion(verb) => verb.run(),
         }
