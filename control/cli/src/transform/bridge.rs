@@ -85,6 +85,10 @@ pub(super) fn move_ports(
             refusals.push(Refusal::new(path, reason));
             continue;
         }
+        if reached.iter().any(|known| known.inbound == inbound) {
+            refusals.push(Refusal::new(path, format!("host port {inbound} is there twice")));
+            continue;
+        }
         if inbound == wanted.outbound || inbound == wanted.admin {
             refusals.push(Refusal::new(path, format!("{inbound} is a port of the proxy itself")));
             continue;

@@ -164,7 +164,8 @@ fn edits_of_the_proxy_survive_and_flags_go_before_them() {
 #[test]
 fn bridge_port_that_is_no_longer_declared_goes_back() {
     let mut two = definition("bridge", "EC2");
-    two["containerDefinitions"][0]["portMappings"][1] = json!({"containerPort": 9090, "hostPort": 90});
+    let second = json!({"containerPort": 9090, "hostPort": 90});
+    super::json::list_mut(&mut two["containerDefinitions"][0], "portMappings").push(second);
     let both = transformed(two.clone(), &options());
     assert_eq!(list(sidecar(&both), "portMappings").len(), 2);
     let one = Options { ports: vec!["web=8080/http".parse().unwrap()], ..options() };
@@ -257,15 +258,18 @@ fn what_cannot_be_is_refused_by_its_path() {
         (
             "bridge",
             "EC2",
-            |d| d["containerDefinitions"][1] = json!({"name": "outrigger-proxy", "links": ["app"]}),
+            |d| {
+                super::json::list_mut(d, "containerDefinitions")
+                    .push(json!({"name": "outrigger-proxy", "links": ["app"]}))
+            },
             "containerDefinitions[1].dependsOn:",
         ),
         (
             "bridge",
             "EC2",
             |d| {
-                d["containerDefinitions"][1] =
-                    json!({"name": "other", "portMappings": [{"containerPort": 1}]})
+                super::json::list_mut(d, "containerDefinitions")
+                    .push(json!({"name": "other", "portMappings": [{"containerPort": 1}]}));
             },
             "containerDefinitions:",
         ),
