@@ -203,78 +203,80 @@ fn envelope_stays_and_can_be_taken_off() {
     );
 }
 
+type Edit = fn(&mut Value);
+/// Network mode, launch type, what is wrong, and the path that is told.
+const REFUSED: &[(&str, &str, Edit, &str)] = &[
+    ("none", "EC2", |_| {}, "networkMode:"),
+    ("awsvpc", "EXTERNAL", |_| {}, "networkMode:"),
+    ("bridge", "FARGATE", |_| {}, "networkMode:"),
+    (
+        "bridge",
+        "EC2",
+        |d| d["containerDefinitions"][0]["portMappings"][0]["hostPort"] = json!(0),
+        "containerDefinitions[0].portMappings[0].hostPort:",
+    ),
+    (
+        "bridge",
+        "EC2",
+        |d| d["containerDefinitions"][0]["portMappings"][0]["hostPort"] = json!(15_001),
+        "containerDefinitions[0].portMappings[0].hostPort:",
+    ),
+    (
+        "bridge",
+        "EC2",
+        |d| d["containerDefinitions"][0]["portMappings"] = json!("x"),
+        "containerDefinitions[0].portMappings:",
+    ),
+    (
+        "bridge",
+        "EC2",
+        |d| d["containerDefinitions"][0]["portMappings"][0]["hostPort"] = json!(65_536),
+        "containerDefinitions[0].portMappings[0].hostPort:",
+    ),
+    ("bridge", "EC2", |d| d["containerDefinitions"] = json!([]), "containerDefinitions:"),
+    ("bridge", "EC2", |d| d["family"] = json!("Shop_B"), "--service:"),
+    (
+        "host",
+        "EC2",
+        |d| d["containerDefinitions"][0]["portMappings"][0]["containerPort"] = json!(15_000),
+        "containerDefinitions[0].portMappings[0].containerPort:",
+    ),
+    ("host", "EC2", |d| d["proxyConfiguration"] = json!({"type": "APPMESH"}), "proxyConfiguration:"),
+    ("host", "EC2", |d| drop(d.as_object_mut().unwrap().remove("executionRoleArn")), "executionRoleArn:"),
+    (
+        "host",
+        "EC2",
+        |d| d["runtimePlatform"] = json!({"operatingSystemFamily": "WINDOWS_SERVER_2022_CORE"}),
+        "runtimePlatform.operatingSystemFamily:",
+    ),
+    ("awsvpc", "FARGATE", |d| d["memory"] = Value::Null, "memory:"),
+    ("awsvpc", "FARGATE", |d| d["memory"] = json!("1.5GB"), "memory:"),
+    ("awsvpc", "FARGATE", |d| d["cpu"] = json!("300"), "cpu:"),
+    ("awsvpc", "FARGATE", |d| d["containerDefinitions"][0]["memory"] = json!(1_024), "memory:"),
+    ("awsvpc", "FARGATE", |d| d["containerDefinitions"][0]["cpu"] = json!(449), "cpu:"),
+    (
+        "bridge",
+        "EC2",
+        |d| {
+            super::json::list_mut(d, "containerDefinitions")
+                .push(json!({"name": "outrigger-proxy", "links": ["app"]}))
+        },
+        "containerDefinitions[1].dependsOn:",
+    ),
+    (
+        "bridge",
+        "EC2",
+        |d| {
+            super::json::list_mut(d, "containerDefinitions")
+                .push(json!({"name": "other", "portMappings": [{"containerPort": 1}]}));
+        },
+        "containerDefinitions:",
+    ),
+];
+
 #[test]
 fn what_cannot_be_is_refused_by_its_path() {
-    type Edit = fn(&mut Value);
-    let table: &[(&str, &str, Edit, &str)] = &[
-        ("none", "EC2", |_| {}, "networkMode:"),
-        ("awsvpc", "EXTERNAL", |_| {}, "networkMode:"),
-        ("bridge", "FARGATE", |_| {}, "networkMode:"),
-        (
-            "bridge",
-            "EC2",
-            |d| d["containerDefinitions"][0]["portMappings"][0]["hostPort"] = json!(0),
-            "containerDefinitions[0].portMappings[0].hostPort:",
-        ),
-        (
-            "bridge",
-            "EC2",
-            |d| d["containerDefinitions"][0]["portMappings"][0]["hostPort"] = json!(15_001),
-            "containerDefinitions[0].portMappings[0].hostPort:",
-        ),
-        (
-            "bridge",
-            "EC2",
-            |d| d["containerDefinitions"][0]["portMappings"] = json!("x"),
-            "containerDefinitions[0].portMappings:",
-        ),
-        (
-            "bridge",
-            "EC2",
-            |d| d["containerDefinitions"][0]["portMappings"][0]["hostPort"] = json!(65_536),
-            "containerDefinitions[0].portMappings[0].hostPort:",
-        ),
-        ("bridge", "EC2", |d| d["containerDefinitions"] = json!([]), "containerDefinitions:"),
-        ("bridge", "EC2", |d| d["family"] = json!("Shop_B"), "--service:"),
-        (
-            "host",
-            "EC2",
-            |d| d["containerDefinitions"][0]["portMappings"][0]["containerPort"] = json!(15_000),
-            "containerDefinitions[0].portMappings[0].containerPort:",
-        ),
-        ("host", "EC2", |d| d["proxyConfiguration"] = json!({"type": "APPMESH"}), "proxyConfiguration:"),
-        ("host", "EC2", |d| drop(d.as_object_mut().unwrap().remove("executionRoleArn")), "executionRoleArn:"),
-        (
-            "host",
-            "EC2",
-            |d| d["runtimePlatform"] = json!({"operatingSystemFamily": "WINDOWS_SERVER_2022_CORE"}),
-            "runtimePlatform.operatingSystemFamily:",
-        ),
-        ("awsvpc", "FARGATE", |d| d["memory"] = Value::Null, "memory:"),
-        ("awsvpc", "FARGATE", |d| d["memory"] = json!("1.5GB"), "memory:"),
-        ("awsvpc", "FARGATE", |d| d["cpu"] = json!("300"), "cpu:"),
-        ("awsvpc", "FARGATE", |d| d["containerDefinitions"][0]["memory"] = json!(1_024), "memory:"),
-        ("awsvpc", "FARGATE", |d| d["containerDefinitions"][0]["cpu"] = json!(449), "cpu:"),
-        (
-            "bridge",
-            "EC2",
-            |d| {
-                super::json::list_mut(d, "containerDefinitions")
-                    .push(json!({"name": "outrigger-proxy", "links": ["app"]}))
-            },
-            "containerDefinitions[1].dependsOn:",
-        ),
-        (
-            "bridge",
-            "EC2",
-            |d| {
-                super::json::list_mut(d, "containerDefinitions")
-                    .push(json!({"name": "other", "portMappings": [{"containerPort": 1}]}));
-            },
-            "containerDefinitions:",
-        ),
-    ];
-    for (mode, compatible, edit, path) in table {
+    for (mode, compatible, edit, path) in REFUSED {
         let mut document = definition(mode, compatible);
         edit(&mut document);
         let reasons = refusals(document, &options());
