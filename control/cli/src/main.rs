@@ -2,13 +2,14 @@
 //!
 //! In reading order: this file (arguments, dispatch), [`failure`] (what can go wrong, and with which exit
 //! code), [`session`] (which server, which token), [`client`] (HTTP), [`output`] (tables, JSON, YAML),
-//! [`diff`], [`transform`] (ECS task definitions), and [`verb`], one file each.
+//! [`diff`], [`transform`] (ECS task definitions), [`import`] (other meshes' configuration), and [`verb`], one file each.
 
 #![allow(unreachable_pub, reason = "a program has no API: `pub` means for the other modules")]
 
 mod client;
 mod diff;
 mod failure;
+mod import;
 mod output;
 mod session;
 mod transform;

@@ -128,7 +128,8 @@ fn expand(files: &[PathBuf]) -> Result<Vec<PathBuf>, Failure> {
     Ok(all)
 }
 
-fn read(path: &Path) -> Result<String, Failure> {
+/// One file, or standard input, of limited length.
+pub(super) fn read(path: &Path) -> Result<String, Failure> {
     let mut text = String::new();
     let limit = INPUT_BYTES_MAX + 1;
     let outcome = if path == Path::new("-") {

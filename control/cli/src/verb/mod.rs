@@ -7,6 +7,7 @@ mod completion;
 mod delete;
 mod describe;
 mod get;
+mod import;
 mod login;
 mod operator;
 mod proxy;
@@ -57,6 +58,9 @@ pub enum Verb {
     /// Make task definitions and the like fit for the mesh.
     #[command(subcommand)]
     Transform(transform::Transform),
+    /// Turn another mesh's configuration into resources.
+    #[command(subcommand)]
+    Import(import::Import),
     /// Show this program's version and the server's.
     Version(version::Version),
     /// Print a completion script for a shell.
@@ -83,6 +87,7 @@ impl Verb {
             Self::Operator(verb) => verb.run(global).await,
             Self::Ca(verb) => verb.run(global).await,
             Self::Transform(verb) => verb.run(),
+            Self::Import(verb) => verb.run(global),
             Self::Version(verb) => verb.run(global).await,
             Self::Completion(verb) => verb.run(),
         }
