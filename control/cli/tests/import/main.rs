@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 use std::process::{Command, Output};
 
-use outrigger_plan::{Object, Spec, parse_documents};
+use outrigger_plan::resource::Spec;
+use outrigger_plan::{Object, parse_documents};
 use serde_json::{Value, json};
 
 fn input(name: &str) -> PathBuf {
@@ -54,8 +55,8 @@ fn mesh_becomes_resources_that_apply_takes() {
             "VirtualService/shop/ledger-shop-internal",
             "Gateway/shop/edge",
             "VirtualService/shop/edge-routes",
-            "AuthorizationPolicy/shop/ledger",
             "AuthorizationPolicy/shop/orders-v1",
+            "AuthorizationPolicy/shop/ledger",
             "AuthorizationPolicy/shop/orders-v2",
         ]
     );
