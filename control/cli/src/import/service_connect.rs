@@ -216,7 +216,16 @@ fn read_offer<'a>(
     if let Some(task) = service.at.get("taskDefinition") {
         task.note("names the task definition that its ports were looked up in");
     }
-    let found = at.text_of("discoveryName").unwrap_or(name);
+    let aliases = at.items("clientAliases");
+    // Where every alias has a name of its own, nobody is told of this one.
+    let is_told = aliases.is_empty() || aliases.iter().any(|alias| alias.get("dnsName").is_none());
+    let found = match at.get("discoveryName") {
+        Some(discovery) if !is_told => {
+            discovery.changed("callers know the service by the names of its aliases");
+            name
+        }
+        _ => at.text_of("discoveryName").unwrap_or(name),
+    };
     if let Some(over) = at.get("ingressPortOverride") {
         over.changed("the port the sidecar listens at is chosen by the agent; callers learn it from the control service");
     }
@@ -255,7 +264,6 @@ fn read_offer<'a>(
         at: at.clone(),
     };
     let default = format!("{found}.{cloud}");
-    let aliases = at.items("clientAliases");
     if aliases.is_empty() {
         // Without an alias there is a name, but clients find it at the container's own port.
         let host = resource::host(&default).ok_or_else(|| format!("{default:?} is no host name"))?;
