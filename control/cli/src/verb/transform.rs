@@ -60,13 +60,13 @@ pub struct Taskdef {
     /// The proxy's image.
     #[arg(long)]
     image: Option<String>,
-    /// Control service, HOST[:PORT]; several, separated by commas, are tried in order.
+    /// Control service, `HOST[:PORT]`; several, separated by commas, are tried in order.
     #[arg(long)]
     control: Option<String>,
     /// Service, as NAME or NAME.NAMESPACE.
     #[arg(long)]
     service: Option<String>,
-    /// Port of the application, NAME=[NUMBER:]CONTAINER_PORT/PROTOCOL, where NUMBER is what callers name and PROTOCOL is http,
+    /// Port of the application, `NAME=[NUMBER:]CONTAINER_PORT/PROTOCOL`, where NUMBER is what callers name and PROTOCOL is http,
     /// http2, grpc, tcp or tls. May be repeated.
     #[arg(long = "port", value_name = "NAME=PORT/PROTOCOL")]
     ports: Vec<Port>,

@@ -12,7 +12,7 @@ pub(super) const TIMEOUT_DEFAULT: &str = "15s";
 
 /// A route, read.
 pub(super) enum Rule {
-    Http(HttpRule),
+    Http(Box<HttpRule>),
     /// As in a VirtualService.
     Tcp(Value),
 }
@@ -71,12 +71,12 @@ pub(super) fn read(world: &World<'_>, item: &Item<'_>) -> Result<Rule, String> {
         map.insert("route".to_owned(), json!(destinations));
         return Ok(Rule::Tcp(Value::Object(map)));
     }
-    Ok(Rule::Http(HttpRule {
+    Ok(Rule::Http(Box::new(HttpRule {
         matched: matching::read(at.get("match").as_ref(), kind == "grpcRoute")?,
         destinations,
         timeout: timeout(&at).unwrap_or_else(|| TIMEOUT_DEFAULT.to_owned()),
         retries: at.get("retryPolicy").map(|at| retries(&at)),
-    }))
+    })))
 }
 
 /// `timeout.perRequest`, as the API has it, or below the protocol's name as in a listener.

@@ -86,7 +86,7 @@ pub(super) fn rules(world: &World<'_>, item: &Item<'_>) -> Vec<(String, Rule)> {
                 Rule::Tcp(json!({"route": [only]}))
             } else {
                 let timeout = TIMEOUT_DEFAULT.to_owned();
-                Rule::Http(HttpRule { matched, destinations: vec![only], timeout, retries: None })
+                Rule::Http(Box::new(HttpRule { matched, destinations: vec![only], timeout, retries: None }))
             };
             vec![(name.to_owned(), rule)]
         }
