@@ -49,3 +49,4 @@ pub mod drain;
 pub mod error;
 pub mod jobs;
 pub mod telemetry;
+mod text;

@@ -14,6 +14,7 @@ use crate::error::ProxyError;
 use crate::http::Serving;
 use crate::http::view::{HeadView, grpc_timeout};
 use crate::live::LiveCluster;
+use crate::text::Digits;
 
 /// What stays the same in every attempt.
 #[derive(Debug)]
@@ -186,24 +187,4 @@ fn limits(x: &mut Front, notes: &Notes, forward: &Forward) -> Option<Duration> {
         x.request.fields.put(Known::XEnvoyExpectedRequestTimeoutMs, text);
     }
     timeout
-}
-
-/// Decimal digits without an allocation.
-#[derive(Debug, Default)]
-pub(super) struct Digits([u8; 20]);
-
-impl Digits {
-    /// The digits of `number`.
-    pub(super) fn write(&mut self, mut number: u64) -> &[u8] {
-        let mut used = 0;
-        for digit in self.0.iter_mut().rev() {
-            *digit = b'0' + (number % 10) as u8;
-            number /= 10;
-            used += 1;
-            if number == 0 {
-                break;
-            }
-        }
-        self.0.get(20 - used..).unwrap_or_default()
-    }
 }

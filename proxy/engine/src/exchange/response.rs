@@ -8,11 +8,12 @@ use outrigger_wire::h1::ResponseFraming;
 use tokio::time::Instant;
 
 use super::attempt::{Call, End, report};
-use super::forward::{Digits, Plan};
+use super::forward::Plan;
 use super::notes::Notes;
 use super::{Exchange, Front, respond};
 use crate::error::ProxyError;
 use crate::http::{hop_by_hop, view};
+use crate::text::Digits;
 use crate::upstream::pool::UpstreamStream;
 
 /// Edits the response head and sends it (HTTP/2) or gathers it (HTTP/1.1).

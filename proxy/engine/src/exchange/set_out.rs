@@ -11,7 +11,7 @@ use outrigger_wire::{Known, RequestHead, Version};
 use tokio::time::Instant;
 
 use super::attempt::{Call, End, Lost};
-use super::forward::{Digits, Plan};
+use super::forward::Plan;
 use super::notes::Notes;
 use super::retry::Attempts;
 use super::{Exchange, Front};
@@ -20,6 +20,7 @@ use crate::error::ProxyError;
 use crate::http::body::BodyError;
 use crate::listener::ConnFacts;
 use crate::telemetry::{ClusterStats, Raised, UpstreamFacts};
+use crate::text::Digits;
 use crate::upstream::pool::{Checked, UpstreamStream, Want, breaker};
 
 /// An attempt that has a host and may be made.

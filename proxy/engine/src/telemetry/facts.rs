@@ -6,6 +6,7 @@ use super::record::{ConnectionRecord, RequestRecord, Timeline, UpstreamFacts};
 use crate::io::PeerCert;
 use crate::listener::ConnFacts;
 use crate::live::{LiveChain, LiveCluster};
+use crate::text::Digits;
 use jiff::Timestamp;
 use outrigger_traffic::template::{AddressPart, Command, Facts, GrpcStatusFormat};
 use std::io::Write as _;
@@ -264,19 +265,8 @@ fn write_millis(out: &mut Vec<u8>, value: Option<Duration>) -> bool {
     write_number(out, value.map(|value| u64::try_from(value.as_millis()).unwrap_or(u64::MAX)))
 }
 
-/// The digits of a number. A formatter does the same for several times as much.
-fn put_decimal(out: &mut Vec<u8>, mut value: u64) {
-    let mut digits = [0; 20];
-    let mut used = 0;
-    for digit in digits.iter_mut().rev() {
-        *digit = b'0' + (value % 10) as u8;
-        value /= 10;
-        used += 1;
-        if value == 0 {
-            break;
-        }
-    }
-    out.extend_from_slice(digits.get(20 - used..).unwrap_or_default());
+fn put_decimal(out: &mut Vec<u8>, value: u64) {
+    out.extend_from_slice(Digits::default().write(value));
 }
 
 /// The one to three digits of an octet.

@@ -49,7 +49,7 @@ fn kept_alive_request_allocates_nothing_and_a_stream_little() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let _inside = runtime.enter();
 
-    let http1 = rig::proxy(rig::origin(), None, HttpUpstream::Http1);
+    let http1 = rig::proxy(rig::origin(), None, HttpUpstream::Http1, 1);
     let mut stream = TcpStream::connect(http1.listener_addrs("edge")[0]).unwrap();
     stream.set_nodelay(true).unwrap();
     let mut room = [0; 4096];
@@ -57,7 +57,7 @@ fn kept_alive_request_allocates_nothing_and_a_stream_little() {
     // Timers and the once-a-second sweep of the process may take a few, however many requests there are.
     assert!(taken_h1 <= REQUESTS / 50, "{taken_h1} allocations in {REQUESTS} requests over HTTP/1.1");
 
-    let http2 = rig::proxy(h2::origin(), None, HttpUpstream::Http2);
+    let http2 = rig::proxy(h2::origin(), None, HttpUpstream::Http2, 1);
     let mut client = h2::Client::connect(http2.listener_addrs("edge")[0]);
     let taken_h2 = taken(REQUESTS, || client.request());
     let limit = REQUESTS * BOXES + REQUESTS / 20;

@@ -39,8 +39,13 @@ pub(crate) fn origin() -> SocketAddr {
     address
 }
 
-/// A proxy with retries, circuit breakers and outlier detection armed.
-pub(crate) fn proxy(origin: SocketAddr, tls: Option<DownstreamTls>, upstream: HttpUpstream) -> ProxyHandle {
+/// A proxy with retries, circuit breakers and outlier detection armed; its workers share one host.
+pub(crate) fn proxy(
+    origin: SocketAddr,
+    tls: Option<DownstreamTls>,
+    upstream: HttpUpstream,
+    concurrency: usize,
+) -> ProxyHandle {
     let localities =
         vec![LocalityEndpoints { endpoints: vec![Endpoint::at(origin)], ..LocalityEndpoints::default() }];
     let endpoints = Endpoints { cluster_name: "app".into(), localities, overprovisioning_factor: None };
@@ -78,7 +83,7 @@ pub(crate) fn proxy(origin: SocketAddr, tls: Option<DownstreamTls>, upstream: Ht
         terminal: Terminal::Http(Box::new(HttpConnectionManager::new("edge", RouteSource::Inline(table)))),
     }];
     let config = Config { listeners: vec![listener], clusters: vec![cluster], ..Config::default() };
-    let proxy = Proxy::start(ProxyOptions { concurrency: 1, ..ProxyOptions::default() }).unwrap();
+    let proxy = Proxy::start(ProxyOptions { concurrency, ..ProxyOptions::default() }).unwrap();
     proxy.apply(config).unwrap();
     proxy
 }

@@ -77,7 +77,7 @@ fn idle_connection_holds_little() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let _inside = runtime.enter();
     let origin = rig::origin();
-    let proxy = rig::proxy(origin, None, HttpUpstream::Http1);
+    let proxy = rig::proxy(origin, None, HttpUpstream::Http1, 1);
     let address = proxy.listener_addrs("edge")[0];
     let each = bytes_each(PLAIN_MAX, || plain(address));
     println!("{each} bytes per idle plain connection");
@@ -100,7 +100,7 @@ fn idle_connection_holds_little() {
         params: TlsParams::default(),
         disable_stateless_session_resumption: false,
     };
-    let proxy = rig::proxy(origin, Some(tls), HttpUpstream::Http1);
+    let proxy = rig::proxy(origin, Some(tls), HttpUpstream::Http1, 1);
     let address = proxy.listener_addrs("edge")[0];
     let mut config = (*client_config(&authority, Some(&client), &["http/1.1"])).clone();
     // Full handshakes: what a connection holds of its peer's certificate counts too.

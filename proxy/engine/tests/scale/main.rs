@@ -8,21 +8,14 @@
 //! Needs Linux's `/proc/self/task/*/schedstat`. The one test of this program has it for itself: threads are told apart by
 //! their names.
 
+#[path = "../allocations/rig.rs"]
+mod rig;
+
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::time::Duration;
 
-use outrigger_engine::proxy::{Proxy, ProxyHandle, ProxyOptions};
-use outrigger_traffic::config::{
-    Action, Cluster, ClusterDiscovery, Config, Endpoint, Endpoints, FilterChain, FilterChainMatch,
-    HttpConnectionManager, Listener, LocalityEndpoints, OutlierDetection, RetryPolicy, Route, RouteAction,
-    RouteConfig, RouteMatch, RouteSource, Terminal, VirtualHost,
-};
-
-const REQUEST: &[u8] =
-    b"GET /api/items?full=1 HTTP/1.1\r\nHost: app.mesh\r\nUser-Agent: test/1\r\nAccept: */*\r\n\r\n";
-const RESPONSE: &[u8] =
-    b"HTTP/1.1 200 OK\r\nServer: app\r\nContent-Type: text/plain\r\nContent-Length: 5\r\n\r\nhello";
+use outrigger_traffic::config::HttpUpstream;
 
 /// Connections per worker: a worker's turns must be as full with two workers as with one.
 const CONNECTIONS: usize = 8;
@@ -33,74 +26,10 @@ const TRIES: usize = 5;
 /// How much more a request may cost with two workers.
 const BOUND: f64 = 1.5;
 
-/// Answers every request on every connection. Requests come one at a time and whole.
-fn origin() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
-    std::thread::spawn(move || {
-        for stream in listener.incoming() {
-            let mut stream = stream.unwrap();
-            stream.set_nodelay(true).unwrap();
-            std::thread::spawn(move || {
-                let mut room = [0; 4096];
-                while stream.read(&mut room).is_ok_and(|n| n > 0) {
-                    if stream.write_all(RESPONSE).is_err() {
-                        return;
-                    }
-                }
-            });
-        }
-    });
-    address
-}
-
-/// A proxy with retries, circuit breakers and outlier detection armed, all workers sharing one host.
-fn proxy(origin: SocketAddr, concurrency: usize) -> ProxyHandle {
-    let localities =
-        vec![LocalityEndpoints { endpoints: vec![Endpoint::at(origin)], ..LocalityEndpoints::default() }];
-    let endpoints = Endpoints { cluster_name: "app".into(), localities, overprovisioning_factor: None };
-    let mut cluster = Cluster::new("app", ClusterDiscovery::Static(endpoints));
-    cluster.outlier_detection = Some(OutlierDetection::default());
-    let mut retry = RetryPolicy { num_retries: 2, ..RetryPolicy::default() };
-    retry.retry_on.gateway_error = true;
-    let mut action = RouteAction::to("app");
-    action.timeout = Some(Duration::from_secs(15));
-    action.retry_policy = Some(retry);
-    let route = Route {
-        name: String::new(),
-        matches: RouteMatch::prefix("/"),
-        action: Action::Forward(Box::new(action)),
-        headers: Default::default(),
-        rbac: None,
-        per_request_buffer_limit_bytes: None,
-        decorator: None,
-    };
-    let host = VirtualHost {
-        name: "all".into(),
-        domains: vec!["*".into()],
-        routes: vec![route],
-        ..VirtualHost::default()
-    };
-    let table = RouteConfig { virtual_hosts: vec![host.into()], ..RouteConfig::default() };
-    let mut listener = Listener::new("edge", "127.0.0.1:0".parse().unwrap());
-    listener.filter_chains = vec![FilterChain {
-        name: String::new(),
-        matches: FilterChainMatch::default(),
-        tls: None,
-        transport_socket_connect_timeout: Duration::from_secs(15),
-        network_filters: Vec::new(),
-        terminal: Terminal::Http(Box::new(HttpConnectionManager::new("edge", RouteSource::Inline(table)))),
-    }];
-    let config = Config { listeners: vec![listener], clusters: vec![cluster], ..Config::default() };
-    let proxy = Proxy::start(ProxyOptions { concurrency, ..ProxyOptions::default() }).unwrap();
-    proxy.apply(config).unwrap();
-    proxy
-}
-
 /// A request on every connection, then the answers: the workers have them all at a time.
 fn round(streams: &mut [TcpStream]) {
     for stream in &mut *streams {
-        stream.write_all(REQUEST).unwrap();
+        stream.write_all(rig::REQUEST).unwrap();
     }
     let mut room = [0; 4096];
     for stream in streams {
@@ -132,7 +61,7 @@ fn worker_cpu() -> Vec<(String, u64)> {
 
 /// CPU time per request in µs, of all workers together; the cheapest of some tries.
 async fn cost(workers: usize) -> f64 {
-    let proxy = proxy(origin(), workers);
+    let proxy = rig::proxy(rig::origin(), None, HttpUpstream::Http1, workers);
     let address = proxy.listener_addrs("edge")[0];
     let mut streams: Vec<_> =
         (0..CONNECTIONS * workers).map(|_| TcpStream::connect(address).unwrap()).collect();
