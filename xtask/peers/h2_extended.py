@@ -90,7 +90,8 @@ def padding_is_given_back(connection):
 def data_of_reset_streams_is_given_back(connection):
     """Streams that take up twice the connection's window are reset in the middle: the window is not lost with them.
 
-    They are 50, because a connection most of whose streams are reset is ended when they are 200."""
+    They are 50, because a connection most of whose streams are reset is ended when they are 500; between two of our hops all
+    cases share one."""
     windows, last = Windows(connection), 101
     for stream in range(1, last, 2):
         windows.open(stream, method="POST")

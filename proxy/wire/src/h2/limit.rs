@@ -33,9 +33,10 @@ pub const RESETS_PROVOKED: u32 = 256;
 /// What a second gives back of [`RESETS_PROVOKED`].
 const RESETS_PER_SECOND: u32 = 4;
 
-/// From so many streams on, the share of those reset before their answer is looked at (CVE-2023-44487; Envoy:
-/// `overload.premature_reset_total_stream_count`, 500; ours is lower, because nothing good does this).
-pub const RESET_SAMPLE: u32 = 200;
+/// From so many streams on, the share of those reset before their answer is looked at (CVE-2023-44487; Envoy's default of
+/// `overload.premature_reset_total_stream_count`). Not lower: the peer may be a proxy that passes on the resets of many
+/// clients, and its connection is shared by all of them.
+pub const RESET_SAMPLE: u32 = 500;
 
 /// Streams that the peer reset and whose task has not ended yet. The owner lets them end first when half of it is
 /// reached, so that only an owner that does not ever meets the limit.
