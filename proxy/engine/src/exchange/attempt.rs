@@ -151,7 +151,7 @@ fn start_with(
     checked: Checked,
 ) -> Result<(), End> {
     let First::Begun(begun) = std::mem::take(first) else { return Err(End::Failed(ProxyError::Defect)) };
-    let (held, stream) = start(x, notes, plan, begun, checked)?;
+    let (held, stream) = start(x, notes, plan, begun, checked, Instant::now())?;
     *first = First::Talking(Talk { held, stream }, false);
     Ok(())
 }

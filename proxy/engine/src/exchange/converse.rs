@@ -242,7 +242,9 @@ async fn conclude(
 ) -> End {
     let worker = x.front.worker().clone();
     match end {
-        Ok(Answer::Passed(framing, passed)) => response::finish(x, notes, call, stream, framing, passed),
+        Ok(Answer::Passed(framing, passed)) => {
+            response::finish(x, notes, call, stream, framing, passed, Instant::now())
+        }
         Ok(Answer::Again(framing, after, permit)) => {
             response::count(&x.front, notes, call, Instant::now());
             let clean = {

@@ -143,6 +143,15 @@ async fn go_on(
     x
 }
 
+/// Serves a request of an HTTP/2 stream in a task of its own.
+pub(crate) fn serve_apart(x: Box<Exchange>) {
+    let worker = x.front.worker().clone();
+    worker.jobs.clone().spawn(async move {
+        let (_, x) = worker.slots.run(serve, Start::New(x)).await;
+        recycle(x);
+    });
+}
+
 /// Gives the memory of an HTTP/2 exchange that is over to the next one.
 pub(crate) fn recycle(mut x: Box<Exchange>) {
     let memory = x.front.worker().memory.clone();

@@ -71,11 +71,11 @@ pub(super) fn finish(
     mut stream: UpstreamStream,
     framing: ResponseFraming,
     passed: Result<(), ProxyError>,
+    now: Instant,
 ) -> End {
     let Call { plan, host, .. } = *call;
     let worker = x.front.worker().clone();
     let stats = plan.cluster.stats.at(worker.id);
-    let now = Instant::now();
     notes.timeline.response_end = Some(now);
     if let Some(trailers) = stream.halves.reader.take_trailers() {
         if notes.is_grpc {

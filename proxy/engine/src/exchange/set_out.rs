@@ -98,13 +98,14 @@ pub(super) fn begin(
     Ok(Begun { host, span_id, permit })
 }
 
-/// Starts the request on its connection.
+/// Starts the request on its connection, at the time `sent`.
 pub(super) fn start(
     x: &mut Exchange,
     notes: &mut Notes,
     plan: &Plan,
     begun: Begun,
     checked: Checked,
+    sent: Instant,
 ) -> Result<(Held, UpstreamStream), End> {
     let reused = checked.is_reused();
     if let Some(upstream) = &mut notes.upstream {
@@ -129,7 +130,6 @@ pub(super) fn start(
     let in_flight = host.start_request();
     let active = Raised::new(plan.cluster.stats.clone(), worker_id, |stats| &stats.upstream_rq_active);
     plan.cluster.stats.at(worker_id).upstream_rq_total.inc();
-    let sent = Instant::now();
     notes.timeline.upstream_start = Some(sent);
     let config = plan.forward.retry.as_ref().map(|retry| &retry.config);
     // From the connection on: waiting for one has limits of its own (Envoy: per_try_timeout).

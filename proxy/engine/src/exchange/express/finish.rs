@@ -13,13 +13,13 @@ use crate::http::body::{BodyReader, BodyWriter, Fill};
 
 impl Express {
     /// Passes the response on, or leaves where that would have to wait.
-    pub(super) fn complete(mut self: Box<Self>) {
+    pub(super) fn complete(mut self: Box<Self>, now: Instant) {
         let Some(mut talk) = self.talk.take() else { return };
         let Some(framing) = self.take_response(&mut talk) else {
             self.talk = Some(talk);
             return self.leave();
         };
-        match self.pass_on(talk, framing) {
+        match self.pass_on(talk, framing, now) {
             End::Done => {
                 finish::finish(&mut self.x, &mut self.notes);
                 let memory = self.x.front.worker().memory.clone();
@@ -51,10 +51,9 @@ impl Express {
     }
 
     /// What [`super::super::converse`] does between a response head and the end of the attempt.
-    fn pass_on(&mut self, talk: Talk, framing: ResponseFraming) -> End {
+    fn pass_on(&mut self, talk: Talk, framing: ResponseFraming, now: Instant) -> End {
         let Self { x, notes, plan, shared, .. } = self;
         let Talk { held, mut stream } = talk;
-        let now = Instant::now();
         notes.timeline.request_end = notes.timeline.request_end.or(Some(held.sent));
         notes.timeline.upstream_request_end = Some(held.sent);
         notes.timeline.response_start = Some(now);
@@ -70,7 +69,7 @@ impl Express {
             None => {
                 let passed = response::begin(&mut x.front, notes, plan, framing, now)
                     .and_then(|()| copy(x, &mut stream.halves.reader));
-                response::finish(x, notes, &call, stream, framing, passed)
+                response::finish(x, notes, &call, stream, framing, passed, now)
             }
         };
         attempt::conclude(&x.front, notes, &held, &end);

@@ -3,11 +3,15 @@
 //! A task per stream is the most general way to serve one, and the most expensive: it is allocated, scheduled, its future
 //! takes some kilobytes, and with hundreds of streams under way each of them comes from a cold cache. Nearly every stream
 //! needs none of it. Its request arrives as a whole, there is a connection to its host, and the response comes as a whole
-//! too. Such an exchange is served in two calls, one by each connection's driver:
+//! too. Such an exchange is served in three calls, two by the driver of its connection and one by that of the
+//! host's:
 //!
-//! 1. [`begin`]: the same steps as everywhere ([`super::decide`], a host, a permit, a stream on the host's connection),
-//!    and the request is sent. What is left waits in the [`Lane`], as plain data.
-//! 2. [`Lane::complete`]: the response is here; it is passed on and counted.
+//! 1. [`begin`]: the same steps as everywhere ([`super::decide`]);
+//! 2. [`Lane::depart`]: a host, a permit, a stream on the host's connection, and the request is sent. What is left waits in
+//!    the [`Lane`], as plain data.
+//! 3. [`Lane::complete`]: the response is here; it is passed on and counted.
+//!
+//! Each call is made for all exchanges of what was read before the next one is: see `BATCH` of the connection's driver.
 //!
 //! Whatever does not go so smoothly **leaves the lane** and goes on in a task at the very step it has come to: no
 //! connection yet, no room in a window, a response in pieces, a reset, a retry, a connection that ends, a wait longer than
@@ -53,6 +57,8 @@ pub struct Lane {
     epoch: Instant,
     places: RefCell<Vec<Place>>,
     free: RefCell<Vec<u32>>,
+    /// Exchanges about to be sent.
+    decided: RefCell<Vec<Box<Express>>>,
     waiting: Cell<usize>,
     /// A task looks through the lane.
     watched: Cell<bool>,
@@ -85,14 +91,18 @@ impl Default for Lane {
             epoch: Instant::now(),
             places: RefCell::default(),
             free: RefCell::default(),
+            decided: RefCell::default(),
             waiting: Cell::new(0),
             watched: Cell::new(false),
         }
     }
 }
 
-/// Serves a request that is here as a whole.
+/// Serves a request that is here as a whole; [`Lane::depart`] is to follow.
 pub(crate) fn begin(mut x: Box<Exchange>) {
+    if x.upgrade {
+        return super::serve_apart(x);
+    }
     let mut notes = super::begin(&mut x);
     let plan = match super::decide(&mut x, &mut notes) {
         Ok(Decided::Forward(plan)) => plan,
@@ -103,14 +113,9 @@ pub(crate) fn begin(mut x: Box<Exchange>) {
     }
     let shared = Attempts::new(&x.front, &plan);
     x.front.clock.request_complete(x.front.arrived, plan.timeout);
-    let mut express = Box::new(Express { x, notes, plan, shared, talk: None, first: First::Fresh });
-    if !express.set_out() {
-        return express.go_on();
-    }
-    let lane = express.x.front.worker().lane.clone();
-    if let Err(express) = lane.enter(express) {
-        express.leave();
-    }
+    let lane = x.front.worker().lane.clone();
+    let express = Box::new(Express { x, notes, plan, shared, talk: None, first: First::Fresh });
+    lane.decided.borrow_mut().push(express);
 }
 
 /// Sends the body; `false`, with nothing done, when it would have to wait.
@@ -149,7 +154,7 @@ fn send(x: &mut Exchange, talk: &mut Talk, shared: &mut Attempts) -> bool {
 impl Express {
     /// Makes the attempt up to where the request is sent; `false` where that would have to wait, or failed: `first` then
     /// tells how far it has come.
-    fn set_out(&mut self) -> bool {
+    fn set_out(&mut self, now: Instant) -> bool {
         let Self { x, notes, plan, shared, talk, first } = self;
         let begun = match set_out::begin(&mut x.front, notes, plan, shared) {
             Ok(begun) => begun,
@@ -175,7 +180,7 @@ impl Express {
                 return false;
             }
         };
-        match set_out::start(x, notes, plan, begun, checked) {
+        match set_out::start(x, notes, plan, begun, checked, now) {
             Ok((held, stream)) => {
                 let mut begun = Talk { held, stream };
                 if send(x, &mut begun, shared) {
@@ -250,10 +255,30 @@ impl Lane {
         Some(express)
     }
 
-    /// The response of an exchange is here: passes it on, when that can be done without waiting.
-    pub(crate) fn complete(&self, ticket: Ticket) {
-        if let Some(express) = self.take(ticket) {
-            express.complete();
+    /// Sends the requests that [`begin`] has begun.
+    pub(crate) fn depart(self: &Rc<Self>) {
+        if self.decided.borrow().is_empty() {
+            return;
+        }
+        let mut decided = std::mem::take(&mut *self.decided.borrow_mut());
+        let now = Instant::now();
+        for mut express in decided.drain(..) {
+            if !express.set_out(now) {
+                express.go_on();
+            } else if let Err(express) = self.enter(express) {
+                express.leave();
+            }
+        }
+        *self.decided.borrow_mut() = decided;
+    }
+
+    /// The responses of exchanges are here: passes them on, where that can be done without waiting.
+    pub(crate) fn complete(&self, tickets: impl Iterator<Item = Ticket>) {
+        let now = Instant::now();
+        for ticket in tickets {
+            if let Some(express) = self.take(ticket) {
+                express.complete(now);
+            }
         }
     }
 
@@ -267,9 +292,10 @@ impl Lane {
     /// Drops what is in the lane: the worker ends.
     pub(crate) fn clear(&self) {
         let places = std::mem::take(&mut *self.places.borrow_mut());
+        let decided = std::mem::take(&mut *self.decided.borrow_mut());
         self.free.borrow_mut().clear();
         self.waiting.set(0);
-        drop(places);
+        drop((places, decided));
     }
 
     /// Has the lane looked through for as long as anything is in it.

@@ -7,11 +7,6 @@ use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
 
-use outrigger_wire::h1::BodyLength;
-use outrigger_wire::h2::{Code, H2Error, HeadRefusal, Options, Role, Settings};
-use outrigger_wire::{Known, ResponseHead, Version};
-use tokio::time::Instant;
-
 use super::super::body::{BodyReader, BodyWriter};
 use super::super::respond::Responder;
 use super::super::{Connection, Serving, websocket};
@@ -19,9 +14,12 @@ use super::keepalive::KeepAlive;
 use super::link::{Arrived, Link, Over};
 use super::stream::halves;
 use crate::error::ProxyError;
-use crate::exchange::{self, Exchange, Front, Start, express};
+use crate::exchange::{self, Exchange, Front};
 use crate::io::Buf;
 use crate::telemetry::Raised;
+use outrigger_wire::h1::BodyLength;
+use outrigger_wire::h2::{Code, H2Error, HeadRefusal, Options, Role, Settings};
+use outrigger_wire::{Known, ResponseHead, Version};
 
 /// Time for the preface and first SETTINGS where the idle timeout does not say less.
 const PREFACE_TIMEOUT: Duration = Duration::from_secs(15);
@@ -91,7 +89,7 @@ async fn run(connection: &Rc<Connection>, link: &Rc<Link>) {
             finishing.set(true);
             link.shut_down();
         }
-        start(connection, serving, link, arrived);
+        start(connection, serving, link, arrived)
     };
     loop {
         let event = std::future::poll_fn(|cx| {
@@ -160,9 +158,14 @@ async fn run(connection: &Rc<Connection>, link: &Rc<Link>) {
     }
 }
 
-/// Serves one stream: in the express lane when all of its request is here, and with a task of its own otherwise.
-fn start(connection: &Rc<Connection>, serving: Rc<Serving>, link: &Rc<Link>, arrived: Arrived) {
-    let Arrived { stream, head: mut request, read, whole } = arrived;
+/// Makes the exchange of a stream; one that cannot be served is answered at once.
+fn start(
+    connection: &Rc<Connection>,
+    serving: Rc<Serving>,
+    link: &Rc<Link>,
+    arrived: Arrived,
+) -> Option<Box<Exchange>> {
+    let Arrived { stream, head: mut request, read, at } = arrived;
     let (reader, writer) = halves(link, stream, false);
     let worker = &connection.worker;
     // No other HTTP/2 request has this field.
@@ -175,7 +178,6 @@ fn start(connection: &Rc<Connection>, serving: Rc<Serving>, link: &Rc<Link>, arr
     }
     let mut responder = Responder::new(BodyWriter::H2(writer));
     responder.begin(Version::Http2, request.method(), true);
-    let start = Instant::now();
     let x = Box::new(Exchange {
         front: Front {
             connection: connection.clone(),
@@ -184,23 +186,15 @@ fn start(connection: &Rc<Connection>, serving: Rc<Serving>, link: &Rc<Link>, arr
             response: ResponseHead::default(),
             responder,
             clock: worker.memory.clock(&worker.wheel),
-            start,
-            arrived: start,
+            start: at,
+            arrived: at,
         },
         reader: BodyReader::H2(reader),
         body: read.unwrap_or(BodyLength::None),
         upgrade,
     });
     let (details, status) = match read {
-        Ok(_) if whole && !upgrade => return express::begin(x),
-        Ok(_) => {
-            let worker = worker.clone();
-            worker.jobs.clone().spawn(async move {
-                let (_, x) = worker.slots.run(exchange::serve, Start::New(x)).await;
-                exchange::recycle(x);
-            });
-            return;
-        }
+        Ok(_) => return Some(x),
         // The codec resets malformed requests itself.
         Err(HeadRefusal::Malformed) => ("http2.violation.of.messaging.rule", 400),
         Err(HeadRefusal::Bad(details)) => (details, 400),
@@ -211,4 +205,5 @@ fn start(connection: &Rc<Connection>, serving: Rc<Serving>, link: &Rc<Link>, arr
         let (_, x) = exchange::refuse(x, ProxyError::BadRequest(details, status), true).await;
         exchange::recycle(x);
     });
+    None
 }

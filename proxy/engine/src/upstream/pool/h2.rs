@@ -280,7 +280,7 @@ fn link_options(options: &Http2Options, limit: u32, secure: bool) -> Options {
 async fn drive(worker: &Worker, link: &Rc<Link>, options: &Http2Options) {
     let mut keepalive = KeepAlive::new(worker, options);
     std::future::poll_fn(|cx| {
-        if link.poll_drive(cx, &mut |_| {}).is_ready() {
+        if link.poll_drive(cx, &mut |_| None).is_ready() {
             return Poll::Ready(());
         }
         if link.active() == 0 {

@@ -5,10 +5,12 @@ use std::time::Duration;
 
 use outrigger_wire::h1::BodyLength;
 use outrigger_wire::h2::{Code, Event, HeadRefusal, Role, StreamKey, limit};
+use tokio::time::Instant;
 
 use super::super::mailbox::Mailbox;
-use super::{Arrived, Link, Over};
-use crate::exchange::express::Ticket;
+use super::{Accept, Arrived, Link, Over, Waiting};
+use crate::exchange::express::{self, Ticket};
+use crate::exchange::serve_apart;
 use crate::worker::Worker;
 
 /// Octets waiting to be sent beyond which a server does not read on: the peer asks without reading the answers. Data stops
@@ -16,14 +18,16 @@ use crate::worker::Worker;
 const BACKLOG: usize = 256 << 10;
 /// Streams that ended and whose tasks are to end before more is taken in; see [`limit::RESETS_PENDING`].
 const LINGERING: usize = limit::RESETS_PENDING / 2;
-/// Requests whose ends are waited for in what was read with them.
-const ARRIVED: usize = 16;
+/// Requests, or responses, of what was read that are worked on together: each step is taken with all of them before the
+/// next one, so that its code comes into the first-level cache once for all. The code of all steps does not fit into it,
+/// and the state of many more exchanges would not fit into that of data.
+const BATCH: usize = 16;
 /// Time for the last frames of a connection to leave.
 const GOODBYE: Duration = Duration::from_secs(1);
 
 impl Link {
     /// Reads and writes until neither goes on; ready when the connection is over. Requests go to `accept`.
-    pub(crate) fn poll_drive(&self, cx: &mut Context<'_>, accept: &mut dyn FnMut(Arrived)) -> Poll<Over> {
+    pub(crate) fn poll_drive(&self, cx: &mut Context<'_>, accept: &mut Accept<'_>) -> Poll<Over> {
         self.nudged.set(false);
         match &mut *self.driver.borrow_mut() {
             Some(waker) => waker.clone_from(cx.waker()),
@@ -40,17 +44,17 @@ impl Link {
         Poll::Pending
     }
 
-    fn turn(&self, cx: &mut Context<'_>, accept: &mut dyn FnMut(Arrived)) -> Option<Over> {
+    fn turn(&self, cx: &mut Context<'_>, accept: &mut Accept<'_>) -> Option<Over> {
         if self.write(cx).is_err() {
             return Some(Over::Closed);
         }
         if self.role == Role::Server && self.backlog() > BACKLOG {
             // The write that waits wakes us.
-            self.hand_on_arrived(accept);
+            self.hand_on_arrived(true);
             return None;
         }
         if let Some(over) = self.read(cx, accept) {
-            self.hand_on_arrived(accept);
+            self.hand_on_arrived(true);
             return Some(over);
         }
         let waiting = {
@@ -100,7 +104,7 @@ impl Link {
         }
     }
 
-    fn read(&self, cx: &mut Context<'_>, accept: &mut dyn FnMut(Arrived)) -> Option<Over> {
+    fn read(&self, cx: &mut Context<'_>, accept: &mut Accept<'_>) -> Option<Over> {
         if self.paused.replace(false) {
             let held = std::mem::take(&mut *self.held.borrow_mut());
             if let Some(over) = self.take(&held, accept) {
@@ -118,7 +122,7 @@ impl Link {
             let most = space.len();
             let n = match self.io.poll_read(cx, space) {
                 Poll::Pending => {
-                    self.hand_on_arrived(accept);
+                    self.hand_on_arrived(true);
                     self.leave_begun();
                     return None;
                 }
@@ -139,19 +143,25 @@ impl Link {
     }
 
     /// Takes octets in; what is not used is held.
-    fn take(&self, octets: &[u8], accept: &mut dyn FnMut(Arrived)) -> Option<Over> {
-        let now = self.began.elapsed();
+    fn take(&self, octets: &[u8], accept: &mut Accept<'_>) -> Option<Over> {
+        let at = Instant::now();
+        let now = at.saturating_duration_since(self.began);
         let mut input = octets;
-        loop {
+        let failed = loop {
             let event = self.codec.borrow_mut().receive(&mut input, now);
             match event {
-                Ok(Some(event)) => self.deliver(event, accept),
-                Ok(None) => break,
-                Err(error) => return Some(Over::Failed(error)),
+                Ok(Some(event)) => self.deliver(event, at, accept),
+                Ok(None) => break None,
+                Err(error) => break Some(Over::Failed(error)),
             }
             if self.paused.get() {
-                break;
+                break None;
             }
+        };
+        self.hand_on_arrived(false);
+        self.hand_on_answered();
+        if failed.is_some() {
+            return failed;
         }
         let mut held = self.held.borrow_mut();
         held.clear();
@@ -163,10 +173,12 @@ impl Link {
         None
     }
 
-    fn deliver(&self, event: Event<'_>, accept: &mut dyn FnMut(Arrived)) {
+    fn deliver(&self, event: Event<'_>, at: Instant, accept: &mut Accept<'_>) {
         match event {
-            Event::Request { stream, body, ended } => self.arrive(stream, Ok(body), ended, accept),
-            Event::Refused { stream, refusal, ended } => self.arrive(stream, Err(refusal), ended, accept),
+            Event::Request { stream, body, ended } => self.arrive(stream, Ok(body), ended, at, accept),
+            Event::Refused { stream, refusal, ended } => {
+                self.arrive(stream, Err(refusal), ended, at, accept);
+            }
             Event::Response { stream, framing, ended } => {
                 let mut head = self.memory.response();
                 self.codec.borrow_mut().swap_response(&mut head);
@@ -180,7 +192,7 @@ impl Link {
                 });
                 if let Some(ticket) = ticket.flatten() {
                     if ended {
-                        self.lane.complete(ticket);
+                        self.answer(ticket);
                     } else {
                         self.begun.borrow_mut().push(ticket);
                     }
@@ -194,7 +206,7 @@ impl Link {
                     mailbox.ticket
                 });
                 if ended {
-                    self.whole(stream, ticket.flatten(), accept);
+                    self.whole(stream, ticket.flatten());
                 }
             }
             Event::Trailers { stream } => {
@@ -207,7 +219,7 @@ impl Link {
                     mailbox.ticket
                 });
                 if let Some(ticket) = ticket.flatten() {
-                    self.lane.complete(ticket);
+                    self.answer(ticket);
                 }
             }
             Event::Reset { stream, end, .. } => {
@@ -242,42 +254,74 @@ impl Link {
         stream: StreamKey,
         read: Result<BodyLength, HeadRefusal>,
         ended: bool,
-        accept: &mut dyn FnMut(Arrived),
+        at: Instant,
+        accept: &mut Accept<'_>,
     ) {
         self.begin(stream);
         self.with_mailbox(stream, |mailbox| mailbox.ended = ended);
         let mut head = self.memory.request();
         self.codec.borrow_mut().swap_request(&mut head);
-        let arrived = Arrived { stream, head, read, whole: ended };
-        if ended || read.is_err() {
-            return accept(arrived);
+        let Some(x) = accept(Arrived { stream, head, read, at }) else { return };
+        let mut arrived = self.arrived.borrow_mut();
+        arrived.push(Waiting { stream, x, whole: ended });
+        if arrived.len() >= BATCH {
+            drop(arrived);
+            self.hand_on_arrived(false);
+            if self.arrived.borrow().len() >= BATCH {
+                self.hand_on_arrived(true);
+            }
         }
-        // Nearly always, a small body comes with its head.
-        if self.arrived.borrow().len() >= ARRIVED {
-            self.hand_on_arrived(accept);
-        }
-        self.arrived.borrow_mut().push(arrived);
     }
 
     /// All of a stream's data is here.
-    fn whole(&self, stream: StreamKey, ticket: Option<Ticket>, accept: &mut dyn FnMut(Arrived)) {
+    fn whole(&self, stream: StreamKey, ticket: Option<Ticket>) {
         if let Some(ticket) = ticket {
-            return self.lane.complete(ticket);
+            return self.answer(ticket);
         }
-        let mut waiting = self.arrived.borrow_mut();
-        if let Some(at) = waiting.iter().position(|arrived| arrived.stream == stream) {
-            let arrived = waiting.swap_remove(at);
-            drop(waiting);
-            accept(Arrived { whole: true, ..arrived });
+        // Nearly always, a small body comes with its head: it is the last.
+        if let Some(arrived) =
+            self.arrived.borrow_mut().iter_mut().rev().find(|arrived| arrived.stream == stream)
+        {
+            arrived.whole = true;
         }
     }
 
-    /// Requests whose end is not here either when nothing more is are served as it comes.
-    fn hand_on_arrived(&self, accept: &mut dyn FnMut(Arrived)) {
-        loop {
-            let Some(arrived) = self.arrived.borrow_mut().pop() else { return };
-            accept(arrived);
+    /// A response is here as a whole.
+    fn answer(&self, ticket: Ticket) {
+        let mut answered = self.answered.borrow_mut();
+        answered.push(ticket);
+        if answered.len() >= BATCH {
+            drop(answered);
+            self.hand_on_answered();
         }
+    }
+
+    fn hand_on_answered(&self) {
+        if self.answered.borrow().is_empty() {
+            return;
+        }
+        let mut answered = std::mem::take(&mut *self.answered.borrow_mut());
+        self.lane.complete(answered.drain(..));
+        *self.answered.borrow_mut() = answered;
+    }
+
+    /// Hands on the requests that are here as a whole, or all: those whose end is not here when nothing more is are
+    /// served as it comes.
+    fn hand_on_arrived(&self, all: bool) {
+        if self.arrived.borrow().is_empty() {
+            return;
+        }
+        let mut arrived = std::mem::take(&mut *self.arrived.borrow_mut());
+        for one in arrived.extract_if(.., |one| all || one.whole) {
+            // One that was given up already is none for the express lane.
+            if one.whole && self.with_mailbox(one.stream, |mailbox| mailbox.end.is_none()) == Some(true) {
+                express::begin(one.x);
+            } else {
+                serve_apart(one.x);
+            }
+        }
+        *self.arrived.borrow_mut() = arrived;
+        self.lane.depart();
     }
 
     /// Exchanges whose response has begun and did not end with what is here need a task to wait for the rest.

@@ -24,6 +24,7 @@ use tokio::time::Instant;
 
 use super::mailbox::Mailbox;
 use super::memory::Memory;
+use crate::exchange::Exchange;
 use crate::exchange::express::{Lane, Ticket};
 use crate::io::{Buf, BufferPool, Io};
 use crate::worker::Worker;
@@ -51,8 +52,19 @@ pub(crate) struct Arrived {
     pub(crate) head: RequestHead,
     /// How the body is delimited, or why it is to be refused.
     pub(crate) read: Result<BodyLength, HeadRefusal>,
+    /// When its head was read.
+    pub(crate) at: Instant,
+}
+
+/// Makes an exchange of a request; `None` when there is nothing to wait for.
+pub(crate) type Accept<'a> = dyn FnMut(Arrived) -> Option<Box<Exchange>> + 'a;
+
+/// A request that is not handed on yet.
+struct Waiting {
+    stream: StreamKey,
+    x: Box<Exchange>,
     /// Everything of it has arrived, and no trailers.
-    pub(crate) whole: bool,
+    whole: bool,
 }
 
 /// One connection.
@@ -73,8 +85,10 @@ pub(crate) struct Link {
     nudged: Cell<bool>,
     writing: RefCell<Vec<u8>>,
     written: Cell<usize>,
-    /// Requests whose end may be in what was read with them.
-    arrived: RefCell<Vec<Arrived>>,
+    /// Requests that were read and not handed on: together with others, or when their end has been read too.
+    arrived: RefCell<Vec<Waiting>>,
+    /// Exchanges in the express lane whose response is here.
+    answered: RefCell<Vec<Ticket>>,
     /// Exchanges in the express lane whose response began and did not end yet.
     begun: RefCell<Vec<Ticket>>,
     lane: Rc<Lane>,
@@ -121,6 +135,7 @@ impl Link {
             writing: RefCell::default(),
             written: Cell::new(0),
             arrived: RefCell::default(),
+            answered: RefCell::default(),
             begun: RefCell::default(),
             lane: worker.lane.clone(),
             memory: worker.memory.clone(),
