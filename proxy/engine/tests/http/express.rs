@@ -1,11 +1,14 @@
 //! Exchanges between two HTTP/2 connections: those that go through without a task, and those that leave the lane on the
 //! way. What a client, a host and the counters see is the same.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::Request;
 use outrigger_testkit::Origin;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 use crate::bed::{Bed, action, eventually, host, manager, retry_on, to_h2};
 
@@ -226,4 +229,69 @@ async fn breaker_and_missing_hosts_answer_as_everywhere() {
     host(&mut config).domains = vec!["other".into()];
     let bed = Bed::start(config);
     assert_eq!(bed.h2().await.get("h", "/").await.unwrap().status, 404);
+}
+
+/// One frame.
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+    [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
+}
+
+#[tokio::test]
+async fn requests_that_come_in_one_read_are_served_in_batches_each_by_its_own_fate() {
+    const REQUESTS: u32 = 40;
+    const RESET: u32 = 9;
+    const HELD_BACK: u32 = 17;
+    let origin = Origin::h2c("two").await;
+    let bed = Bed::start(to_h2(&[&origin]));
+    // The connection to the host.
+    assert_eq!(bed.h2().await.get("h", "/").await.unwrap().status, 200);
+    let mut stream = TcpStream::connect(bed.address).await.unwrap();
+    // POST, http, `/body` and `h` as literals that enter no table.
+    let head = b"\x83\x86\x04\x05/body\x01\x01h";
+    let mut sent = [&b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..], &frame(4, 0, 0, b"")].concat();
+    for id in (0..REQUESTS).map(|at| 2 * at + 1) {
+        sent.extend(frame(1, 4, id, head));
+        match id {
+            HELD_BACK => sent.extend(frame(0, 0, id, b"par")),
+            _ => sent.extend(frame(0, 1, id, format!("body {id}").as_bytes())),
+        }
+        if id == RESET {
+            sent.extend(frame(3, 0, id, &8u32.to_be_bytes()));
+        }
+    }
+    stream.write_all(&sent).await.unwrap();
+    let (mut bodies, mut ended) = (BTreeMap::<u32, Vec<u8>>::new(), BTreeSet::new());
+    let all = async {
+        while ended.len() + 1 < REQUESTS as usize {
+            let mut octets = [0; 9];
+            stream.read_exact(&mut octets).await.unwrap();
+            let [a, b, c, kind, flags, id @ ..] = octets;
+            let mut payload = vec![0; u32::from_be_bytes([0, a, b, c]) as usize];
+            stream.read_exact(&mut payload).await.unwrap();
+            let id = u32::from_be_bytes(id);
+            assert_ne!(kind, 7, "GOAWAY: {payload:?}");
+            if kind == 0 {
+                bodies.entry(id).or_default().extend(payload);
+            }
+            if kind <= 1 && flags & 1 != 0 {
+                ended.insert(id);
+            }
+            if ended.len() + 2 == REQUESTS as usize && !ended.contains(&HELD_BACK) {
+                stream.write_all(&frame(0, 1, HELD_BACK, b"ts")).await.unwrap();
+            }
+        }
+    };
+    outrigger_testkit::within("all answers", all).await;
+    for id in (0..REQUESTS).map(|at| 2 * at + 1).filter(|id| *id != RESET) {
+        let body = String::from_utf8(bodies.remove(&id).unwrap_or_default()).unwrap();
+        assert_eq!(body, if id == HELD_BACK { "parts".to_owned() } else { format!("body {id}") });
+    }
+    assert!(!ended.contains(&RESET));
+    eventually("the reset to be counted", || {
+        bed.http_stat(|stats| stats.downstream_rq_rx_reset.value()) == 1
+            && bed.http_stat(|stats| stats.downstream_rq_active.value()) == 0
+            && bed.cluster_stat("a", |stats| stats.upstream_rq_active.value()) == 0
+    })
+    .await;
 }

@@ -14,11 +14,8 @@ use crate::http::body::{BodyReader, BodyWriter, Fill};
 impl Express {
     /// Passes the response on, or leaves where that would have to wait.
     pub(super) fn complete(mut self: Box<Self>, now: Instant) {
-        let Some(mut talk) = self.talk.take() else { return };
-        let Some(framing) = self.take_response(&mut talk) else {
-            self.talk = Some(talk);
-            return self.leave();
-        };
+        let Some(framing) = self.take_response() else { return self.leave() };
+        let First::Talking(talk, _) = std::mem::take(&mut self.first) else { return };
         match self.pass_on(talk, framing, now) {
             End::Done => {
                 finish::finish(&mut self.x, &mut self.notes);
@@ -39,7 +36,8 @@ impl Express {
     }
 
     /// The head of a response that is here as a whole and that the downstream has room for.
-    fn take_response(&mut self, talk: &mut Talk) -> Option<ResponseFraming> {
+    fn take_response(&mut self) -> Option<ResponseFraming> {
+        let First::Talking(talk, _) = &mut self.first else { return None };
         let BodyReader::H2(up) = &mut talk.stream.halves.reader else { return None };
         let BodyWriter::H2(down) = &self.x.front.responder.writer else { return None };
         if up.whole_response()? > down.room() {

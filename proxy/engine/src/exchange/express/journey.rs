@@ -2,7 +2,7 @@
 
 use super::super::notes::Notes;
 use super::super::{Decided, Exchange, Start, go_on, recycle, serve};
-use super::{Express, First};
+use super::Express;
 use crate::error::ProxyError;
 
 /// Starts the task of a request that does not go to a cluster, or not as an ordinary one.
@@ -13,9 +13,8 @@ pub(super) fn answer(x: Box<Exchange>, notes: Notes, decided: Result<Decided, Pr
 
 impl Express {
     /// Goes on in a task, waiting for the response.
-    pub(super) fn leave(mut self: Box<Self>) {
+    pub(super) fn leave(self: Box<Self>) {
         self.set_ticket(None);
-        self.first = self.talk.take().map_or(First::Fresh, |talk| First::Talking(talk, true));
         self.go_on();
     }
 

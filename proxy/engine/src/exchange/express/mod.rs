@@ -79,9 +79,7 @@ pub struct Express {
     pub(super) notes: Notes,
     pub(super) plan: Plan,
     pub(super) shared: Attempts,
-    /// The request on its way; taken when the response is passed on.
-    talk: Option<Talk>,
-    /// Outside of the lane: how far it has come.
+    /// How far the attempt has come; in the lane: on its way.
     pub(super) first: First,
 }
 
@@ -114,7 +112,7 @@ pub(crate) fn begin(mut x: Box<Exchange>) {
     let shared = Attempts::new(&x.front, &plan);
     x.front.clock.request_complete(x.front.arrived, plan.timeout);
     let lane = x.front.worker().lane.clone();
-    let express = Box::new(Express { x, notes, plan, shared, talk: None, first: First::Fresh });
+    let express = Box::new(Express { x, notes, plan, shared, first: First::Fresh });
     lane.decided.borrow_mut().push(express);
 }
 
@@ -155,7 +153,7 @@ impl Express {
     /// Makes the attempt up to where the request is sent; `false` where that would have to wait, or failed: `first` then
     /// tells how far it has come.
     fn set_out(&mut self, now: Instant) -> bool {
-        let Self { x, notes, plan, shared, talk, first } = self;
+        let Self { x, notes, plan, shared, first } = self;
         let begun = match set_out::begin(&mut x.front, notes, plan, shared) {
             Ok(begun) => begun,
             Err(end) => {
@@ -182,20 +180,20 @@ impl Express {
         };
         match set_out::start(x, notes, plan, begun, checked, now) {
             Ok((held, stream)) => {
-                let mut begun = Talk { held, stream };
-                if send(x, &mut begun, shared) {
-                    *talk = Some(begun);
-                    return true;
-                }
-                *first = First::Talking(begun, false);
+                let mut talk = Talk { held, stream };
+                let sent = send(x, &mut talk, shared);
+                *first = First::Talking(talk, sent);
+                sent
             }
-            Err(end) => *first = First::Ended(end),
+            Err(end) => {
+                *first = First::Ended(end);
+                false
+            }
         }
-        false
     }
 
     fn set_ticket(&self, ticket: Option<Ticket>) {
-        if let (BodyReader::H2(down), Some(talk)) = (&self.x.reader, &self.talk) {
+        if let (BodyReader::H2(down), First::Talking(talk, _)) = (&self.x.reader, &self.first) {
             down.set_ticket(ticket);
             if let BodyReader::H2(up) = &talk.stream.halves.reader {
                 up.set_ticket(ticket);
@@ -223,7 +221,7 @@ impl Lane {
 
     /// Takes an exchange in; gives back one that would have to leave at once.
     fn enter(self: &Rc<Self>, express: Box<Express>) -> Result<(), Box<Express>> {
-        let Some(talk) = &express.talk else { return Err(express) };
+        let First::Talking(talk, _) = &express.first else { return Err(express) };
         debug_assert!(express.x.front.request.version() == Version::Http2);
         let now = talk.held.sent;
         let stays = now + STAY;
