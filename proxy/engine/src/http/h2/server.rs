@@ -12,6 +12,7 @@ use super::super::respond::Responder;
 use super::super::{Connection, Serving, websocket};
 use super::keepalive::KeepAlive;
 use super::link::{Arrived, Link, Over};
+use super::rest::Rest;
 use super::stream::halves;
 use crate::error::ProxyError;
 use crate::exchange::{self, Exchange, Front};
@@ -76,6 +77,7 @@ async fn run(connection: &Rc<Connection>, link: &Rc<Link>) {
     let age = worker.wheel.deadline();
     age.set_opt(connection.serving().config().max_connection_duration);
     let mut keepalive = KeepAlive::new(&worker, &connection.serving().config().http2);
+    let mut rest = Rest::new(&worker);
     let mut draining = std::pin::pin!(connection.drain.draining());
     let finishing = Cell::new(false);
     let finish = || {
@@ -96,6 +98,7 @@ async fn run(connection: &Rc<Connection>, link: &Rc<Link>) {
             if let Poll::Ready(over) = link.poll_drive(cx, &mut accept) {
                 return Poll::Ready(Event::Over(over));
             }
+            rest.poll(cx, link);
             if !link.is_established() {
                 if greeting.poll_expired(cx).is_ready() {
                     return Poll::Ready(Event::Silent);
@@ -103,7 +106,6 @@ async fn run(connection: &Rc<Connection>, link: &Rc<Link>) {
             } else if link.active() > 0 {
                 idle.clear();
             } else if !idle.is_armed() && !idle.is_expired() {
-                link.rest();
                 let serving = connection.serving();
                 let config = serving.config();
                 idle.set_opt(if finishing.get() { Some(config.drain_timeout) } else { config.idle_timeout });

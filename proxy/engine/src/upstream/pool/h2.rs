@@ -15,6 +15,7 @@ use super::open::Checked;
 use super::{Attempt, HostPool, PoolError, RESPONSE_LIMITS, Want};
 use crate::http::h2::keepalive::KeepAlive;
 use crate::http::h2::link::{Link, Over};
+use crate::http::h2::rest::Rest;
 use crate::io::Io;
 use crate::live::LiveCluster;
 use crate::upstream::ConnectError;
@@ -278,14 +279,12 @@ fn link_options(options: &Http2Options, limit: u32, secure: bool) -> Options {
 
 /// Runs a connection until it ends; with keep-alive, until a PING is not answered in time.
 async fn drive(worker: &Worker, link: &Rc<Link>, options: &Http2Options) {
-    let mut keepalive = KeepAlive::new(worker, options);
+    let (mut keepalive, mut rest) = (KeepAlive::new(worker, options), Rest::new(worker));
     std::future::poll_fn(|cx| {
         if link.poll_drive(cx, &mut |_| None).is_ready() {
             return Poll::Ready(());
         }
-        if link.active() == 0 {
-            link.rest();
-        }
+        rest.poll(cx, link);
         keepalive.poll_dead(cx, link)
     })
     .await;
