@@ -6,6 +6,7 @@ use crate::cluster::Resolve;
 use crate::drain::{DrainNode, DrainState};
 use crate::exchange::express::Lane;
 use crate::exchange::slot::Slots;
+use crate::exchange::{self, Exchange, Start};
 use crate::http::date::DateCache;
 use crate::http::h2::memory::Memory;
 use crate::identity::Peers;
@@ -78,7 +79,7 @@ pub struct Worker {
     /// Random numbers for balancing, sampling, ids, jitter. Not for keys.
     pub rng: RefCell<fastrand::Rng>,
     /// Room for the futures of exchanges.
-    pub slots: Slots,
+    pub slots: Slots<Start, (tokio::time::Instant, Box<Exchange>)>,
     /// Exchanges that are served without a task.
     pub lane: Rc<Lane>,
     /// Memory of HTTP/2 exchanges.
@@ -121,7 +122,7 @@ impl Worker {
             live: RefCell::new(live),
             current: RefCell::new(current),
             rng: RefCell::new(fastrand::Rng::new()),
-            slots: Slots::default(),
+            slots: Slots::new(exchange::serve),
             lane: Rc::default(),
             memory: Rc::default(),
             wheel: Wheel::start(),

@@ -62,28 +62,6 @@ fn all_in(bytes: &[u8], class: u8) -> bool {
     bytes.iter().fold(class, |all, byte| all & CLASS.get(usize::from(*byte)).copied().unwrap_or(0)) != 0
 }
 
-/// Bytes of a token in lower case; 0 for all others.
-static LOWER_TOKEN: [u8; 256] = lower_tokens();
-
-#[allow(clippy::indexing_slicing)] // evaluated by the compiler
-const fn lower_tokens() -> [u8; 256] {
-    let mut table = [0u8; 256];
-    let mut index = 0;
-    while index < 256 {
-        if CLASS[index] & TOKEN != 0 {
-            table[index] = (index as u8).to_ascii_lowercase();
-        }
-        index += 1;
-    }
-    table
-}
-
-/// A byte of a token in lower case; 0 for any other byte.
-#[inline]
-pub(crate) fn lower_token(byte: u8) -> u8 {
-    LOWER_TOKEN.get(usize::from(byte)).copied().unwrap_or(0)
-}
-
 /// Whether `bytes` is made of what RFC 3986 allows in a path and query; stricter than [`is_target`].
 pub(crate) fn is_uri(bytes: &[u8]) -> bool {
     !bytes.is_empty() && all_in(bytes, URI)
@@ -115,6 +93,23 @@ pub(crate) fn is_plain_value(value: &[u8]) -> bool {
     let (words, rest) = value.as_chunks::<8>();
     let bad = words.iter().fold(0, |bad, word| bad | controls(u64::from_le_bytes(*word)));
     bad == 0 && !rest.iter().fold(false, |bad, byte| bad | (*byte < 0x20) | (*byte == 0x7f))
+}
+
+/// Where the first colon is.
+#[inline]
+pub(crate) fn colon(line: &[u8]) -> Option<usize> {
+    let (words, tail) = line.as_chunks::<8>();
+    let mut at = 0;
+    for word in words {
+        // A byte that is a colon becomes 0; the lowest 0 is marked exactly.
+        let differs = u64::from_le_bytes(*word) ^ (u64::MAX / 255 * 0x3a);
+        let found = differs.wrapping_sub(u64::MAX / 255) & !differs & (u64::MAX / 255 * 0x80);
+        if found != 0 {
+            return Some(at + (found.trailing_zeros() / 8) as usize);
+        }
+        at += 8;
+    }
+    tail.iter().position(|byte| *byte == b':').map(|rest| at + rest)
 }
 
 /// Marks the first of eight bytes that is below 0x20 or DEL, and perhaps others above it; 0 when there is none.
@@ -286,6 +281,22 @@ pub const fn hex_digits(value: u32) -> [u8; 8] {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn colon_is_found_where_it_is_first() {
+        for length in 0..20 {
+            for at in 0..=length {
+                for byte in [0, b'9', b';', 0xba, 0x3b, 0xff] {
+                    let mut text = vec![byte; length];
+                    assert_eq!(colon(&text), None);
+                    text.insert(at, b':');
+                    assert_eq!(colon(&text), Some(at), "{byte} {length}");
+                    text.push(b':');
+                    assert_eq!(colon(&text), Some(at), "{byte} {length}");
+                }
+            }
+        }
+    }
 
     #[test]
     fn hex_digits_are_those_of_the_formatter() {

@@ -147,7 +147,7 @@ async fn go_on(
 pub(crate) fn serve_apart(x: Box<Exchange>) {
     let worker = x.front.worker().clone();
     worker.jobs.clone().spawn(async move {
-        let (_, x) = worker.slots.run(serve, Start::New(x)).await;
+        let (_, x) = worker.slots.run(Start::New(x)).await;
         recycle(x);
     });
 }

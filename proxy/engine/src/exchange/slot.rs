@@ -1,11 +1,10 @@
 //! Where the futures of exchanges live: memory that a worker lends for one request after the other.
 //!
 //! The future of an exchange takes some kilobytes. Connections that wait for a request must not hold them, and a request
-//! must not allocate them; so they are boxed once and kept by the worker, which is all the same to a future that is moved
-//! in, run to its end and dropped there.
+//! must neither allocate nor copy them: so a place holds a future that never ends, and makes in itself the future of one
+//! request after the other.
 
-use std::any::Any;
-use std::cell::{OnceCell, RefCell};
+use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -14,46 +13,68 @@ use std::task::Poll;
 /// Unused places kept per worker; those beyond are freed.
 const KEEP: usize = 128;
 
-/// The places of one worker. The type of the futures is known only where they are made.
-#[derive(Default)]
-pub struct Slots(OnceCell<Rc<dyn Any>>);
+/// The places of one worker.
+pub struct Slots<I, O> {
+    unused: RefCell<Vec<Place<I, O>>>,
+    another: Box<dyn Fn() -> Place<I, O>>,
+}
 
-impl fmt::Debug for Slots {
+/// A place.
+struct Place<I, O> {
+    /// Turns what lies on the desk into its output, and waits for the next.
+    future: Pin<Box<dyn Future<Output = ()>>>,
+    desk: Rc<Desk<I, O>>,
+}
+
+struct Desk<I, O> {
+    input: Cell<Option<I>>,
+    output: Cell<Option<O>>,
+}
+
+impl<I, O> fmt::Debug for Slots<I, O> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Slots").finish_non_exhaustive()
+        f.debug_struct("Slots").field("unused", &self.unused.borrow().len()).finish_non_exhaustive()
     }
 }
 
-/// Unused places for futures of one type.
-struct Free<F>(RefCell<Vec<Pin<Box<Option<F>>>>>);
-
-impl<F> Default for Free<F> {
-    fn default() -> Self {
-        Self(RefCell::default())
+impl<I: 'static, O: 'static> Place<I, O> {
+    fn new<F: Future<Output = O>>(make: impl Fn(I) -> F + 'static) -> Self {
+        let desk = Rc::new(Desk { input: Cell::new(None), output: Cell::new(None) });
+        let its = desk.clone();
+        let future = Box::pin(async move {
+            loop {
+                let input =
+                    std::future::poll_fn(|_| its.input.take().map_or(Poll::Pending, Poll::Ready)).await;
+                let output = make(input).await;
+                its.output.set(Some(output));
+            }
+        });
+        Self { future, desk }
     }
 }
 
-impl Slots {
-    /// Runs the future that `make` makes of `input`, in a place of this worker. All calls must have the same `make`;
-    /// another one would find no place kept for it and allocate.
+impl<I: 'static, O: 'static> Slots<I, O> {
+    /// Places for the futures that `make` makes.
+    pub fn new<F: Future<Output = O>>(make: impl Fn(I) -> F + Copy + 'static) -> Self {
+        Self { unused: RefCell::default(), another: Box::new(move || Place::new(make)) }
+    }
+
+    /// Runs the future of `input` in a place of this worker.
     ///
     /// *Cancel safety*: that of the future; its place is freed.
-    pub async fn run<I, F: Future + 'static>(&self, make: fn(I) -> F, input: I) -> F::Output {
-        let free = self.0.get_or_init(|| Rc::new(Free::<F>::default())).clone();
-        let free = free.downcast::<Free<F>>().unwrap_or_default();
-        let kept = free.0.borrow_mut().pop();
-        let mut place = kept.unwrap_or_else(|| Box::pin(None));
-        place.as_mut().set(Some(make(input)));
-        let output = std::future::poll_fn(|cx| match place.as_mut().as_pin_mut() {
-            Some(future) => future.poll(cx),
-            // It was put there above and is taken out below.
-            None => Poll::Pending,
+    pub async fn run(&self, input: I) -> O {
+        let unused = self.unused.borrow_mut().pop();
+        let mut place = unused.unwrap_or_else(&self.another);
+        place.desk.input.set(Some(input));
+        let output = std::future::poll_fn(|cx| {
+            // It never ends; its output lies on the desk.
+            let _ = place.future.as_mut().poll(cx);
+            place.desk.output.take().map_or(Poll::Pending, Poll::Ready)
         })
         .await;
-        place.as_mut().set(None);
-        let mut free = free.0.borrow_mut();
-        if free.len() < KEEP {
-            free.push(place);
+        let mut unused = self.unused.borrow_mut();
+        if unused.len() < KEEP {
+            unused.push(place);
         }
         output
     }
@@ -68,31 +89,24 @@ mod tests {
         *n * 2
     }
 
-    fn kept(slots: &Slots) -> usize {
-        fn of<F: 'static>(slots: &Slots, _: fn(Box<u32>) -> F) -> usize {
-            slots
-                .0
-                .get()
-                .and_then(|any| any.downcast_ref::<Free<F>>())
-                .map_or(0, |free| free.0.borrow().len())
-        }
-        of(slots, double)
+    fn kept(slots: &Slots<Box<u32>, u32>) -> usize {
+        slots.unused.borrow().len()
     }
 
     #[tokio::test]
     async fn place_is_used_again() {
-        let slots = Slots::default();
-        assert_eq!(slots.run(double, Box::new(3)).await, 6);
+        let slots = Slots::new(double);
+        assert_eq!(slots.run(Box::new(3)).await, 6);
         assert_eq!(kept(&slots), 1);
-        let (a, b) = tokio::join!(slots.run(double, Box::new(1)), slots.run(double, Box::new(2)));
+        let (a, b) = tokio::join!(slots.run(Box::new(1)), slots.run(Box::new(2)));
         assert_eq!((a, b, kept(&slots)), (2, 4, 2));
     }
 
     #[tokio::test]
     async fn places_at_the_limit_are_kept_and_one_past_is_freed() {
-        let slots = Slots::default();
+        let slots = Slots::new(double);
         let slots = &slots;
-        let all: Vec<_> = (0..=KEEP as u32).map(|n| Box::pin(slots.run(double, Box::new(n)))).collect();
+        let all: Vec<_> = (0..=KEEP as u32).map(|n| Box::pin(slots.run(Box::new(n)))).collect();
         let mut all = all;
         for one in &mut all {
             assert!(futures_poll(one.as_mut()).await.is_none());
@@ -101,6 +115,16 @@ mod tests {
             one.await;
         }
         assert_eq!(kept(slots), KEEP);
+    }
+
+    #[tokio::test]
+    async fn place_of_a_future_that_was_dropped_is_not_used_again() {
+        let slots = Slots::new(double);
+        let mut one = Box::pin(slots.run(Box::new(3)));
+        assert!(futures_poll(one.as_mut()).await.is_none());
+        drop(one);
+        assert_eq!(kept(&slots), 0);
+        assert_eq!(slots.run(Box::new(4)).await, 8);
     }
 
     async fn futures_poll<F: Future>(mut future: Pin<&mut F>) -> Option<F::Output> {

@@ -363,21 +363,15 @@ impl FieldBlock {
     pub(crate) fn push_line(&mut self, line: &[u8]) -> Option<(Known, usize)> {
         let start = self.arena.len();
         self.arena.extend_from_slice(line);
-        let text = self.arena.get_mut(start..)?;
-        let mut name_len = 0;
-        for byte in text.iter_mut() {
-            let lower = syntax::lower_token(*byte);
-            if lower == 0 {
-                break;
-            }
-            *byte = lower;
-            name_len += 1;
-        }
-        let known = Known::from_lower(text.get(..name_len)?);
-        let value_len = line.len().checked_sub(name_len + 4)?;
-        if name_len == 0 {
+        let name_len = syntax::colon(line)?;
+        let name = self.arena.get_mut(start..start + name_len)?;
+        name.make_ascii_lowercase();
+        let known = Known::from_lower(name);
+        // A known name is a token; whatever else stands before the colon has to be one.
+        if known == Known::Other && !syntax::is_token(name) {
             return None;
         }
+        let value_len = line.len().checked_sub(name_len + 4)?;
         self.record_known(start, name_len, value_len, known).map(|known| (known, name_len))
     }
 

@@ -1,7 +1,7 @@
 //! Out of the lane: the exchange goes on in a task, at the step it has come to.
 
 use super::super::notes::Notes;
-use super::super::{Decided, Exchange, Start, go_on, recycle, serve};
+use super::super::{Decided, Exchange, Start, go_on, recycle};
 use super::Express;
 use crate::error::ProxyError;
 
@@ -22,7 +22,7 @@ impl Express {
     pub(super) fn go_on(self: Box<Self>) {
         let worker = self.x.front.worker().clone();
         worker.jobs.clone().spawn(async move {
-            let (_, x) = worker.slots.run(serve, Start::Express(self)).await;
+            let (_, x) = worker.slots.run(Start::Express(self)).await;
             recycle(x);
         });
     }

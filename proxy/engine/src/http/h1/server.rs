@@ -111,7 +111,7 @@ pub async fn serve(connection: Rc<Connection>, first: Option<Buf>) {
         front.serving = serving;
         (idle_since, x) = match checked {
             // In a place of the worker, so that the many connections that wait for a request hold no room for one.
-            Ok(_) => worker.slots.run(exchange::serve, Start::New(x)).await,
+            Ok(_) => worker.slots.run(Start::New(x)).await,
             Err(error) => Box::pin(exchange::refuse(x, error, framing.is_ok())).await,
         };
         x.front.clock.stop();
