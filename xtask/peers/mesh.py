@@ -21,8 +21,10 @@ from outrigger.v1 import identity_pb2, identity_pb2_grpc, registration_pb2, regi
 class Mesh:
     """A running control service."""
 
-    def __init__(self, address="127.0.0.1"):
-        self.data, self.address = f"{WORK}/control", address
+    def __init__(self, address="127.0.0.1", more=()):
+        self.data, self.address, self.more = f"{WORK}/control", address, list(more)
+        # What its certificate names.
+        self.name = "localhost" if address == "127.0.0.1" else address
         self.again("0")
 
     def again(self, port=None):
@@ -32,7 +34,7 @@ class Mesh:
             os.remove(f"{data}/addresses.json")
         more = ["--allow-loopback-workloads"] if address == "127.0.0.1" else ["--server-ip", address]
         self.process = start([os.environ["OUTRIGGER_CONTROL_BIN"], "run", "--data-dir", data, "--xds-address", f"{address}:{port or self.port}",
-                              "--api-address", "127.0.0.1:0", *more], "control")
+                              "--api-address", "127.0.0.1:0", *more, *self.more], "control")
         end = time.time() + 30
         while not os.path.exists(f"{data}/addresses.json"):
             if time.time() > end or self.process.poll() is not None:
@@ -68,7 +70,7 @@ class Mesh:
         key = ec.generate_private_key(ec.SECP256R1())
         csr = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([])).sign(key, hashes.SHA256())
         roots = open(self.root, "rb").read()
-        nobody = grpc.secure_channel(f"localhost:{self.port}", grpc.ssl_channel_credentials(roots))
+        nobody = grpc.secure_channel(f"{self.name}:{self.port}", grpc.ssl_channel_credentials(roots))
         signed = identity_pb2_grpc.CertificateServiceStub(nobody).Sign(identity_pb2.SignRequest(
             csr_der=csr.public_bytes(serialization.Encoding.DER), join_token=self.join_token(namespace, account)), timeout=10)
         pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
@@ -77,15 +79,15 @@ class Mesh:
         for name, content in [("key.pem", pem), ("cert.pem", signed.certificate_chain_pem.encode()), ("ca.pem", signed.trust_bundle.pem.encode())]:
             open(f"{folder}/{name}", "wb").write(content)
         credentials = grpc.ssl_channel_credentials(signed.trust_bundle.pem.encode(), pem, signed.certificate_chain_pem.encode())
-        return folder, grpc.secure_channel(f"localhost:{self.port}", credentials)
+        return folder, grpc.secure_channel(f"{self.name}:{self.port}", credentials)
 
-    def register(self, channel, namespace, account, version, instance, app_port, inbound, outbound, protocol="HTTP"):
-        port = registration_pb2.WorkloadPort(name="main", number=8080, protocol=protocol, target_port=app_port)
+    def register(self, channel, namespace, account, version, instance, app_port, inbound, outbound, protocol="HTTP", address="127.0.0.1", number=8080):
+        port = registration_pb2.WorkloadPort(name="main", number=number, protocol=protocol, target_port=app_port)
         workload = registration_pb2.Workload(instance_id=instance, namespace=namespace, service_account=account, service=account, version=version,
-                                             address="127.0.0.1", node_id=instance, inbound_port=inbound, outbound_port=outbound, ports=[port])
+                                             address=address, node_id=instance, inbound_port=inbound, outbound_port=outbound, ports=[port])
         registration_pb2_grpc.RegistrationServiceStub(channel).Register(registration_pb2.RegisterRequest(workload=workload), timeout=10)
 
-    def envoy(self, node, folder, delta):
+    def envoy(self, node, folder, delta, before=(), metadata=None):
         """The real Envoy, with nothing but the address of the control service and its certificate."""
         tls = {"@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext", "sni": "localhost", "common_tls_context": {
             "tls_params": {"tls_maximum_protocol_version": "TLSv1_3"},
@@ -95,9 +97,9 @@ class Mesh:
         control = {"name": "control", "type": "STATIC", "connect_timeout": "2s", "transport_socket": {"name": "tls", "typed_config": tls},
                    "typed_extension_protocol_options": {options: {"@type": f"type.googleapis.com/{options}", "explicit_http_config": {"http2_protocol_options": {}}}},
                    "load_assignment": {"cluster_name": "control", "endpoints": [{"lb_endpoints": [{"endpoint": {"address": {
-                       "socket_address": {"address": "127.0.0.1", "port_value": self.port}}}}]}]}}
+                       "socket_address": {"address": self.address, "port_value": self.port}}}}]}]}}
         source = {"ads": {}, "resource_api_version": "V3"}
-        bootstrap = {"node": {"id": node, "cluster": node}, "static_resources": {"clusters": [control]}, "dynamic_resources": {
+        bootstrap = {"node": {"id": node, "cluster": node, "metadata": metadata or {}}, "static_resources": {"clusters": [control]}, "dynamic_resources": {
             "ads_config": {"api_type": "DELTA_GRPC" if delta else "GRPC", "transport_api_version": "V3", "grpc_services": [{"envoy_grpc": {"cluster_name": "control"}}]},
             "cds_config": source, "lds_config": source}}
         path = f"{WORK}/{node}.json"
@@ -105,7 +107,7 @@ class Mesh:
         program = shutil.which("envoy")
         if not program:
             raise SystemExit("envoy is missing")
-        return start([program, "-c", path, "--disable-hot-restart", "--concurrency", "1"], node)
+        return start([*before, program, "-c", path, "--disable-hot-restart", "--concurrency", "1"], node)
 
     def outrigger(self, namespace, account, version, instance, app_port, inbound, outbound):
         """Our proxy, enrolled and registered by itself."""

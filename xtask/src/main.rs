@@ -1,4 +1,4 @@
-//! Development tasks: `cargo demo`, `cargo xtask deps`, `cargo xtask peers`, `cargo xtask images`.
+//! Development tasks: `cargo demo`, `cargo xtask deps`, `cargo xtask peers`, `cargo xtask scenarios`, `cargo xtask images`.
 
 #![allow(unreachable_pub, reason = "a binary has no outside; `pub` marks what a file offers to its siblings")]
 
@@ -16,6 +16,9 @@ usage: cargo xtask VERB
   demo [--check] [--profile NAME]   the mesh on loopback, with load; --check runs the whole story and judges it
   peers [NAME…]                     what needs other people's programs; installs them first. `agent` runs only when it
                                     is named: it starts a Docker daemon
+  scenarios [calls] [failures] [--hand]
+                                    ECS Anywhere hosts with a Docker each, and every way of calling and of failing;
+                                    --hand keeps them and gives a shell. Needs root
   images [--profile NAME] [--tar-only]
                                     static binaries and container images from them; --tar-only packs what docker
                                     would build them from
@@ -30,6 +33,7 @@ fn main() -> ExitCode {
         Some("demo-setup") => demo::setup::run(args.get(1..).unwrap_or_default()),
         Some("deps") => deps::check(),
         Some("images") => images::run(args.get(1..).unwrap_or_default()),
+        Some("scenarios") => peers::scenarios(args.get(1..).unwrap_or_default()),
         Some("peers") => peers::run(args.get(1..).unwrap_or_default()),
         _ => {
             eprint!("{USAGE}");

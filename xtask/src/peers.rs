@@ -20,7 +20,8 @@ const PACKAGES: &[(&str, &str)] = &[
 ];
 
 /// What only the check of the host agent needs.
-const DOCKER_PACKAGES: &[(&str, &str)] = &[("docker.io", "dockerd"), ("iptables", "iptables")];
+const DOCKER_PACKAGES: &[(&str, &str)] =
+    &[("docker.io", "dockerd"), ("iptables", "iptables"), ("util-linux", "setpriv")];
 
 /// What checks of redirection need.
 const NAMESPACE_PACKAGES: &[(&str, &str)] =
@@ -92,6 +93,16 @@ pub fn run(args: &[String]) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// `cargo xtask scenarios [WORD…]`: ECS Anywhere hosts in network namespaces, with a Docker each. All of it lives in mount,
+/// network and process namespaces of its own, so nothing of it is left behind.
+pub fn scenarios(args: &[String]) -> anyhow::Result<()> {
+    let peers = Peers::prepare(true, true)?;
+    let mut command = Command::new("unshare");
+    command.args(["--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]);
+    command.arg(peers.venv.join("bin/python")).arg(peers.root.join("xtask/scenarios/main.py")).args(args);
+    run_command(peers.tell(&mut command)?)
+}
+
 impl Peers {
     fn prepare(with_docker: bool, with_capture: bool) -> anyhow::Result<Self> {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("root")?.to_owned();
@@ -148,20 +159,23 @@ impl Peers {
     }
 
     fn python(&self, script: &str, args: &[&str]) -> anyhow::Result<()> {
+        let mut command = Command::new(self.venv.join("bin/python"));
+        command.arg(self.root.join("xtask/peers").join(script)).args(args);
+        run_command(self.tell(&mut command)?)
+    }
+
+    /// Tells a script where everything is.
+    fn tell<'a>(&self, command: &'a mut Command) -> anyhow::Result<&'a mut Command> {
         let path = std::env::var("PATH").unwrap_or_default();
-        run_command(
-            Command::new(self.venv.join("bin/python"))
-                .arg(self.root.join("xtask/peers").join(script))
-                .args(args)
-                .env("OUTRIGGER_PROXY", &self.proxy)
-                .env("OUTRIGGER_CONTROL_BIN", &self.control)
-                .env("OUTRIGGER_CLI", &self.cli)
-                .env("OUTRIGGER_AGENT", &self.agent)
-                // Holds the demo's application.
-                .env("OUTRIGGER_XTASK", std::env::current_exe()?)
-                .env("OUTRIGGER_SHARED", &self.shared)
-                .env("PATH", format!("{}:{path}", self.venv.join("bin").display())),
-        )
+        Ok(command
+            .env("OUTRIGGER_PROXY", &self.proxy)
+            .env("OUTRIGGER_CONTROL_BIN", &self.control)
+            .env("OUTRIGGER_CLI", &self.cli)
+            .env("OUTRIGGER_AGENT", &self.agent)
+            // Holds the demo's application.
+            .env("OUTRIGGER_XTASK", std::env::current_exe()?)
+            .env("OUTRIGGER_SHARED", &self.shared)
+            .env("PATH", format!("{}:{path}", self.venv.join("bin").display())))
     }
 
     /// Discovery sources and attestation against moto's server.

@@ -38,4 +38,4 @@ pub use assemble::{Planner, plan};
 pub use node::{ApiListener, Capture, Flavour, NodeConfig, NodeKind, Notice, ProxyNode};
 pub use resource::{Kind, Object, parse_documents};
 pub use vip::VirtualIps;
-pub use world::{Health, Settings, Workload, WorkloadPort, World};
+pub use world::{Health, MeshTracing, Settings, Workload, WorkloadPort, World};

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use outrigger_traffic::config::{AccessLog, Locality, Tracing};
+use outrigger_traffic::config::{AccessLog, EndpointAddress, Fraction, Locality};
 
 use crate::protocol::Protocol;
 use crate::resource::Object;
@@ -31,8 +31,17 @@ pub struct Settings {
     pub root_namespace: String,
     /// Access log of every proxy. Default none.
     pub access_log: Vec<AccessLog>,
-    /// Tracing of every proxy; its collector's cluster must be in the proxy's bootstrap. Default none.
-    pub tracing: Option<Tracing>,
+    /// Tracing of every proxy. Default none.
+    pub tracing: Option<MeshTracing>,
+}
+
+/// Traces of a whole mesh.
+#[derive(Clone, Debug, PartialEq)]
+pub struct MeshTracing {
+    /// Collector that takes OTLP over gRPC, in plaintext, as the proxies reach it.
+    pub collector: EndpointAddress,
+    /// Share of the requests that are sampled when their caller has not decided it.
+    pub sampling: Fraction,
 }
 
 impl Default for Settings {

@@ -9,6 +9,8 @@ pub mod random;
 
 pub mod telemetry;
 
+pub mod observing;
+
 pub mod store;
 
 pub mod identity;

@@ -8,10 +8,13 @@ use anyhow::Context as _;
 use clap::{Parser, Subcommand, ValueEnum};
 use outrigger_control::health;
 use outrigger_control::identity::{AuthoritySettings, ServerNames};
+use outrigger_control::observing::{Observing, collector, json_access_log, sampling};
 use outrigger_control::service::{Service, ServiceSettings};
 use outrigger_control::source::Reach;
 use outrigger_control::source::register::RegistrySettings;
 use outrigger_control::source::settings::SourcesFile;
+use outrigger_plan::MeshTracing;
+use outrigger_traffic::config::{AccessLog, EndpointAddress, Fraction};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
@@ -92,6 +95,15 @@ struct Run {
     /// URL of that STS, where it is not AWS's own.
     #[arg(long, env = "OUTRIGGER_AWS_STS_ENDPOINT", requires = "aws_sts_region")]
     aws_sts_endpoint: Option<String>,
+    /// Access log of the mesh's proxies, in JSON lines: stdout, stderr or a path. Without it they keep none.
+    #[arg(long, env = "OUTRIGGER_ACCESS_LOG", value_parser = json_access_log)]
+    access_log: Option<AccessLog>,
+    /// Collector of the traces of the mesh's proxies: HOST:PORT, OTLP over gRPC in plaintext. Without it they make none.
+    #[arg(long, env = "OUTRIGGER_TRACE_COLLECTOR", value_parser = collector)]
+    trace_collector: Option<EndpointAddress>,
+    /// Percentage of the requests that are traced when their callers have not decided it.
+    #[arg(long, env = "OUTRIGGER_TRACE_SAMPLING", default_value = "1", value_parser = sampling)]
+    trace_sampling: Fraction,
     /// What is logged, e.g. info, debug, or outrigger_control=debug,info.
     #[arg(long, env = "OUTRIGGER_LOG", default_value = "info")]
     log_level: String,
@@ -138,6 +150,12 @@ async fn serve(run: Run) -> anyhow::Result<()> {
         api_address: run.api_address,
         api_tls: run.api_tls,
         mesh_domain: run.mesh_domain,
+        observing: Observing {
+            access_log: run.access_log.into_iter().collect(),
+            tracing: run
+                .trace_collector
+                .map(|collector| MeshTracing { collector, sampling: run.trace_sampling }),
+        },
         authority: AuthoritySettings {
             trust_domain: run.trust_domain,
             svid_ttl: run.svid_ttl,

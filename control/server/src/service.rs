@@ -24,6 +24,7 @@ use crate::identity::svid::SvidSource;
 use crate::identity::{
     Authority, AuthorityError, AuthoritySettings, Identity, JoinTokens, ServerNames, keys, spiffe,
 };
+use crate::observing::Observing;
 use crate::outward::CallError;
 use crate::publish::publisher::StartError as PublisherError;
 use crate::publish::{IstioPlanner, Publisher};
@@ -66,6 +67,8 @@ pub struct ServiceSettings {
     pub api_tls: bool,
     /// Last part of the mesh's own host names.
     pub mesh_domain: String,
+    /// Access logs and traces of the mesh's proxies.
+    pub observing: Observing,
     /// Certificates.
     pub authority: AuthoritySettings,
     /// Leases.
@@ -180,7 +183,8 @@ impl Service {
             trust_domain: settings.authority.trust_domain.clone(),
             mesh_domain: settings.mesh_domain.clone(),
             root_namespace: SYSTEM_NAMESPACE.to_owned(),
-            ..outrigger_plan::Settings::default()
+            access_log: settings.observing.access_log,
+            tracing: settings.observing.tracing,
         });
         let publisher =
             Publisher::start(Arc::new(planner), store.clone(), catalog.workloads(), Arc::clone(&metrics))

@@ -127,6 +127,10 @@ async fn join_mesh(
     let settings = bootstrap::settings(flags)?;
     let client = Arc::new(ControlClient::new(settings.clone()));
     let first = enrol::first(&client, &settings).await?;
+    if let Some(principal) = first.principal() {
+        // It is set here and nowhere else: a renewed certificate names the same.
+        let _ = plan.identity.principal.set(principal);
+    }
     let (mut base, mut node) = (plan.config, plan.node);
     bootstrap::mesh_node(&mut node, &settings);
     base.secrets.extend(first.secrets());

@@ -12,7 +12,7 @@ use outrigger_traffic::config::{
 };
 
 use super::security::{Guarded, PeerRules, filters, looks_at_paths};
-use super::tls;
+use super::{telemetry, tls};
 use crate::name;
 use crate::protocol::Protocol;
 use crate::resource::peer_authentication::MtlsMode;
@@ -167,7 +167,7 @@ pub fn mesh_http(scope: &Scope<'_>, stat_prefix: String, routes: RouteSource) ->
     http.http2.allow_connect = true;
     http.http1.enable_trailers = true;
     http.access_log = scope.world.settings.access_log.clone();
-    http.tracing = scope.world.settings.tracing.clone();
+    http.tracing = telemetry::tracing(scope);
     http
 }
 

@@ -1,7 +1,7 @@
 //! One node's configuration, put together by kind of output.
 //!
 //! [`inbound`] and [`outbound`] make a sidecar (with [`capture`] one whose application is redirected to it), [`gateway`] an edge proxy, [`proxyless`] what a gRPC client needs. They
-//! share [`routes`] (rules of VirtualServices), [`clusters`] with [`endpoints`] and [`tls`], and [`security`].
+//! share [`routes`] (rules of VirtualServices), [`clusters`] with [`endpoints`] and [`tls`], [`security`], and [`telemetry`].
 
 pub mod capture;
 pub mod clusters;
@@ -12,6 +12,7 @@ pub mod outbound;
 pub mod proxyless;
 pub mod routes;
 pub mod security;
+pub mod telemetry;
 pub mod tls;
 
 use outrigger_traffic::config::{Config, ConfigError};
@@ -81,6 +82,7 @@ impl Planner {
             NodeKind::Proxyless => api_listeners = proxyless::assemble(&scope, &mut config),
         }
         clusters::assemble(&scope, &mut config);
+        telemetry::assemble(&scope, &mut config);
         sort(&mut config);
         let notices = scope.into_notices();
         NodeConfig { version: version(&config, &api_listeners), config, api_listeners, notices }

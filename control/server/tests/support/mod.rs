@@ -58,6 +58,7 @@ pub fn settings(dir: &Path) -> ServiceSettings {
         api_address: any,
         api_tls: false,
         mesh_domain: "mesh".to_owned(),
+        observing: outrigger_control::observing::Observing::default(),
         authority: AuthoritySettings { svid_ttl: Duration::from_secs(3_600), ..AuthoritySettings::default() },
         registry: RegistrySettings { reach: Reach::Host, ..RegistrySettings::default() },
         sources: Default::default(),

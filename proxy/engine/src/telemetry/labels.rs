@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::sync::{Arc, OnceLock};
 
 /// Value of a label that is not known, as in Istio's metrics.
 pub const UNKNOWN: &str = "unknown";
@@ -15,8 +16,21 @@ pub struct NodeIdentity {
     pub cluster: String,
     /// Labels of the workload beside this proxy.
     pub workload: WorkloadLabels,
+    /// Its verified identity, where the labels do not say it: set as soon as the proxy has a certificate. Clones share it.
+    pub principal: Arc<OnceLock<String>>,
     /// Further node metadata, for `/server_info`.
     pub metadata: BTreeMap<String, String>,
+}
+
+impl NodeIdentity {
+    /// All that is known by now of the workload beside this proxy.
+    pub fn labels(&self) -> WorkloadLabels {
+        let mut labels = self.workload.clone();
+        if let Some(principal) = self.principal.get().filter(|_| labels.principal.is_empty()) {
+            labels.principal.clone_from(principal);
+        }
+        labels
+    }
 }
 
 /// What metrics say of a workload. Empty: not known.

@@ -353,7 +353,8 @@ fn party_labels(
     cluster: Option<&Arc<LiveCluster>>,
     upstream: Option<&UpstreamFacts>,
 ) -> LabelText {
-    let node = &worker.shared.telemetry.node.workload;
+    // Once for each set of labels, not for each request.
+    let node = &worker.shared.telemetry.node.labels();
     let mut text = LabelText::default();
     match chain.direction {
         TrafficDirection::Inbound => {

@@ -111,6 +111,17 @@ impl Svid {
         Ok(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds))
     }
 
+    /// Who the certificate says this is: the URI in it.
+    pub fn principal(&self) -> Option<String> {
+        let der = CertificateDer::from_pem_slice(self.chain_pem.as_bytes()).ok()?;
+        let (_, leaf) = x509_parser::parse_x509_certificate(&der).ok()?;
+        let names = leaf.subject_alternative_name().ok()??;
+        names.value.general_names.iter().find_map(|name| match name {
+            x509_parser::extensions::GeneralName::URI(uri) => Some((*uri).to_owned()),
+            _ => None,
+        })
+    }
+
     /// The two secrets that the mesh's resources name.
     pub fn secrets(&self) -> Vec<Secret> {
         let own = TlsCertificate { chain_pem: self.chain_pem.clone(), key_pem: self.key_pem.clone() };
@@ -178,6 +189,17 @@ pub mod tests {
         let received = SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000);
         let chain_pem = params.self_signed(&key).unwrap().pem();
         Svid { chain_pem, key_pem: key.serialize_pem(), bundle, received }
+    }
+
+    #[test]
+    fn principal_is_the_uri_of_the_certificate() {
+        assert_eq!(svid(1).principal(), None);
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new(vec!["mesh.test".to_owned()]).unwrap();
+        let uri = "spiffe://mesh.test/ns/shop/sa/cart";
+        params.subject_alt_names.push(rcgen::SanType::URI(uri.try_into().unwrap()));
+        let chain_pem = params.self_signed(&key).unwrap().pem();
+        assert_eq!(Svid { chain_pem, ..svid(1) }.principal().as_deref(), Some(uri));
     }
 
     #[test]
