@@ -68,7 +68,7 @@ def five_calls(world):
     a, b1 = world.task(world.one, "a"), world.task(world.one, "b-v1")
     b2 = world.task(world.two, "b-v2")
     metadata = ask(a.network(), "169.254.170.2", 80, f"/v4/{a.endpoint}/task")
-    check("a task reads its metadata past redirection", metadata[0] == 200 and a.arn in metadata[1], str(metadata)[:300])
+    check("a task reads its metadata past redirection", metadata[0] == 200 and a.arn in metadata[1], "" if metadata[0] == 200 else str(metadata))
     legacy, edge, pod = members.machine(world.mesh), members.gateway(world.mesh), members.workload(world.mesh)
     for name, host in (("machine", "vm"), ("edge", "edge")):
         check(f"{name}: its proxy is ready", bool(members.ready(host)), "" if members.ready(host) else open(f"{WORK}/{host}-proxy.log").read()[-1500:])

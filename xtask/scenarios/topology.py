@@ -114,6 +114,7 @@ class Wire(threading.Thread):
             self.socket.bind((device, 0))
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8 << 20)
         self.socket.settimeout(0.2)
+        self.device = device
         self.sent, self.ended = {}, False
         self.start()
 

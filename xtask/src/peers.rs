@@ -33,6 +33,9 @@ const AGENT: &str = "agent";
 /// Run when it is named: it makes network namespaces, for which it needs root.
 const CAPTURE: &str = "capture";
 
+/// Longest time for all scenarios, in seconds.
+const SCENARIOS_MAX_S: &str = "480";
+
 /// Where everything is.
 struct Peers {
     root: PathBuf,
@@ -97,8 +100,10 @@ pub fn run(args: &[String]) -> anyhow::Result<()> {
 /// network and process namespaces of its own, so nothing of it is left behind.
 pub fn scenarios(args: &[String]) -> anyhow::Result<()> {
     let peers = Peers::prepare(true, true)?;
-    let mut command = Command::new("unshare");
-    command.args(["--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]);
+    let mut command = Command::new("timeout");
+    // A shell for people takes the time it takes.
+    let limit = if args.iter().any(|a| a == "--hand") { "0" } else { SCENARIOS_MAX_S };
+    command.args(["--foreground", limit, "unshare"]).args(["--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]);
     command.arg(peers.venv.join("bin/python")).arg(peers.root.join("xtask/scenarios/main.py")).args(args);
     run_command(peers.tell(&mut command)?)
 }

@@ -20,7 +20,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Mutex;
 
 /// Headers that go on to whom is called: those of traces, and of who asks.
-const HANDED_ON: [&str; 9] = [
+const HANDED_ON: [&str; 10] = [
     "traceparent",
     "tracestate",
     "x-request-id",
@@ -28,6 +28,7 @@ const HANDED_ON: [&str; 9] = [
     "x-b3-traceid",
     "x-b3-spanid",
     "x-b3-sampled",
+    "x-client-trace-id",
     "x-user",
     "x-marker",
 ];

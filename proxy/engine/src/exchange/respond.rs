@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use outrigger_traffic::config::HeaderAppend;
+use outrigger_traffic::config::{HeaderAppend, TrafficDirection};
 use outrigger_traffic::route::{Action, Edit, Edits, Redirect, Route};
 use outrigger_wire::h1::BodyLength;
 use outrigger_wire::{FieldBlock, Known, Version};
@@ -49,6 +49,11 @@ pub(super) async fn fail(x: &mut Exchange, notes: &mut Notes, error: ProxyError)
         return;
     }
     let row = error.row();
+    if is_another_proxys_to_repeat(x, notes, error) && x.front.responder.refuse() {
+        stats.downstream_rq_tx_reset.inc();
+        notes.status = row.status;
+        return;
+    }
     let closes = match error {
         ProxyError::BadBody | ProxyError::RequestTimeout => true,
         // The framing of such a request is known, or the connection is to be closed already.
@@ -61,6 +66,23 @@ pub(super) async fn fail(x: &mut Exchange, notes: &mut Notes, error: ProxyError)
     if local(x, notes, row.status, row.grpc_status, row.body.as_bytes(), None, error).await.is_err() {
         x.front.responder.abort();
     }
+}
+
+/// Whether another proxy is to be told that its request was not looked at, rather than be answered: the application beside
+/// this one takes no connections, as one that was told to end does, and others may. An answer would have to be passed on; of
+/// a stream that was refused the other proxy knows that it may send it to another instance, whatever it is.
+fn is_another_proxys_to_repeat(x: &Exchange, notes: &Notes, error: ProxyError) -> bool {
+    let unreached = matches!(error, ProxyError::ConnectFailed | ProxyError::ConnectTimeout);
+    // What an earlier attempt may have reached is safe to repeat only for some methods.
+    unreached
+        && (notes.attempts <= 1 || x.front.request.is_idempotent())
+        && x.front.serving.chain.direction == TrafficDirection::Inbound
+        && x.front
+            .connection
+            .facts
+            .tls
+            .as_ref()
+            .is_some_and(|tls| tls.peer.as_ref().is_some_and(|p| p.verified))
 }
 
 /// Sends a response made here.

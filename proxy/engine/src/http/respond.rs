@@ -112,6 +112,18 @@ impl Responder {
         }
     }
 
+    /// Tells an HTTP/2 client that nobody has looked at its request, instead of answering; `false`: that cannot be said any
+    /// more, or not in this protocol.
+    pub fn refuse(&mut self) -> bool {
+        match &mut self.writer {
+            BodyWriter::H2(writer) if !self.started && !writer.is_finished() => {
+                writer.refuse();
+                true
+            }
+            BodyWriter::H2(_) | BodyWriter::H1(_) => false,
+        }
+    }
+
     /// Breaks the response off: HTTP/2 resets the stream, HTTP/1.1 can only close the connection.
     pub fn abort(&mut self) {
         self.keep_alive = false;

@@ -6,7 +6,7 @@ use outrigger_testkit::certs::{Authority, Leaf};
 use outrigger_testkit::{H1Client, Origin, within};
 use outrigger_traffic::config::{
     CertificateSource, ClusterChoice, Config, DownstreamTls, HttpUpstream, TlsCertificate, TlsParams,
-    UpstreamTls, ValidationContext, ValidationSource,
+    TrafficDirection, UpstreamTls, ValidationContext, ValidationSource,
 };
 
 use crate::bed::{Bed, action, cluster, cluster_at, to};
@@ -106,4 +106,43 @@ async fn ten_thousand_requests_survive_swaps_of_both_configurations() {
     assert!(one.requests() > 0 && two.requests() > 0);
     assert_eq!(inner.http_stat(|stats| stats.downstream_rq_5xx.value()), 0);
     assert_eq!(outer.http_stat(|stats| stats.downstream_rq_5xx.value()), 0);
+}
+
+/// An address where nobody listens.
+async fn nobody() -> std::net::SocketAddr {
+    tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap()
+}
+
+/// Statuses of so many POST requests through an outer proxy to inner ones of this direction, of whose applications one is gone.
+async fn posts_while_one_application_is_gone(direction: TrafficDirection, times: usize) -> Vec<u16> {
+    let authority = Authority::new("mesh");
+    let alive = Origin::h1("alive").await;
+    let mut beside = [inner(&authority, &[&alive, &alive]), inner(&authority, &[&alive, &alive])];
+    let gone = nobody().await;
+    beside[1].clusters = ["a", "b"].map(|name| cluster_at(name, &[gone])).into();
+    let beside = beside.map(|mut config| {
+        config.listeners[0].traffic_direction = direction;
+        Bed::start(config)
+    });
+    let mut config = outer(&authority, beside[0].address, &alive);
+    for cluster in &mut config.clusters {
+        let both = cluster_at(&cluster.name, &[beside[0].address, beside[1].address]);
+        cluster.discovery = both.discovery;
+    }
+    let outer = Bed::start(config);
+    let mut statuses = Vec::new();
+    for _ in 0..times {
+        let mut client = H1Client::connect(outer.address).await;
+        statuses.push(client.request("POST", "/body", &[("host", "h")], b"once").await.unwrap().status);
+    }
+    statuses
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn request_that_an_applications_proxy_could_not_hand_over_goes_to_another_instance() {
+    let statuses = posts_while_one_application_is_gone(TrafficDirection::Inbound, 20).await;
+    assert_eq!(statuses, [200; 20]);
+    // Without its direction the proxy answers for itself, and nobody may send a POST again.
+    let statuses = posts_while_one_application_is_gone(TrafficDirection::Unspecified, 20).await;
+    assert!(statuses.contains(&503) && statuses.contains(&200), "{statuses:?}");
 }

@@ -331,6 +331,11 @@ impl H2Writer {
         self.reset(Code::CANCEL);
     }
 
+    /// Tells the peer that nobody has looked at the request (RFC 9113 §8.7): it may be sent again, whatever it is.
+    pub fn refuse(&mut self) {
+        self.reset(Code::REFUSED_STREAM);
+    }
+
     /// Tells the peer that the response cannot be finished.
     pub fn reset_internal(&mut self) {
         self.reset(Code::INTERNAL_ERROR);
