@@ -5,8 +5,8 @@ use std::time::Duration;
 use outrigger_testkit::certs::{Authority, Leaf};
 use outrigger_testkit::{H1Client, Origin, within};
 use outrigger_traffic::config::{
-    CertificateSource, ClusterChoice, Config, DownstreamTls, HttpUpstream, TlsCertificate, TlsParams,
-    TrafficDirection, UpstreamTls, ValidationContext, ValidationSource,
+    CertificateSource, ClusterChoice, Config, DownstreamTls, HttpUpstream, RetryOn, RetryPolicy,
+    TlsCertificate, TlsParams, TrafficDirection, UpstreamTls, ValidationContext, ValidationSource,
 };
 
 use crate::bed::{Bed, action, cluster, cluster_at, to};
@@ -129,6 +129,10 @@ async fn posts_while_one_application_is_gone(direction: TrafficDirection, times:
         let both = cluster_at(&cluster.name, &[beside[0].address, beside[1].address]);
         cluster.discovery = both.discovery;
     }
+    // What a mesh retries without being told.
+    let retry_on = RetryOn { refused_stream: true, connect_failure: true, ..RetryOn::default() };
+    action(&mut config, 0).retry_policy =
+        Some(RetryPolicy { retry_on, num_retries: 2, ..RetryPolicy::default() });
     let outer = Bed::start(config);
     let mut statuses = Vec::new();
     for _ in 0..times {
