@@ -1,5 +1,6 @@
 """Those who are in the mesh without being tasks: a machine with a sidecar, the edge gateway, a workload of Kubernetes."""
-import datetime, json, os, ssl
+import contextlib, datetime, json, os, ssl, threading, time
+import grpc
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -70,7 +71,18 @@ def workload(mesh):
     sh(*inside("cluster", "nft", "-f", "-"), stdin=REDIRECTION)
     start(inside("cluster", APP, "demo-service", "0.0.0.0:8080", "pod"), "cluster-app")
     folder, channel = mesh.member("payments", "pod")
-    mesh.register(channel, "payments", "pod", "v1", "pod-1", 8080, 15006, 15001, address=at("cluster"), number=80)
+
+    def register():
+        mesh.register(channel, "payments", "pod", "v1", "pod-1", 8080, 15006, 15001, address=at("cluster"), number=80)
+
+    def stay():
+        # Its lease is thirty seconds long.
+        while True:
+            time.sleep(10)
+            with contextlib.suppress(grpc.RpcError):
+                register()
+    register()
+    threading.Thread(target=stay, daemon=True).start()
     os.chmod(folder, 0o755)
     as_user = ["setpriv", f"--reuid={UID}", f"--regid={UID}", "--clear-groups"]
     return mesh.envoy("pod-1", folder, True, before=inside("cluster", *as_user), metadata={"CAPTURE": {"outbound": 15001, "dns": 15053}})

@@ -317,6 +317,20 @@ impl Agent {
         self.config.state_dir.join("sidecar").join(name)
     }
 
+    /// See [`crate::sidecar::state::inherit`].
+    pub fn inherit_state(&self, name: &str, present: &[&str]) {
+        let folder = self.config.state_dir.join("sidecar");
+        match crate::sidecar::state::inherit(&folder, name, present, self.config.sidecar.uid) {
+            Ok(true) => tracing::info!(sidecar = name, "goes on with what the one before it left"),
+            Ok(false) => {}
+            // The first sidecar of this host.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => {
+                tracing::warn!(sidecar = name, %error, "nothing is taken over from the one before it")
+            }
+        }
+    }
+
     /// Removes a sidecar's key and state.
     pub fn forget_state(&self, name: &str) {
         if let Err(error) = std::fs::remove_dir_all(self.state_of(name))

@@ -371,6 +371,8 @@ impl Worker {
         let _turn = self.agent.creating.acquire().await?;
         let state = self.agent.state_of(&spec.name);
         let owner = self.agent.config.sidecar.uid;
+        let present: Vec<&str> = seen.sidecars.iter().map(|sidecar| sidecar.name.as_str()).collect();
+        self.agent.inherit_state(&spec.name, &present);
         self.agent.mesh.equip(&identity, &state, owner).await.context("no certificate for the sidecar")?;
         let id = match docker.create(&spec.name, spec.body(admin_port, &state)).await {
             // Made by a round that was cut short: the next look finds it.
@@ -416,12 +418,13 @@ impl Worker {
     }
 }
 
-/// Whether a sidecar that is removed may be made again as the same: its application was started again, or can be. Then it finds its
-/// certificate and its last good configuration, and needs no control service to serve.
+/// Whether what a removed sidecar leaves is of use: its application was started again, or can be. Then the next one finds a certificate
+/// and the last good configuration, and needs no control service to serve.
 fn comes_back(seen: &Seen, sidecar: &Sidecar) -> bool {
     match &seen.app {
         App::Gone => seen.exists,
-        App::Member(wanted) => wanted.spec == sidecar.spec,
+        // In a namespace that is no more; in this one it was relieved by another, which has its own.
+        App::Member(wanted) => wanted.spec == sidecar.spec || wanted.sandbox != sidecar.sandbox,
         App::Leaving | App::Foreign => false,
     }
 }

@@ -139,6 +139,19 @@ impl Identities {
         Ok(svid)
     }
 
+    /// A certificate over a key of its own, of an identity held here.
+    async fn sign_another(&self, identity: &IdentityKey) -> anyhow::Result<Svid> {
+        let held = self.of(identity);
+        let mut held = held.lock().await;
+        self.ensure(identity, &mut held).await?;
+        let channel = self.channel(&mut held).await?;
+        let signed = sign(channel, "").await;
+        if signed.is_err() {
+            held.channel = None;
+        }
+        signed
+    }
+
     async fn channel(&self, held: &mut Held) -> anyhow::Result<Channel> {
         if let Some(channel) = &held.channel {
             return Ok(channel.clone());
@@ -156,18 +169,22 @@ impl Mesh for Identities {
         Box::pin(async move {
             svid::private_folder(folder, owner)?;
             svid::write(folder, TRUST_BUNDLE, &self.roots_pem, owner)?;
-            if Svid::load(folder).is_some_and(|svid| svid.half_life() > SystemTime::now()) {
+            let kept = Svid::load(folder).filter(|svid| check_identity(svid, identity).is_ok());
+            if kept.as_ref().is_some_and(|svid| svid.half_life() > SystemTime::now()) {
                 return Ok(());
             }
-            let held = self.of(identity);
-            let mut held = held.lock().await;
-            self.ensure(identity, &mut held).await?;
-            let channel = self.channel(&mut held).await?;
-            let signed = sign(channel, "").await;
-            if signed.is_err() {
-                held.channel = None;
+            match self.sign_another(identity).await {
+                Ok(signed) => signed.save(folder, owner),
+                // It is good for a while, and its sidecar renews it.
+                Err(error) if kept.is_some() => {
+                    tracing::warn!(
+                        error = format!("{error:#}"),
+                        "certificate not renewed; the old one still counts"
+                    );
+                    Ok(())
+                }
+                Err(error) => Err(error),
             }
-            signed?.save(folder, owner)
         })
     }
 

@@ -3,6 +3,7 @@
 pub mod image;
 pub mod layout;
 pub mod spec;
+pub mod state;
 
 use std::collections::HashMap;
 
