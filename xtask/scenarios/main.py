@@ -101,6 +101,7 @@ def five_calls(world):
             calls.steered(one, world.mesh)
         calls.denied(one, world.mesh)
         calls.visible(one, world.collector)
+    calls.checks_can_fail(world, same)
     check("nobody who is no member is let in", ask("user", at("host1"), b1.port())[0] == 0)
     return a, b1, b2
 
