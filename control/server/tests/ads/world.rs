@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use outrigger_plan::protocol::Protocol;
 use outrigger_plan::{
-    Capture, Health, NodeConfig, NodeKind, Planner, ProxyNode, Settings, Workload, WorkloadPort, World,
-    parse_documents,
+    Capture, Health, MeshTracing, NodeConfig, NodeKind, Planner, ProxyNode, Settings, Workload, WorkloadPort,
+    World, parse_documents,
 };
-use outrigger_traffic::config::{AccessLog, AccessLogFormat, AccessLogSink, Fraction, Tracing};
+use outrigger_traffic::config::{AccessLog, AccessLogFormat, AccessLogSink, EndpointAddress, Fraction};
 
 pub(crate) fn workload(namespace: &str, service: &str, version: &str, host: u8) -> Workload {
     let labels = [("app", service), ("version", version)].map(|(k, v)| (k.to_owned(), v.to_owned()));
@@ -185,12 +185,9 @@ pub(crate) fn world(workloads: Vec<Workload>, text: &str) -> World {
             log(AccessLogSink::Stderr, AccessLogFormat::Default),
             log(AccessLogSink::File("/dev/null".into()), AccessLogFormat::Text("%RESPONSE_CODE%\n".into())),
         ],
-        tracing: Some(Tracing {
-            client_sampling: Fraction::ONE,
-            random_sampling: Fraction::from_millionths(12_500),
-            overall_sampling: Fraction::from_percent(50),
-            service_name: String::new(),
-            collector_cluster: "collector".into(),
+        tracing: Some(MeshTracing {
+            collector: EndpointAddress::Name("otel.example".into(), 4317),
+            sampling: Fraction::from_millionths(12_500),
         }),
         ..Settings::default()
     };
