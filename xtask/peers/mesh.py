@@ -87,7 +87,7 @@ class Mesh:
                                              address=address, node_id=instance, inbound_port=inbound, outbound_port=outbound, ports=[port])
         registration_pb2_grpc.RegistrationServiceStub(channel).Register(registration_pb2.RegisterRequest(workload=workload), timeout=10)
 
-    def envoy(self, node, folder, delta, before=(), metadata=None):
+    def envoy(self, node, folder, delta, before=(), metadata=None, flags=()):
         """The real Envoy, with nothing but the address of the control service and its certificate."""
         tls = {"@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext", "sni": "localhost", "common_tls_context": {
             "tls_params": {"tls_maximum_protocol_version": "TLSv1_3"},
@@ -107,7 +107,7 @@ class Mesh:
         program = shutil.which("envoy")
         if not program:
             raise SystemExit("envoy is missing")
-        return start([*before, program, "-c", path, "--disable-hot-restart", "--concurrency", "1"], node)
+        return start([*before, program, "-c", path, "--disable-hot-restart", "--concurrency", "1", *flags], node)
 
     def outrigger(self, namespace, account, version, instance, app_port, inbound, outbound):
         """Our proxy, enrolled and registered by itself."""
