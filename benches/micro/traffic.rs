@@ -119,7 +119,7 @@ fn pick(c: &mut Criterion) {
     let policies = [
         ("round-robin", LbPolicy::RoundRobin),
         ("random", LbPolicy::Random),
-        ("least-request", LbPolicy::LeastRequest { choice_count: 2 }),
+        ("least-request", LbPolicy::least_request()),
     ];
     for (name, policy) in policies {
         for count in [3, 100, 10_000] {

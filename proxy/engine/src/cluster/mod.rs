@@ -1,6 +1,7 @@
-//! What keeps clusters current: name resolution, outlier sweeps. Runs on the control runtime.
+//! What keeps clusters current: name resolution, outlier sweeps, health checks. Runs on the control runtime.
 
 mod dns;
+mod health;
 mod jobs;
 mod original;
 mod outlier_job;

@@ -155,6 +155,7 @@ fn pick(x: &Front, plan: &Plan, shared: &mut Attempts, now: Instant) -> Result<A
     let worker = x.worker();
     let mut draw = || worker.draw();
     let mut context = PickContext::new(now.into_std(), &mut draw);
+    context.hash = plan.hash;
     if let Some(config) = plan.forward.retry.as_ref().map(|retry| &retry.config)
         && config.avoid_previous_hosts
     {

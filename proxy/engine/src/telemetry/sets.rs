@@ -191,6 +191,12 @@ stat_set! {
         counter ejections_enforced_failure_percentage = "outlier_detection.ejections_enforced_failure_percentage", "Hosts ejected for too large a share of failures";
         counter ejections_detected_local_origin_failure_percentage = "outlier_detection.ejections_detected_local_origin_failure_percentage", "Hosts found to deserve ejection for too large a share of failures to reach them";
         counter ejections_enforced_local_origin_failure_percentage = "outlier_detection.ejections_enforced_local_origin_failure_percentage", "Hosts ejected for too large a share of failures to reach them";
+        counter health_check_attempt = "health_check.attempt", "Health checks made";
+        counter health_check_success = "health_check.success", "Health checks that succeeded";
+        counter health_check_failure = "health_check.failure", "Health checks that failed, for whatever reason";
+        counter health_check_passive_failure = "health_check.passive_failure", "Hosts that asked to be left out in answers to requests";
+        counter health_check_network_failure = "health_check.network_failure", "Health checks that got no answer";
+        counter health_check_verify_cluster = "health_check.verify_cluster", "Health checks that compared the name of the service";
         counter membership_change = "membership_change", "Changes of the host set";
         counter update_attempt = "update_attempt", "Attempts to learn the hosts by DNS";
         counter update_success = "update_success", "Attempts to learn the hosts by DNS that succeeded";

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+mod affinity;
 mod bed;
 mod client_gone;
 mod connect_ends;
@@ -11,6 +12,7 @@ mod extended_connect;
 mod h1;
 mod h2;
 mod h2_link;
+mod health;
 mod invalid;
 mod limits;
 mod mesh;

@@ -5,7 +5,7 @@ use super::routes::{Above, HostDefaults, kept, level};
 use crate::config;
 use crate::retry::RetryPolicy;
 use crate::route::split::Share;
-use crate::route::{Action, Choice, Direct, Forward, HostRewriter, PathRewriter, Redirect};
+use crate::route::{Action, Choice, Direct, Forward, HashRules, HostRewriter, PathRewriter, Redirect};
 use crate::snapshot::ClusterId;
 use std::sync::Arc;
 
@@ -98,6 +98,10 @@ fn forward(
             );
         }
     }
+    let hash = HashRules::new(&from.hash_policy).unwrap_or_else(|(i, field, reason)| {
+        compilation.refuse(resource, format!("{path}.hash_policy[{i}].{field}"), reason);
+        HashRules::default()
+    });
     Some(Forward {
         choice: choice?,
         cluster_not_found_status: from.cluster_not_found_status,
@@ -112,6 +116,7 @@ fn forward(
         upgrades: from.upgrades.as_slice().into(),
         connect_ends: from.connect_ends,
         high_priority: from.high_priority,
+        hash,
     })
 }
 

@@ -260,7 +260,16 @@ fn cluster_mistakes_are_refused() {
         family: DnsFamily::Auto,
     };
     let table: Vec<(Cluster, &str)> = vec![
-        (Cluster { lb_policy: LbPolicy::LeastRequest { choice_count: 1 }, ..eds("c") }, "choice_count"),
+        (
+            Cluster {
+                lb_policy: LbPolicy::LeastRequest(LeastRequest {
+                    choice_count: 1,
+                    ..LeastRequest::default()
+                }),
+                ..eds("c")
+            },
+            "choice_count",
+        ),
         (
             Cluster {
                 http: UpstreamHttp { protocol: HttpUpstream::Auto, ..UpstreamHttp::default() },

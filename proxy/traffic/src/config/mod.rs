@@ -6,10 +6,13 @@
 //! A value that cannot be expressed here is refused where it enters, never dropped.
 
 mod access_log;
+mod balancing;
 mod cluster;
 mod dns;
 mod endpoint;
 mod error;
+mod hash_policy;
+mod health_check;
 mod http;
 mod listener;
 mod listener_filter;
@@ -24,14 +27,20 @@ mod tls;
 mod units;
 
 pub use access_log::{AccessLog, AccessLogFormat, AccessLogSink};
+pub use balancing::{
+    Hashing, LbPolicy, LeastRequest, LocalityLb, Maglev, RING_SIZE_MAX, RingFunction, RingHash, SlowStart,
+};
 pub use cluster::{
-    CircuitBreakers, Cluster, ClusterDiscovery, DnsFamily, FailurePercentage, HttpUpstream, LbPolicy,
-    LocalityLb, OriginalDst, OutlierDetection, RetryBudget, SuccessRate, TcpKeepalive, Thresholds,
-    UpstreamHttp,
+    CircuitBreakers, Cluster, ClusterDiscovery, DnsFamily, FailurePercentage, HttpUpstream, OriginalDst,
+    OutlierDetection, RetryBudget, SuccessRate, TcpKeepalive, Thresholds, UpstreamHttp,
 };
 pub use dns::{DnsDomain, DnsForward, DnsServer};
-pub use endpoint::{Endpoint, EndpointAddress, Endpoints, HealthStatus, Locality, LocalityEndpoints};
+pub use endpoint::{
+    Endpoint, EndpointAddress, EndpointCheck, Endpoints, HealthStatus, Locality, LocalityEndpoints,
+};
 pub use error::ConfigError;
+pub use hash_policy::{HashCookie, HashPolicy, HashSource};
+pub use health_check::{GrpcProbe, HealthCheck, HttpProbe, Probe, TcpProbe};
 pub use http::{
     CodecType, EscapedSlashes, ForwardClientCert, Http1Options, Http2Options, HttpConnectionManager,
     HttpFilter, RouteSource, ServerHeader, SetClientCertDetails, Tracing, Upgrade,

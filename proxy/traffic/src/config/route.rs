@@ -1,6 +1,6 @@
 //! Route tables (`envoy.config.route.v3`).
 
-use super::{Fraction, Rbac, RetryPolicy, Shared, StringMatch, Upgrade};
+use super::{Fraction, HashPolicy, Rbac, RetryPolicy, Shared, StringMatch, Upgrade};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -202,6 +202,8 @@ pub struct RouteAction {
     pub connect_ends: bool,
     /// High priority: the cluster's high-priority circuit breakers count.
     pub high_priority: bool,
+    /// What of a request decides about its host, where the cluster's policy goes by that.
+    pub hash_policy: Vec<HashPolicy>,
 }
 
 impl RouteAction {
@@ -221,6 +223,7 @@ impl RouteAction {
             upgrades: Vec::new(),
             connect_ends: false,
             high_priority: false,
+            hash_policy: Vec::new(),
         }
     }
 }

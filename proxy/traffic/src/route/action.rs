@@ -1,6 +1,6 @@
 //! What a route does.
 
-use super::{Choice, Edits, HostRewriter, PathRewriter, Route, Target};
+use super::{Choice, Edits, HashRules, HostRewriter, PathRewriter, Route, Target};
 use crate::config::Upgrade;
 use crate::retry::RetryPolicy;
 use crate::snapshot::Snapshot;
@@ -50,6 +50,8 @@ pub struct Forward {
     pub connect_ends: bool,
     /// High priority: [`Cluster::breaker`](crate::cluster::Cluster::breaker) of that priority counts.
     pub high_priority: bool,
+    /// What of a request decides about its host, where the cluster's policy goes by that.
+    pub hash: HashRules,
 }
 
 /// The HTTP status to answer with because the cluster of a route does not exist.

@@ -1,9 +1,12 @@
 //! `ClusterLoadAssignment`.
 
-use outrigger_api::envoy::config::core::v3::{HealthStatus as ProtoHealth, Locality};
+use outrigger_api::envoy::config::core::v3::{HealthStatus as ProtoHealth, Locality, Metadata};
 use outrigger_api::envoy::config::endpoint::v3 as proto;
 use outrigger_api::metadata;
-use outrigger_traffic::config::{Endpoint, EndpointAddress, Endpoints, HealthStatus, LocalityEndpoints};
+use outrigger_traffic::config::{
+    Endpoint, EndpointAddress, EndpointCheck, Endpoints, HealthStatus, LocalityEndpoints,
+};
+use prost_types::value::Kind;
 
 use super::value::{address, host_port};
 
@@ -45,11 +48,35 @@ fn endpoint(value: &Endpoint) -> proto::LbEndpoint {
         EndpointAddress::Socket(at) => address(*at),
         EndpointAddress::Name(name, port) => host_port(name.clone(), *port),
     };
-    let endpoint = proto::Endpoint { address: Some(at), hostname: value.hostname.clone() };
+    let check = &value.check;
+    let endpoint = proto::Endpoint {
+        address: Some(at),
+        health_check_config: (*check != EndpointCheck::default()).then(|| {
+            proto::endpoint::HealthCheckConfig {
+                port_value: check.port.map_or(0, u32::from),
+                hostname: check.hostname.clone(),
+                address: check.address.map(address),
+                disable_active_health_check: check.disabled,
+            }
+        }),
+        hostname: value.hostname.clone(),
+    };
     proto::LbEndpoint {
         health_status: health.into(),
-        metadata: metadata::of(&value.labels, &[]),
+        metadata: with_hash_key(metadata::of(&value.labels, &[]), &value.hash_key),
         load_balancing_weight: Some(value.weight),
         host_identifier: Some(proto::lb_endpoint::HostIdentifier::Endpoint(endpoint)),
     }
+}
+
+/// What policies by hash know the endpoint by is read from here.
+fn with_hash_key(metadata: Option<Metadata>, key: &str) -> Option<Metadata> {
+    if key.is_empty() {
+        return metadata;
+    }
+    let mut metadata = metadata.unwrap_or_default();
+    let value = prost_types::Value { kind: Some(Kind::StringValue(key.to_owned())) };
+    let fields = [("hash_key".to_owned(), value)].into();
+    metadata.filter_metadata.insert("envoy.lb".to_owned(), prost_types::Struct { fields });
+    Some(metadata)
 }

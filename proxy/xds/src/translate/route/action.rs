@@ -1,5 +1,6 @@
 //! What a route does.
 
+use super::hash_policy::hash_policy;
 use super::headers::header_edits;
 use super::retry;
 use crate::translate::value::{duration, header_name, limit_or, port, regex};
@@ -57,6 +58,7 @@ pub(super) fn forward(message: &proto::RouteAction, non_idempotent: bool, at: &A
             false
         }
     };
+    action.hash_policy = hash_policy(&message.hash_policy, at);
     action.cluster = cluster?;
     Some(Action::Forward(Box::new(action)))
 }
@@ -166,7 +168,7 @@ fn path_rewrite(prefix: &str, pattern: Option<&RegexMatchAndSubstitute>, at: &At
     (!prefix.is_empty()).then(|| PathRewrite::Prefix(prefix.to_owned()))
 }
 
-fn substitution(message: &RegexMatchAndSubstitute, at: &At<'_>) -> Option<(String, String)> {
+pub(super) fn substitution(message: &RegexMatchAndSubstitute, at: &At<'_>) -> Option<(String, String)> {
     let at = at.field("pattern");
     let pattern = at.need(message.pattern.as_ref())?;
     Some((regex(pattern, &at), message.substitution.clone()))

@@ -91,7 +91,7 @@ fn balancing_is_translated_from_both_forms() {
             "load_balancing_policy: {{policies: [{{typed_extension_config: {{name: x, typed_config: {typed}}}}}]}}"
         )
     };
-    let least = |n| LbPolicy::LeastRequest { choice_count: n };
+    let least = |n| LbPolicy::LeastRequest(LeastRequest { choice_count: n, ..LeastRequest::default() });
     let none = LocalityLb::None;
     for (fields, policy, locality) in [
         ("lb_policy: RANDOM".to_owned(), LbPolicy::Random, none),
