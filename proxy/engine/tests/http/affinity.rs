@@ -22,7 +22,8 @@ async fn requests_with_the_same_header_go_to_the_same_host_by_either_protocol() 
     for policy in policies() {
         let mut config = to(&[&origins[0], &origins[1], &origins[2]]);
         config.clusters[0].lb_policy = policy;
-        action(&mut config, 0).hash_policy = vec![by(HashSource::Header { name: "x-user".into(), rewrite: None })];
+        action(&mut config, 0).hash_policy =
+            vec![by(HashSource::Header { name: "x-user".into(), rewrite: None })];
         let bed = Bed::start(config);
         let (mut h1, h2) = (bed.h1().await, bed.h2().await);
         let mut homes: BTreeMap<String, String> = BTreeMap::new();
@@ -54,7 +55,10 @@ async fn cookie_is_made_once_and_keeps_its_client() {
     for _ in 0..5 {
         let first = get(bed.address, "h", "/").await;
         let cookie = first.field("set-cookie").expect("a cookie").to_owned();
-        assert!(cookie.starts_with("sid=\"") && cookie.ends_with("; Max-Age=60; Path=/; HttpOnly"), "{cookie}");
+        assert!(
+            cookie.starts_with("sid=\"") && cookie.ends_with("; Max-Age=60; Path=/; HttpOnly"),
+            "{cookie}"
+        );
         let pair = cookie.split(';').next().unwrap();
         let mut client = bed.h1().await;
         for _ in 0..5 {

@@ -96,7 +96,8 @@ async fn answer(
         let serving = u8::from(status != 200) + 1;
         let mut trailers = HeaderMap::new();
         trailers.insert("grpc-status", "0".parse().unwrap());
-        let frames = vec![Frame::data(Bytes::from(vec![0, 0, 0, 0, 2, 8, serving])), Frame::trailers(trailers)];
+        let frames =
+            vec![Frame::data(Bytes::from(vec![0, 0, 0, 0, 2, 8, serving])), Frame::trailers(trailers)];
         let body = Frames(frames.into_iter());
         return Ok(response.header("content-type", "application/grpc").body(BodyExt::boxed(body)).unwrap());
     }
@@ -146,7 +147,11 @@ fn checked(patients: &[&Patient], check: HealthCheck) -> Config {
     cluster.health_check = Some(check);
     // A host that must not be used is not used, however few are left.
     cluster.healthy_panic_threshold = Fraction::ZERO;
-    Config { clusters: vec![cluster], listeners: vec![listener(vec![forward("/", "a")])], ..Config::default() }
+    Config {
+        clusters: vec![cluster],
+        listeners: vec![listener(vec![forward("/", "a")])],
+        ..Config::default()
+    }
 }
 
 fn healthy(bed: &Bed) -> Vec<bool> {
@@ -192,22 +197,28 @@ async fn sick_host_gets_no_requests_until_it_is_well_again() {
 #[tokio::test]
 async fn probe_is_the_request_that_was_configured() {
     let patient = Patient::start(false).await;
-    let mut config = checked(&[&patient], http(|probe| {
-        probe.host = "check.example".into();
-        probe.method = "POST".into();
-        probe.send = b"ping".to_vec();
-        probe.headers_add = vec![("x-token".into(), "t".into(), false)];
-        probe.headers_remove = vec!["user-agent".into()];
-        probe.receive = vec![b"all".to_vec(), b"well".to_vec()];
-        probe.expected_statuses = vec![(200, 300)];
-        probe.service_name = Some(StringMatch::exact("shop-7"));
-    }));
+    let mut config = checked(
+        &[&patient],
+        http(|probe| {
+            probe.host = "check.example".into();
+            probe.method = "POST".into();
+            probe.send = b"ping".to_vec();
+            probe.headers_add = vec![("x-token".into(), "t".into(), false)];
+            probe.headers_remove = vec!["user-agent".into()];
+            probe.receive = vec![b"all".to_vec(), b"well".to_vec()];
+            probe.expected_statuses = vec![(200, 300)];
+            probe.service_name = Some(StringMatch::exact("shop-7"));
+        }),
+    );
     let endpoints = config.clusters[0].clone();
     let bed = Bed::start(config.clone());
     eventually("it to be well", || healthy(&bed) == [true]).await;
     let (path, headers) = patient.state.seen.lock().unwrap()[0].clone();
     assert_eq!(path, "/health");
-    assert_eq!((&headers["host"], &headers["x-token"]), (&"check.example".parse().unwrap(), &"t".parse().unwrap()));
+    assert_eq!(
+        (&headers["host"], &headers["x-token"]),
+        (&"check.example".parse().unwrap(), &"t".parse().unwrap())
+    );
     assert!(!headers.contains_key("user-agent"));
     assert_eq!(headers["content-length"], "4");
     assert!(count(&bed, |s| s.health_check_verify_cluster.value()) > 0);
@@ -226,7 +237,8 @@ async fn other_port_name_and_no_check_of_an_endpoint_are_respected() {
         (Patient::start(false).await, Patient::start(false).await, Patient::start(false).await);
     left_alone.is(500);
     let mut config = checked(&[&app, &left_alone], http(|_| {}));
-    let outrigger_traffic::config::ClusterDiscovery::Static(endpoints) = &mut config.clusters[0].discovery else {
+    let outrigger_traffic::config::ClusterDiscovery::Static(endpoints) = &mut config.clusters[0].discovery
+    else {
         panic!()
     };
     let hosts = &mut endpoints.localities[0].endpoints;
@@ -276,13 +288,20 @@ async fn degraded_and_excluded_hosts_are_told_by_their_answers() {
 #[tokio::test]
 async fn grpc_host_is_asked_for_its_service() {
     let patient = Patient::start(true).await;
-    let probe = GrpcProbe { service_name: "shop".into(), metadata: vec![("x-a".into(), "b".into(), true)], ..GrpcProbe::default() };
+    let probe = GrpcProbe {
+        service_name: "shop".into(),
+        metadata: vec![("x-a".into(), "b".into(), true)],
+        ..GrpcProbe::default()
+    };
     let bed = Bed::start(checked(&[&patient], check(Probe::Grpc(probe))));
     eventually("it to be well", || healthy(&bed) == [true]).await;
     let (body, headers) = patient.state.seen.lock().unwrap()[0].clone();
     assert!(body.ends_with("shop"));
     assert_eq!((&headers["host"], &headers["x-a"]), (&"a".parse().unwrap(), &"b".parse().unwrap()));
-    assert_eq!((&headers["content-type"], &headers["te"]), (&"application/grpc".parse().unwrap(), &"trailers".parse().unwrap()));
+    assert_eq!(
+        (&headers["content-type"], &headers["te"]),
+        (&"application/grpc".parse().unwrap(), &"trailers".parse().unwrap())
+    );
     patient.is(500);
     eventually("it to be out", || healthy(&bed) == [false]).await;
 }

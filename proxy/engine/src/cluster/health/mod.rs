@@ -24,7 +24,7 @@ use tokio::task::AbortHandle;
 
 /// The health checks of a proxy.
 #[derive(Debug)]
-pub struct HealthChecks {
+pub(super) struct HealthChecks {
     runtime: Handle,
     log: LogChannel,
     running: HashMap<Arc<str>, ClusterChecks>,
@@ -55,13 +55,13 @@ impl Drop for Session {
 
 impl HealthChecks {
     /// Checks will run on `runtime` and be written down by way of `log`.
-    pub fn new(runtime: Handle, log: LogChannel) -> Self {
+    pub(super) fn new(runtime: Handle, log: LogChannel) -> Self {
         Self { runtime, log, running: HashMap::new() }
     }
 
     /// Starts checks of clusters and hosts that are new, ends those of what is gone, and hands on what ordinary traffic found
     /// out. Called when the configuration or hosts change, and now and then: hosts of names change by themselves.
-    pub fn reconcile(&mut self, live: &Live) {
+    pub(super) fn reconcile(&mut self, live: &Live) {
         let mut old = std::mem::take(&mut self.running);
         for cluster in live.clusters.iter().flatten() {
             if cluster.cluster.config.health_check.is_none() {

@@ -18,7 +18,8 @@ fn ring() -> LbPolicy {
 }
 
 fn maglev() -> LbPolicy {
-    LbPolicy::Maglev(Maglev::default())
+    // Smaller than the default: tests make many.
+    LbPolicy::Maglev(Maglev { table_size: 5_003, ..Maglev::default() })
 }
 
 fn weighted(weights: &[u32]) -> Vec<Endpoint> {
@@ -106,11 +107,11 @@ proptest! {
 
 #[test]
 fn both_share_by_weight() {
-    for (policy, tolerance) in [(ring(), 0.20), (maglev(), 0.03)] {
+    for (policy, tolerance) in [(ring(), 0.20), (maglev(), 0.06)] {
         let weights = [1, 2, 3, 4];
-        let counts = counts(&hashed(&weights, policy.clone()), 50_000);
+        let counts = counts(&hashed(&weights, policy.clone()), 20_000);
         for (weight, port) in weights.iter().zip(1..) {
-            let expected = 5_000.0 * f64::from(*weight);
+            let expected = 2_000.0 * f64::from(*weight);
             let got = counts[&port] as f64;
             assert!((got - expected).abs() <= expected * tolerance, "{policy:?} {counts:?}");
         }
@@ -122,18 +123,18 @@ fn few_requests_move_beside_those_of_a_lost_host() {
     // On a ring whose hosts keep the number of their points, none do.
     let fixed = |size| LbPolicy::RingHash(RingHash { minimum_ring_size: size, ..RingHash::default() });
     for (policy, fewer, others_most) in
-        [(fixed(1_000), fixed(900), 0), (ring(), ring(), 2_200), (maglev(), maglev(), 1_000)]
+        [(fixed(1_000), fixed(900), 0), (ring(), ring(), 600), (maglev(), maglev(), 300)]
     {
         let all = hashed(&[1; 10], policy.clone());
         let nine = hashed(&[1; 9], fewer);
         let (mut of_lost, mut others) = (0, 0);
-        for n in 0..20_000 {
+        for n in 0..5_000 {
             match (port(&all, nth(n)), port(&nine, nth(n))) {
                 (10, _) => of_lost += 1,
                 (before, after) => others += u32::from(before != after),
             }
         }
-        assert!((1_000..3_500).contains(&of_lost), "{of_lost}");
+        assert!((250..900).contains(&of_lost), "{of_lost}");
         assert!(others <= others_most, "{policy:?}: {others}");
     }
 }
@@ -175,9 +176,9 @@ fn localities_share_one_table_by_their_weights() {
             c.lb_policy = policy.clone();
             c.locality_lb = LocalityLb::Weighted;
         });
-        let counts = counts(&cluster, 40_000);
+        let counts = counts(&cluster, 8_000);
         let a: u64 = [1, 2].iter().map(|port| counts[port]).sum();
-        assert!(a.abs_diff(10_000) < 1_500, "{policy:?} {counts:?}");
+        assert!(a.abs_diff(2_000) < 400, "{policy:?} {counts:?}");
         assert!(!counts.contains_key(&21));
     }
 }
@@ -187,7 +188,7 @@ fn hosts_are_known_by_key_then_name_then_address() {
     for policy in [true, false].map(|ring| {
         move |hashing| match ring {
             true => LbPolicy::RingHash(RingHash { hashing, ..RingHash::default() }),
-            false => LbPolicy::Maglev(Maglev { hashing, ..Maglev::default() }),
+            false => LbPolicy::Maglev(Maglev { hashing, table_size: 5_003 }),
         }
     }) {
         let named = |first: u16, key: bool| {
@@ -218,7 +219,7 @@ fn bounded_load_sends_what_is_too_much_the_same_way_elsewhere() {
         let hashing = Hashing { balance_factor: Some(120), ..Hashing::default() };
         let policy = match policy {
             true => LbPolicy::RingHash(RingHash { hashing, ..RingHash::default() }),
-            false => LbPolicy::Maglev(Maglev { hashing, ..Maglev::default() }),
+            false => LbPolicy::Maglev(Maglev { hashing, table_size: 5_003 }),
         };
         let cluster = hashed(&[1; 4], policy);
         let home = port(&cluster, 1);
@@ -273,7 +274,6 @@ fn figures_tell_the_size_of_the_table() {
     let figures = hashed(&[1, 2, 1], ring()).hosts().figures().unwrap();
     assert_eq!((figures.size, figures.least, figures.most), (1024, 256, 512));
     let figures = hashed(&[1; 3], maglev()).hosts().figures().unwrap();
-    assert_eq!((figures.size, figures.least, figures.most), (65_537, 21_845, 21_846));
+    assert_eq!((figures.size, figures.least, figures.most), (5_003, 1_667, 1_668));
     assert!(hashed(&[], ring()).hosts().figures().is_none());
-    let _ = Endpoints::default();
 }

@@ -3,7 +3,7 @@
 use super::*;
 use config::{
     ClusterDiscovery, DnsFamily, EndpointAddress, FailurePercentage, Fraction, HealthStatus, HttpUpstream,
-    LbPolicy, LocalityLb, OutlierDetection, SanType, SuccessRate, Thresholds, ValidationSource,
+    LbPolicy, LeastRequest, LocalityLb, OutlierDetection, SanType, SuccessRate, Thresholds, ValidationSource,
 };
 use std::time::Duration;
 
@@ -241,6 +241,8 @@ fn circuit_breakers_and_outlier_detection_are_translated() {
         max_ejection_time: Duration::from_secs(400),
         max_ejection_time_jitter: Duration::from_secs(1),
         max_ejection_percent: 100,
+        always_eject_one_host: true,
+        successful_active_health_check_uneject_host: true,
     };
     assert_eq!(found.outlier_detection, Some(expected));
     assert_eq!(
