@@ -103,6 +103,21 @@ SHARED = [
     ("random", made("random", WEIGHTS, lb_policy="RANDOM")),
     ("zones", made("zones", ZONES, **BY_WEIGHT)),
 ]
+VERSIONS = [(None, [endpoint(p, **{}) | {"metadata": {"filter_metadata": {"envoy.lb": {"version": str(n % 3), "tags": ["a", n % 2]} | ({"stage": "prod"} if n < 4 else {})}}}
+                       for n, p in enumerate(PORTS)])]
+
+
+def divided(fallback, **more):
+    return {"lb_subset_config": {"fallback_policy": fallback, "default_subset": {"stage": "prod"},
+                                 "subset_selectors": [{"keys": ["version"]}, {"keys": ["stage", "version"]}, {"keys": ["tags"]}]} | more}
+
+
+# name, cluster, what the route demands
+DIVIDED = [(f"{cluster}-{i}", made(f"{cluster}-{i}", VERSIONS, **settings), demand)
+           for cluster, settings in [("none", divided("NO_FALLBACK")), ("any", divided("ANY_ENDPOINT")), ("default", divided("DEFAULT_SUBSET")),
+                                     ("lists", divided("NO_FALLBACK", list_as_any=True)), ("panic", divided("DEFAULT_SUBSET", default_subset={"stage": "x"}, panic_mode_any=True)),
+                                     ("ring-subset", divided("DEFAULT_SUBSET") | {"lb_policy": "RING_HASH"})]
+           for i, demand in enumerate([None, {"version": "1"}, {"version": "1", "stage": "prod"}, {"version": "7"}, {"stage": "prod"}, {"tags": "a"}, {"tags": ["a", 1]}, {"version": 1}])]
 NEVER = {"common_lb_config": {"healthy_panic_threshold": {"value": 0}}}
 
 
@@ -136,11 +151,16 @@ def bootstrap(port):
         if policy:
             host["routes"][0]["route"]["hash_policy"] = policy
         vhosts.append(host)
+    for name, _, demand in DIVIDED:
+        host = vhost(name, [name], name)
+        if demand:
+            host["routes"][0]["route"]["metadata_match"] = {"filter_metadata": {"envoy.lb": demand}}
+        vhosts.append(host)
     vhosts.append(vhost("made", ["made"], "ring"))
     vhosts[-1]["routes"][0]["route"]["hash_policy"] = [
         {"cookie": {"name": "sid", "ttl": "60s", "path": "/p", "attributes": [{"name": "SameSite", "value": "Lax"}]}}]
     return {"static_resources": {"listeners": [listener("in", port, vhosts)],
-                                 "clusters": [c for _, c, *_ in HASHED + SHARED + HEALTHS]}}
+                                 "clusters": [c for _, c, *_ in HASHED + SHARED + HEALTHS + DIVIDED]}}
 
 
 class Peer:
@@ -224,6 +244,11 @@ for name, _ in SHARED:
     counts = [Counter(peer.get(name)[1] for _ in range(1200)) for peer in PEERS]
     off = max(abs(counts[0][k] - counts[1][k]) for k in counts[0])
     check(f"{name}: shares as Envoy's", off <= 110, f"{dict(sorted(counts[0].items()))} / {dict(sorted(counts[1].items()))}")
+
+
+for name, _, demand in DIVIDED:
+    used = [sorted({(status, body if status == 200 else "") for status, body, _ in (peer.get(name) for _ in range(40))}) for peer in PEERS]
+    check(f"subset {name} {demand}: the hosts of Envoy", used[0] == used[1], f"{used[0]} / {used[1]}" if used[0] != used[1] else "")
 
 
 def flags(name, what, wanted=lambda flags: True):

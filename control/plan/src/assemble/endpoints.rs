@@ -122,6 +122,7 @@ fn endpoint(service: &Service, instance: &Instance, at: &InstancePort) -> Endpoi
         },
         labels,
         hash_key: String::new(),
+        lb_metadata: Vec::new(),
         check: EndpointCheck::default(),
     }
 }

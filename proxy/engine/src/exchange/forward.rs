@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use outrigger_traffic::balance::Criteria;
 use outrigger_traffic::config::Upgrade;
 use outrigger_traffic::route::{Edits, Forward, HostRewriter, Matched};
 use outrigger_wire::h1::ConnectionHeader;
@@ -43,6 +44,8 @@ pub(super) struct Plan {
     pub(super) request_trailers_down: bool,
     /// What decides about the host, where the cluster goes by that.
     pub(super) hash: Option<u64>,
+    /// What the route demands of hosts.
+    pub(super) criteria: Option<Arc<Criteria>>,
     /// Cookies that keep the client with its host, made here.
     pub(super) set_cookies: Vec<Vec<u8>>,
 }
@@ -103,6 +106,7 @@ pub(super) fn plan(
         tell_attempts: matched.virtual_host.include_request_attempt_count,
         replay_limit: buffer,
         hash,
+        criteria: target.criteria.cloned(),
         set_cookies,
         request_trailers_down: !down_h1 || serving.config().http1.enable_trailers,
     })

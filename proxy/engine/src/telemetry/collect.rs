@@ -159,6 +159,9 @@ fn collect_cluster(scope: &Scope<'_>, cluster: &LiveCluster, visit: &mut Visit<'
             count(|h| h.live.probed.has(Flag::Degraded)),
         );
     }
+    if cluster.cluster.config.subsets.is_some() {
+        show("lb_subsets_active", "Subsets that have hosts", hosts.subset_count() as u64);
+    }
     let figures = hosts.figures().unwrap_or_default();
     match cluster.cluster.config.lb_policy {
         LbPolicy::RingHash(_) => {

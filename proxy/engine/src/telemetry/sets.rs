@@ -175,6 +175,9 @@ stat_set! {
         counter upstream_rq_retry_success = "upstream_rq_retry_success", "Retries that succeeded";
         counter upstream_rq_retry_overflow = "upstream_rq_retry_overflow", "Retries refused by the circuit breaker or the budget";
         counter lb_healthy_panic = "lb_healthy_panic", "Picks made among all hosts because too few are healthy";
+        counter lb_subsets_selected = "lb_subsets_selected", "Picks made in the subset that the route demands";
+        counter lb_subsets_fallback = "lb_subsets_fallback", "Picks made by the fallback because no subset fits";
+        counter lb_subsets_fallback_panic = "lb_subsets_fallback_panic", "Picks made among all hosts because the fallback found none";
         counter ejections_enforced_total = "outlier_detection.ejections_enforced_total", "Hosts ejected";
         counter ejections_overflow = "outlier_detection.ejections_overflow", "Hosts not ejected because too many are out";
         counter ejections_detected_consecutive_5xx = "outlier_detection.ejections_detected_consecutive_5xx", "Hosts found to deserve ejection for consecutive responses of class 5xx";

@@ -7,7 +7,9 @@
 
 use super::hashing::shares;
 use super::weights::Weights;
-use super::{BalancerFactory, PickContext, PickError, Picker, TableFigures, below, of_cluster};
+use super::{
+    BalancerFactory, PickContext, PickError, Picker, TableFigures, below, of_cluster, subset,
+};
 use crate::cluster::Host;
 use crate::config::{self, LocalityLb};
 use smallvec::SmallVec;
@@ -26,6 +28,7 @@ pub struct HostSet {
     degraded_load: SmallVec<[u32; 4]>,
     /// Hosts are picked by the request's hash, priorities too.
     by_hash: bool,
+    subsets: Option<Box<subset::Table>>,
 }
 
 #[derive(Debug)]
@@ -80,7 +83,12 @@ impl HostSet {
             .iter()
             .enumerate()
             .map(|(i, g)| building.priority(i as u32, g, plan.panic.get(i) == Some(&true)));
+        let subsets = config
+            .subsets
+            .as_ref()
+            .map(|subsets| Box::new(subset::Table::new(config, subsets, endpoints, &hosts)));
         Self {
+            subsets,
             priorities: priorities.collect(),
             hosts: hosts.into(),
             healthy_load: plan.healthy,
@@ -119,6 +127,11 @@ impl HostSet {
         self.hosts.iter().filter(|h| h.is_excluded()).count()
     }
 
+    /// Subsets that have hosts (`lb_subsets_active`).
+    pub fn subset_count(&self) -> usize {
+        self.subsets.as_ref().map_or(0, |subsets| subsets.count())
+    }
+
     /// The table of healthy hosts of the first priority, where the policy has one.
     pub fn figures(&self) -> Option<TableFigures> {
         self.priorities.first()?.healthy.whole.picker.figures()
@@ -129,6 +142,14 @@ impl HostSet {
     /// # Errors
     /// There is none, or none that may be used.
     pub fn pick(&self, context: &mut PickContext<'_>) -> Result<Arc<Host>, PickError> {
+        match &self.subsets {
+            None => self.pick_here(context),
+            Some(subsets) => subsets.pick(self, context),
+        }
+    }
+
+    /// The same without regard to subsets.
+    pub(super) fn pick_here(&self, context: &mut PickContext<'_>) -> Result<Arc<Host>, PickError> {
         if self.hosts.is_empty() {
             return Err(PickError::NoHosts);
         }

@@ -13,9 +13,11 @@ mod random;
 mod ring_hash;
 mod round_robin;
 mod slow_start;
+mod subset;
 mod weights;
 
 pub use locality::HostSet;
+pub use subset::{Criteria, SubsetFound};
 
 use crate::cluster::{Host, HostId};
 use crate::config::{self, LbPolicy};
@@ -42,6 +44,10 @@ pub struct PickContext<'a> {
     pub unlisted: bool,
     /// What of the request decides about its host, where the policy goes by that.
     pub hash: Option<u64>,
+    /// What the route demands of hosts, where the cluster is divided into subsets.
+    pub criteria: Option<&'a Criteria>,
+    /// How the host was found then; set on the way.
+    pub subset: SubsetFound,
     /// Which pick of [`Self::attempts_max`] this is; set on the way.
     pub attempt: u32,
 }
@@ -58,6 +64,8 @@ impl<'a> PickContext<'a> {
             destination: None,
             unlisted: false,
             hash: None,
+            criteria: None,
+            subset: SubsetFound::None,
             attempt: 0,
         }
     }

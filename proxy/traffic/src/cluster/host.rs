@@ -1,7 +1,7 @@
 //! Hosts: endpoints with their live state, which belongs to the address and outlives updates.
 
 use crate::balance::HostSet;
-use crate::config::{self, EndpointAddress, EndpointCheck, HealthStatus, Locality};
+use crate::config::{self, EndpointAddress, EndpointCheck, HealthStatus, LbValue, Locality};
 use crate::health::{Flag, Flags};
 use arc_swap::ArcSwapOption;
 use std::collections::HashMap;
@@ -46,6 +46,8 @@ pub struct Host {
     pub health: HealthStatus,
     /// What ring hash and Maglev know it by; empty: its address.
     pub hash_key: Arc<str>,
+    /// What subsets are made by.
+    pub lb_metadata: Arc<[(String, LbValue)]>,
     /// How health checks differ for it.
     pub check: Arc<EndpointCheck>,
     /// What is alive about it.
@@ -276,6 +278,7 @@ pub(super) fn build_hosts(
                 priority: group.priority,
                 health: endpoint.health,
                 hash_key: endpoint.hash_key.as_str().into(),
+                lb_metadata: endpoint.lb_metadata.as_slice().into(),
                 check: Arc::new(endpoint.check.clone()),
                 live,
             }));
@@ -291,6 +294,7 @@ fn is_same(host: &Host, endpoint: &config::Endpoint, group: &config::LocalityEnd
         && *host.hostname == *endpoint.hostname
         && *host.hash_key == *endpoint.hash_key
         && *host.check == endpoint.check
+        && *host.lb_metadata == *endpoint.lb_metadata
         && *host.labels == *endpoint.labels
         && *host.locality == group.locality
 }

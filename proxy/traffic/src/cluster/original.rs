@@ -73,6 +73,7 @@ impl Cluster {
             priority: 0,
             health: HealthStatus::Unknown,
             hash_key: "".into(),
+            lb_metadata: [].into(),
             check: Arc::default(),
             live: Arc::<HostLive>::default(),
         }))

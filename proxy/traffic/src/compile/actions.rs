@@ -2,6 +2,7 @@
 
 use super::Compilation;
 use super::routes::{Above, HostDefaults, kept, level};
+use crate::balance::Criteria;
 use crate::config;
 use crate::retry::RetryPolicy;
 use crate::route::split::Share;
@@ -64,7 +65,7 @@ fn forward(
     above: &Above,
     defaults: &HostDefaults,
 ) -> Option<Forward> {
-    let choice = choice(compilation, resource, path, &from.cluster, above);
+    let choice = choice(compilation, resource, path, &from.cluster, &from.metadata_match, above);
     let path_rewrite = from
         .path_rewrite
         .as_ref()
@@ -117,6 +118,7 @@ fn forward(
         connect_ends: from.connect_ends,
         high_priority: from.high_priority,
         hash,
+        criteria: Criteria::new(from.metadata_match.iter()).map(Arc::new),
     })
 }
 
@@ -126,6 +128,7 @@ pub(super) fn choice(
     resource: &str,
     path: &str,
     from: &config::ClusterChoice,
+    demands: &[(String, config::LbValue)],
     above: &Above,
 ) -> Option<Choice> {
     match from {
@@ -144,7 +147,7 @@ pub(super) fn choice(
             Some(Choice::Header(name.to_ascii_lowercase().into_bytes().into()))
         }
         config::ClusterChoice::Weighted(shares) => {
-            weighted(compilation, resource, &format!("{path}.weighted_clusters"), shares, above)
+            weighted(compilation, resource, &format!("{path}.weighted_clusters"), shares, demands, above)
         }
     }
 }
@@ -154,6 +157,7 @@ fn weighted(
     resource: &str,
     path: &str,
     from: &[config::WeightedCluster],
+    demands: &[(String, config::LbValue)],
     above: &Above,
 ) -> Option<Choice> {
     let mut sum = 0u64;
@@ -176,6 +180,7 @@ fn weighted(
             request_edits: merged.request,
             response_edits: merged.response,
             host_rewrite,
+            criteria: Criteria::new(demands.iter().chain(&share.metadata_match)).map(Arc::new),
         });
     }
     if sum == 0 || sum > u64::from(u32::MAX) {

@@ -2,7 +2,7 @@
 
 use super::{
     Endpoints, Fraction, HealthCheck, Http1Options, Http2Options, LbPolicy, LocalityLb, ProxyProtocolVersion,
-    SlowStart, UpstreamTls,
+    SlowStart, Subsets, UpstreamTls,
 };
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
@@ -25,6 +25,8 @@ pub struct Cluster {
     pub healthy_panic_threshold: Fraction,
     /// How localities share traffic.
     pub locality_lb: LocalityLb,
+    /// Hosts divided by their metadata; routes say which part they want.
+    pub subsets: Option<Subsets>,
     /// New hosts get their share of the load little by little (round robin, least request). Default: at once.
     pub slow_start: Option<SlowStart>,
     /// Probes that find out which hosts are healthy; `None`: nobody asks.
@@ -67,6 +69,7 @@ impl Cluster {
             lb_policy: LbPolicy::RoundRobin,
             healthy_panic_threshold: Fraction::from_percent(50),
             locality_lb: LocalityLb::None,
+            subsets: None,
             slow_start: None,
             health_check: None,
             ignore_new_hosts_until_first_hc: false,

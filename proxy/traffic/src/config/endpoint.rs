@@ -1,5 +1,6 @@
 //! Endpoints (`envoy.config.endpoint.v3`).
 
+use super::LbValue;
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 
@@ -53,6 +54,8 @@ pub struct Endpoint {
     pub labels: Vec<(String, String)>,
     /// What ring hash and Maglev know it by (`hash_key` in the metadata of `envoy.lb`); empty: its address.
     pub hash_key: String,
+    /// What subsets are made by (metadata of `envoy.lb`).
+    pub lb_metadata: Vec<(String, LbValue)>,
     /// How health checks differ for it.
     pub check: EndpointCheck,
 }
@@ -91,6 +94,7 @@ impl Endpoint {
             health: HealthStatus::Unknown,
             labels: Vec::new(),
             hash_key: String::new(),
+            lb_metadata: Vec::new(),
             check: EndpointCheck::default(),
         }
     }

@@ -22,6 +22,7 @@ mod retry;
 mod route;
 mod shared;
 mod string_match;
+mod subset;
 mod tcp;
 mod tls;
 mod units;
@@ -58,6 +59,7 @@ pub use route::{
 };
 pub use shared::Shared;
 pub use string_match::{StringMatch, StringPattern};
+pub use subset::{LbValue, SubsetFallback, SubsetSelector, Subsets};
 pub use tcp::TcpProxy;
 pub use tls::{
     CertificateSource, DownstreamTls, SanMatch, SanType, Secret, SecretValue, TlsCertificate, TlsParams,

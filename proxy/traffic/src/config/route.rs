@@ -1,6 +1,6 @@
 //! Route tables (`envoy.config.route.v3`).
 
-use super::{Fraction, HashPolicy, Rbac, RetryPolicy, Shared, StringMatch, Upgrade};
+use super::{Fraction, HashPolicy, LbValue, Rbac, RetryPolicy, Shared, StringMatch, Upgrade};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -204,6 +204,8 @@ pub struct RouteAction {
     pub high_priority: bool,
     /// What of a request decides about its host, where the cluster's policy goes by that.
     pub hash_policy: Vec<HashPolicy>,
+    /// What hosts must have, where the cluster is divided into subsets (`metadata_match`).
+    pub metadata_match: Vec<(String, LbValue)>,
 }
 
 impl RouteAction {
@@ -224,6 +226,7 @@ impl RouteAction {
             connect_ends: false,
             high_priority: false,
             hash_policy: Vec::new(),
+            metadata_match: Vec::new(),
         }
     }
 }
@@ -250,6 +253,8 @@ pub struct WeightedCluster {
     pub headers: HeaderEdits,
     /// Authority for this share.
     pub host_rewrite: Option<String>,
+    /// What hosts must have, before the route's.
+    pub metadata_match: Vec<(String, LbValue)>,
 }
 
 /// How the path is rewritten. The query is kept.

@@ -1,8 +1,10 @@
 //! Which cluster a request goes to: one, one of several by weight, or the one a header names.
 
 use super::{Edits, HostRewriter};
+use crate::balance::Criteria;
 use crate::snapshot::{ClusterId, Snapshot};
 use crate::view::FieldView;
+use std::sync::Arc;
 
 /// A compiled [`config::ClusterChoice`](crate::config::ClusterChoice).
 #[derive(Debug)]
@@ -28,6 +30,8 @@ pub struct Share {
     pub response_edits: Edits,
     /// Authority for this share.
     pub host_rewrite: Option<HostRewriter>,
+    /// What share and route demand of hosts.
+    pub criteria: Option<Arc<Criteria>>,
 }
 
 /// Where a request goes. The cluster exists in the snapshot that was asked.
@@ -41,6 +45,8 @@ pub struct Target<'r> {
     pub response_edits: &'r Edits,
     /// Rewrite of the authority: the share's, else the route's.
     pub host_rewrite: Option<&'r HostRewriter>,
+    /// What is demanded of hosts: the share's and the route's, else the route's.
+    pub criteria: Option<&'r Arc<Criteria>>,
 }
 
 impl Choice {
@@ -86,6 +92,7 @@ mod tests {
             request_edits: Edits::default(),
             response_edits: Edits::default(),
             host_rewrite: None,
+            criteria: None,
         };
         let shares = [share(0, 0), share(1, 10), share(2, 10), share(3, 100)];
         let mut counts = [0u32; 4];

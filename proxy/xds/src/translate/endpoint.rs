@@ -1,6 +1,6 @@
 //! `ClusterLoadAssignment`.
 
-use super::At;
+use super::{At, subset};
 use super::value::{host_port, metadata, metadata_labels, port, socket_address};
 use outrigger_api::envoy::config::core::v3::{HealthStatus as ProtoHealth, Metadata};
 use outrigger_api::envoy::config::endpoint::v3 as proto;
@@ -111,6 +111,7 @@ fn endpoint(message: &proto::LbEndpoint, names: Names, at: &At<'_>) -> Option<En
         health,
         labels,
         hash_key: hash_key(message.metadata.as_ref()),
+        lb_metadata: subset::lb_metadata(message.metadata.as_ref()),
         check: check.unwrap_or_default(),
     })
 }

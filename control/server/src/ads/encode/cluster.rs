@@ -11,7 +11,7 @@ use outrigger_traffic::config::{
 use proto::cluster as pc;
 
 use super::value::{ads, duration, limit, percent, socket_address, whole_percent};
-use super::{endpoint, health_check, http, tls};
+use super::{endpoint, health_check, http, subset, tls};
 
 const HTTP_OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
 
@@ -78,6 +78,7 @@ pub fn cluster(value: &Cluster) -> proto::Cluster {
             ],
             per_host_thresholds: per_host(&value.circuit_breakers),
         }),
+        lb_subset_config: value.subsets.as_ref().map(subset::subsets),
         health_checks: value.health_check.iter().map(health_check::health_check).collect(),
         outlier_detection: value.outlier_detection.as_ref().map(outlier_detection),
         transport_socket: match value.proxy_protocol {

@@ -8,6 +8,7 @@ use outrigger_traffic::config::{
 };
 use prost_types::value::Kind;
 
+use super::subset;
 use super::value::{address, host_port};
 
 /// The endpoints of a cluster.
@@ -63,20 +64,23 @@ fn endpoint(value: &Endpoint) -> proto::LbEndpoint {
     };
     proto::LbEndpoint {
         health_status: health.into(),
-        metadata: with_hash_key(metadata::of(&value.labels, &[]), &value.hash_key),
+        metadata: with_balancing(metadata::of(&value.labels, &[]), value),
         load_balancing_weight: Some(value.weight),
         host_identifier: Some(proto::lb_endpoint::HostIdentifier::Endpoint(endpoint)),
     }
 }
 
-/// What policies by hash know the endpoint by is read from here.
-fn with_hash_key(metadata: Option<Metadata>, key: &str) -> Option<Metadata> {
-    if key.is_empty() {
+/// What policies by hash know the endpoint by, and what subsets are made by, stands in the metadata of `envoy.lb`.
+fn with_balancing(metadata: Option<Metadata>, value: &Endpoint) -> Option<Metadata> {
+    let mut fields = subset::fields(&value.lb_metadata);
+    if !value.hash_key.is_empty() {
+        let key = prost_types::Value { kind: Some(Kind::StringValue(value.hash_key.clone())) };
+        fields.insert("hash_key".to_owned(), key);
+    }
+    if fields.is_empty() {
         return metadata;
     }
     let mut metadata = metadata.unwrap_or_default();
-    let value = prost_types::Value { kind: Some(Kind::StringValue(key.to_owned())) };
-    let fields = [("hash_key".to_owned(), value)].into();
-    metadata.filter_metadata.insert("envoy.lb".to_owned(), prost_types::Struct { fields });
+    metadata.filter_metadata.insert(subset::NAMESPACE.to_owned(), prost_types::Struct { fields });
     Some(metadata)
 }

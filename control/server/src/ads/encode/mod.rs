@@ -14,6 +14,7 @@ mod listener_filter;
 mod rbac;
 mod route;
 mod secret;
+mod subset;
 mod tls;
 mod value;
 

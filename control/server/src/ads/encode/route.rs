@@ -20,7 +20,7 @@ use outrigger_traffic::config::{
 use prost_types::Any;
 use proto::route_action as ra;
 
-use super::rbac;
+use super::{rbac, subset};
 use super::value::{bytes, duration, limit, regex, string_match, substitution};
 
 /// A table of routes.
@@ -221,6 +221,7 @@ fn forward(value: &RouteAction) -> proto::RouteAction {
         timeout: limit(value.timeout),
         retry_policy: value.retry_policy.as_ref().map(retry_policy),
         priority: if value.high_priority { RoutingPriority::High } else { RoutingPriority::Default }.into(),
+        metadata_match: subset::demanded(&value.metadata_match),
         hash_policy: value.hash_policy.iter().map(hash_policy).collect(),
         cluster_not_found_response_code: not_found.into(),
         max_grpc_timeout: None,
@@ -288,6 +289,7 @@ fn share(value: &WeightedCluster) -> proto::weighted_cluster::ClusterWeight {
     proto::weighted_cluster::ClusterWeight {
         name: value.name.clone(),
         weight: Some(value.weight),
+        metadata_match: subset::demanded(&value.metadata_match),
         request_headers_to_add: edits.request_add,
         response_headers_to_add: edits.response_add,
         response_headers_to_remove: edits.response_remove,

@@ -1,6 +1,6 @@
 //! How a host is picked: the older `lb_policy`, or the list in `load_balancing_policy`.
 
-use crate::translate::At;
+use crate::translate::{At, subset};
 use crate::translate::value::{percent, positive};
 use common::{LocalityLbConfig, locality_lb_config::LocalityConfigSpecifier};
 use outrigger_api::envoy::config::cluster::v3 as proto;
@@ -11,10 +11,11 @@ use outrigger_api::envoy::extensions::load_balancing_policies::maglev::v3::Magle
 use outrigger_api::envoy::extensions::load_balancing_policies::random::v3::Random;
 use outrigger_api::envoy::extensions::load_balancing_policies::ring_hash::v3 as ring;
 use outrigger_api::envoy::extensions::load_balancing_policies::round_robin::v3::RoundRobin;
+use outrigger_api::envoy::extensions::load_balancing_policies::subset::v3::Subset;
 use outrigger_api::envoy::extensions::load_balancing_policies::wrr_locality::v3::WrrLocality;
 use outrigger_api::envoy::r#type::v3::Percent;
 use outrigger_traffic::config::{
-    Cluster, Fraction, Hashing, LbPolicy, LeastRequest, LocalityLb, Maglev, RingFunction, RingHash, SlowStart,
+    Cluster, Fraction, Hashing, LbPolicy, LeastRequest, LocalityLb, Maglev, RingFunction, RingHash, SlowStart, Subsets,
 };
 use prost_types::Duration;
 use proto::cluster as pc;
@@ -27,6 +28,7 @@ struct Chosen {
     policy: LbPolicy,
     locality: LocalityLb,
     slow_start: Option<SlowStart>,
+    subsets: Option<Subsets>,
 }
 
 /// Sets policy, locality rule and panic threshold of a cluster.
@@ -55,6 +57,16 @@ pub(super) fn balancing(message: &proto::Cluster, cluster: &mut Cluster, at: &At
             hashing = both(config.use_hostname_for_hashing, config.hash_balance_factor, &at);
         }
     }
+    cluster.subsets = message.lb_subset_config.as_ref().map(|config| {
+        let at = at.field("lb_subset_config");
+        if message.load_balancing_policy.is_some() {
+            at.refuse("has no effect together with `load_balancing_policy`");
+        }
+        if message.lb_policy == pc::LbPolicy::ClusterProvided as i32 {
+            at.refuse("destinations are not divided");
+        }
+        subset::older(config, &at)
+    });
     if let Some(policy) = &message.load_balancing_policy {
         if let Some(config) = &message.lb_config
             && !matches!(config, pc::LbConfig::OriginalDstLbConfig(_))
@@ -65,6 +77,7 @@ pub(super) fn balancing(message: &proto::Cluster, cluster: &mut Cluster, at: &At
         if let Some(chosen) = extension(policy, 0, &at) {
             cluster.lb_policy = chosen.policy;
             cluster.slow_start = chosen.slow_start;
+            cluster.subsets = chosen.subsets;
             if chosen.locality == LocalityLb::Weighted {
                 cluster.locality_lb = chosen.locality;
             }
@@ -253,6 +266,16 @@ fn extension(message: &proto::LoadBalancingPolicy, depth: usize, at: &At<'_>) ->
             let chosen = extension(at.need(inner.as_ref())?, depth + 1, &at)?;
             return Some(Chosen { locality: LocalityLb::Weighted, ..chosen });
         }
+        if let Some(found) = at.unpack::<Subset>(any) {
+            let message = found.message()?;
+            let subsets = subset::newer(&message, &at);
+            let at = at.field("subset_lb_policy");
+            let chosen = extension(at.need(message.subset_lb_policy.as_ref())?, depth + 1, &at)?;
+            if chosen.subsets.is_some() {
+                at.refuse("subsets are not divided again");
+            }
+            return Some(Chosen { subsets: Some(subsets), ..chosen });
+        }
         match one(any, &at) {
             Some(chosen) => return chosen,
             None => at.refuse_type(any),
@@ -268,6 +291,7 @@ fn one(any: &prost_types::Any, at: &At<'_>) -> Option<Option<Chosen>> {
             policy: LbPolicy::RoundRobin,
             locality: locality(m.locality_lb_config.as_ref()),
             slow_start: newer_slow(m.slow_start_config.as_ref(), at),
+            subsets: None,
         }));
     }
     if let Some(found) = at.unpack::<Random>(any) {
@@ -275,6 +299,7 @@ fn one(any: &prost_types::Any, at: &At<'_>) -> Option<Option<Chosen>> {
             policy: LbPolicy::Random,
             locality: locality(m.locality_lb_config.as_ref()),
             slow_start: None,
+            subsets: None,
         }));
     }
     if let Some(found) = at.unpack::<least::LeastRequest>(any) {
@@ -312,6 +337,7 @@ fn least_request(m: &least::LeastRequest, at: &At<'_>) -> Chosen {
         }),
         locality: locality(m.locality_lb_config.as_ref()),
         slow_start: newer_slow(m.slow_start_config.as_ref(), at),
+        subsets: None,
     }
 }
 
@@ -344,7 +370,7 @@ fn newer_both(config: &common::ConsistentHashingLbConfig, at: &At<'_>) -> Hashin
 
 const fn by_hash(policy: LbPolicy, weighted: bool) -> Chosen {
     let locality = if weighted { LocalityLb::Weighted } else { LocalityLb::None };
-    Chosen { policy, locality, slow_start: None }
+    Chosen { policy, locality, slow_start: None, subsets: None }
 }
 
 fn locality(config: Option<&LocalityLbConfig>) -> LocalityLb {

@@ -4,7 +4,7 @@ use super::hash_policy::hash_policy;
 use super::headers::header_edits;
 use super::retry;
 use crate::translate::value::{duration, header_name, limit_or, port, regex};
-use crate::translate::{At, files, http_connection_manager};
+use crate::translate::{At, files, http_connection_manager, subset};
 use outrigger_api::envoy::config::core::v3::RoutingPriority;
 use outrigger_api::envoy::config::route::v3 as proto;
 use outrigger_api::envoy::r#type::matcher::v3::RegexMatchAndSubstitute;
@@ -58,6 +58,7 @@ pub(super) fn forward(message: &proto::RouteAction, non_idempotent: bool, at: &A
             false
         }
     };
+    action.metadata_match = subset::lb_metadata(message.metadata_match.as_ref());
     action.hash_policy = hash_policy(&message.hash_policy, at);
     action.cluster = cluster?;
     Some(Action::Forward(Box::new(action)))
@@ -109,6 +110,7 @@ fn shares(message: &proto::WeightedCluster, at: &At<'_>) -> Vec<WeightedCluster>
                 &at,
             ),
             host_rewrite,
+            metadata_match: subset::lb_metadata(share.metadata_match.as_ref()),
         });
     }
     if !message.clusters.is_empty() && (sum == 0 || sum > u64::from(u32::MAX)) {

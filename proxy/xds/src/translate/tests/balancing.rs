@@ -327,3 +327,67 @@ fn hash_policies_are_translated() {
         assert_eq!(reasons(policies(fields)), [format!("{AT}.{expected}")], "{fields}");
     }
 }
+
+#[test]
+fn subsets_are_translated_from_both_forms() {
+    use config::{LbValue, SubsetFallback, SubsetSelector, Subsets};
+    let fields = "fallback_policy: DEFAULT_SUBSET, default_subset: {stage: prod, n: 1}, locality_weight_aware: true, panic_mode_any: true, list_as_any: true,
+        subset_selectors: [{keys: [version, stage]}, {keys: [v], fallback_policy: ANY_ENDPOINT}]";
+    let selector = |keys: &[&str], fallback| SubsetSelector {
+        keys: keys.iter().map(|key| (*key).to_owned()).collect(),
+        fallback,
+    };
+    let expected = Subsets {
+        selectors: vec![selector(&["version", "stage"], None), selector(&["v"], Some(SubsetFallback::AnyEndpoint))],
+        fallback: SubsetFallback::DefaultSubset,
+        default_subset: vec![
+            ("n".into(), LbValue { text: "1".into(), elements: Vec::new() }),
+            ("stage".into(), LbValue::of("prod")),
+        ],
+        locality_weight_aware: true,
+        panic_mode_any: true,
+        list_as_any: true,
+    };
+    let older = cluster(&format!("lb_policy: RANDOM, lb_subset_config: {{{fields}}}")).expect("accepted");
+    assert_eq!((older.lb_policy, older.subsets.as_ref()), (LbPolicy::Random, Some(&expected)));
+    let kind = "type.googleapis.com/envoy.extensions.load_balancing_policies.random.v3.Random";
+    let below = format!("subset_lb_policy: {{policies: [{{typed_extension_config: {{name: y, typed_config: {{'@type': {kind}}}}}}}]}}");
+    let newer = cluster(&list("subset.v3.Subset", &format!(", {fields}, {below}"))).expect("accepted");
+    assert_eq!((newer.lb_policy, newer.subsets), (LbPolicy::Random, Some(expected)));
+    for (fields, expected) in [
+        ("lb_subset_config: {subset_selectors: [{}]}".to_owned(), "lb_subset_config.subset_selectors[0].keys: at least one is required"),
+        (
+            format!("lb_subset_config: {{}}, {}", list("random.v3.Random", "")),
+            "lb_subset_config: has no effect together with `load_balancing_policy`",
+        ),
+    ] {
+        assert_eq!(reasons(cluster(&fields)), [expected], "{fields}");
+    }
+}
+
+#[test]
+fn metadata_of_hosts_and_routes_is_translated_alike() {
+    use config::LbValue;
+    let metadata = "{filter_metadata: {envoy.lb: {version: '1', tags: [a, 2], deep: {b: true, a: null}}, other: {x: y}}}";
+    let expected = vec![
+        ("deep".to_owned(), LbValue { text: "{\"a\":null,\"b\":true}".into(), elements: Vec::new() }),
+        ("tags".to_owned(), LbValue { text: "[\"a\",2]".into(), elements: vec!["\"a\"".into(), "2".into()] }),
+        ("version".to_owned(), LbValue::of("1")),
+    ];
+    let found = translate_endpoints(&message(&format!(
+        "{{cluster_name: e, endpoints: [{{lb_endpoints: [{{endpoint: {{address: {{socket_address: {{address: 10.0.0.1, port_value: 80}}}}}}, metadata: {metadata}}}]}}]}}"
+    )));
+    assert_eq!(found.expect("accepted").localities[0].endpoints[0].lb_metadata, expected);
+    let text = format!(
+        "{{name: t, virtual_hosts: [{{name: v, domains: ['*'], routes: [{{match: {{prefix: /}}, route: {{metadata_match: {metadata}, weighted_clusters: {{clusters: [{{name: c, weight: 1, metadata_match: {metadata}}}]}}}}}}]}}]}}"
+    );
+    let table = translate_route_config(&message(&text)).expect("accepted");
+    match &table.virtual_hosts[0].routes[0].action {
+        Action::Forward(action) => {
+            assert_eq!(action.metadata_match, expected);
+            let config::ClusterChoice::Weighted(shares) = &action.cluster else { panic!() };
+            assert_eq!(shares[0].metadata_match, expected);
+        }
+        other => panic!("{other:?}"),
+    }
+}
