@@ -8,7 +8,7 @@
 use criterion::{Criterion, criterion_group, criterion_main};
 use outrigger_traffic::balance::PickContext;
 use outrigger_traffic::config::{
-    Action, Cluster, ClusterDiscovery, Config, Endpoint, Endpoints, HeaderEdits, LbPolicy, LocalityEndpoints,
+    Action, Cluster, ClusterDiscovery, Config, Endpoint, Endpoints, HeaderEdits, LbPolicy, Maglev, RingHash, LocalityEndpoints,
     PathMatch, Route, RouteAction, RouteConfig, RouteMatch, VirtualHost,
 };
 use outrigger_traffic::outcome::Outcome;
@@ -120,6 +120,8 @@ fn pick(c: &mut Criterion) {
         ("round-robin", LbPolicy::RoundRobin),
         ("random", LbPolicy::Random),
         ("least-request", LbPolicy::least_request()),
+        ("ring-hash", LbPolicy::RingHash(RingHash::default())),
+        ("maglev", LbPolicy::Maglev(Maglev::default())),
     ];
     for (name, policy) in policies {
         for count in [3, 100, 10_000] {
@@ -136,7 +138,10 @@ fn pick(c: &mut Criterion) {
             };
             let now = Instant::now();
             c.bench_function(&format!("pick/{name}-{count}"), |b| {
-                b.iter(|| cluster.pick(&mut PickContext::new(now, &mut draw)).is_ok());
+                b.iter(|| {
+                    // Policies by hash draw one where the request has none.
+                    cluster.pick(&mut PickContext::new(now, &mut draw)).is_ok()
+                });
             });
         }
     }

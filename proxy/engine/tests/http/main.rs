@@ -22,6 +22,7 @@ mod pool;
 mod retry;
 mod route;
 mod streaming;
+mod subset;
 mod swap;
 mod upgrade;
 mod waits;
