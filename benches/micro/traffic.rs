@@ -8,8 +8,8 @@
 use criterion::{Criterion, criterion_group, criterion_main};
 use outrigger_traffic::balance::PickContext;
 use outrigger_traffic::config::{
-    Action, Cluster, ClusterDiscovery, Config, Endpoint, Endpoints, HeaderEdits, LbPolicy, Maglev, RingHash, LocalityEndpoints,
-    PathMatch, Route, RouteAction, RouteConfig, RouteMatch, VirtualHost,
+    Action, Cluster, ClusterDiscovery, Config, Endpoint, Endpoints, HeaderEdits, LbPolicy, LocalityEndpoints,
+    Maglev, PathMatch, RingHash, Route, RouteAction, RouteConfig, RouteMatch, VirtualHost,
 };
 use outrigger_traffic::outcome::Outcome;
 use outrigger_traffic::{FieldView, RequestView, Snapshot, compile};

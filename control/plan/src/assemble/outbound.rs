@@ -133,7 +133,7 @@ pub fn layer4_choice(
                     weight: d.weight,
                     headers: Default::default(),
                     host_rewrite: None,
- metadata_match: Vec::new(),
+                    metadata_match: Vec::new(),
                 })
                 .collect(),
         ),

@@ -178,7 +178,7 @@ fn forward(
                     weight: d.weight,
                     headers: edits(&d.headers),
                     host_rewrite: authority(&d.headers),
- metadata_match: Vec::new(),
+                    metadata_match: Vec::new(),
                 })
                 .collect(),
         ),

@@ -13,7 +13,10 @@ async fn routes_reach_the_hosts_they_ask_for_and_others_fall_back() {
     let origins = [Origin::h1("0").await, Origin::h1("1").await, Origin::h1("2").await];
     let mut config = to(&[&origins[0], &origins[1], &origins[2]]);
     config.clusters[0].subsets = Some(Subsets {
-        selectors: vec![SubsetSelector { keys: vec!["version".into()], fallback: Some(SubsetFallback::None) }],
+        selectors: vec![SubsetSelector {
+            keys: vec!["version".into()],
+            fallback: Some(SubsetFallback::None),
+        }],
         fallback: SubsetFallback::AnyEndpoint,
         ..Subsets::default()
     });

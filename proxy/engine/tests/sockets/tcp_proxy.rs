@@ -139,7 +139,7 @@ async fn weights_decide_the_cluster() {
         weight,
         headers: HeaderEdits::default(),
         host_rewrite: None,
- metadata_match: Vec::new(),
+        metadata_match: Vec::new(),
     };
     for (weights, expected) in [((1, 0), "a"), ((0, 1), "b")] {
         let mut tcp = tcp_to("a");

@@ -7,9 +7,7 @@
 
 use super::hashing::shares;
 use super::weights::Weights;
-use super::{
-    BalancerFactory, PickContext, PickError, Picker, TableFigures, below, of_cluster, subset,
-};
+use super::{BalancerFactory, PickContext, PickError, Picker, TableFigures, below, of_cluster, subset};
 use crate::cluster::Host;
 use crate::config::{self, LocalityLb};
 use smallvec::SmallVec;

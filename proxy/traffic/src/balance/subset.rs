@@ -21,7 +21,8 @@ pub struct Criteria {
 impl Criteria {
     /// `None` where nothing is demanded. Of two values for a key the later holds.
     pub fn new<'a>(pairs: impl Iterator<Item = &'a (String, LbValue)>) -> Option<Self> {
-        let sorted: std::collections::BTreeMap<&String, &LbValue> = pairs.map(|(key, value)| (key, value)).collect();
+        let sorted: std::collections::BTreeMap<&String, &LbValue> =
+            pairs.map(|(key, value)| (key, value)).collect();
         if sorted.is_empty() {
             return None;
         }

@@ -319,7 +319,7 @@ fn route_mistakes_are_refused() {
         weight,
         headers: HeaderEdits::default(),
         host_rewrite: None,
- metadata_match: Vec::new(),
+        metadata_match: Vec::new(),
     };
     let _ = share;
     let table_of: Vec<(Action, &str)> = vec![
@@ -332,7 +332,7 @@ fn route_mistakes_are_refused() {
                     weight,
                     headers: HeaderEdits::default(),
                     host_rewrite: None,
- metadata_match: Vec::new(),
+                    metadata_match: Vec::new(),
                 };
                 a.cluster = ClusterChoice::Weighted(vec![share(u32::MAX), share(1)]);
             }),

@@ -1,7 +1,7 @@
 //! `ClusterLoadAssignment`.
 
-use super::{At, subset};
 use super::value::{host_port, metadata, metadata_labels, port, socket_address};
+use super::{At, subset};
 use outrigger_api::envoy::config::core::v3::{HealthStatus as ProtoHealth, Metadata};
 use outrigger_api::envoy::config::endpoint::v3 as proto;
 use outrigger_api::metadata::LABELS;

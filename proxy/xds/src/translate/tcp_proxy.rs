@@ -58,7 +58,7 @@ fn shares(weighted: &proto::tcp_proxy::WeightedCluster, at: &At<'_>) -> Vec<Weig
             weight: share.weight,
             headers: HeaderEdits::default(),
             host_rewrite: None,
- metadata_match: Vec::new(),
+            metadata_match: Vec::new(),
         });
     }
     out

@@ -20,8 +20,8 @@ use outrigger_traffic::config::{
 use prost_types::Any;
 use proto::route_action as ra;
 
-use super::{rbac, subset};
 use super::value::{bytes, duration, limit, regex, string_match, substitution};
+use super::{rbac, subset};
 
 /// A table of routes.
 pub fn route_config(value: &RouteConfig) -> proto::RouteConfiguration {

@@ -3,7 +3,9 @@
 use super::{cluster, endpoint, place};
 use crate::balance::{Criteria, PickContext, PickError, SubsetFound};
 use crate::cluster::Cluster;
-use crate::config::{Endpoint, Fraction, HealthStatus, LbPolicy, LbValue, SubsetFallback, SubsetSelector, Subsets};
+use crate::config::{
+    Endpoint, Fraction, HealthStatus, LbPolicy, LbValue, SubsetFallback, SubsetSelector, Subsets,
+};
 use proptest::prelude::*;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -102,7 +104,8 @@ fn elements_of_a_list_count_one_by_one_where_told() {
     let list = LbValue { text: "[\"a\",\"b\"]".into(), elements: vec!["\"a\"".into(), "\"b\"".into()] };
     for (list_as_any, found) in [(true, true), (false, false)] {
         let hosts = vec![with(1, vec![("zone".into(), list.clone())]), with(2, Vec::new())];
-        let cluster = divided(hosts, Subsets { selectors: by(&[&["zone"]]), list_as_any, ..Subsets::default() });
+        let cluster =
+            divided(hosts, Subsets { selectors: by(&[&["zone"]]), list_as_any, ..Subsets::default() });
         assert_eq!(reached(&cluster, &pairs(&[("zone", "b")])).is_ok(), found);
         assert_eq!(reached(&cluster, &vec![("zone".into(), list.clone())]).is_ok(), !found);
     }

@@ -1,7 +1,7 @@
 //! How a host is picked: the older `lb_policy`, or the list in `load_balancing_policy`.
 
-use crate::translate::{At, subset};
 use crate::translate::value::{percent, positive};
+use crate::translate::{At, subset};
 use common::{LocalityLbConfig, locality_lb_config::LocalityConfigSpecifier};
 use outrigger_api::envoy::config::cluster::v3 as proto;
 use outrigger_api::envoy::config::core::v3::RuntimeDouble;
@@ -15,7 +15,8 @@ use outrigger_api::envoy::extensions::load_balancing_policies::subset::v3::Subse
 use outrigger_api::envoy::extensions::load_balancing_policies::wrr_locality::v3::WrrLocality;
 use outrigger_api::envoy::r#type::v3::Percent;
 use outrigger_traffic::config::{
-    Cluster, Fraction, Hashing, LbPolicy, LeastRequest, LocalityLb, Maglev, RingFunction, RingHash, SlowStart, Subsets,
+    Cluster, Fraction, Hashing, LbPolicy, LeastRequest, LocalityLb, Maglev, RingFunction, RingHash,
+    SlowStart, Subsets,
 };
 use prost_types::Duration;
 use proto::cluster as pc;

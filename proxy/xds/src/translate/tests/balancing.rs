@@ -338,7 +338,10 @@ fn subsets_are_translated_from_both_forms() {
         fallback,
     };
     let expected = Subsets {
-        selectors: vec![selector(&["version", "stage"], None), selector(&["v"], Some(SubsetFallback::AnyEndpoint))],
+        selectors: vec![
+            selector(&["version", "stage"], None),
+            selector(&["v"], Some(SubsetFallback::AnyEndpoint)),
+        ],
         fallback: SubsetFallback::DefaultSubset,
         default_subset: vec![
             ("n".into(), LbValue { text: "1".into(), elements: Vec::new() }),
@@ -351,11 +354,16 @@ fn subsets_are_translated_from_both_forms() {
     let older = cluster(&format!("lb_policy: RANDOM, lb_subset_config: {{{fields}}}")).expect("accepted");
     assert_eq!((older.lb_policy, older.subsets.as_ref()), (LbPolicy::Random, Some(&expected)));
     let kind = "type.googleapis.com/envoy.extensions.load_balancing_policies.random.v3.Random";
-    let below = format!("subset_lb_policy: {{policies: [{{typed_extension_config: {{name: y, typed_config: {{'@type': {kind}}}}}}}]}}");
+    let below = format!(
+        "subset_lb_policy: {{policies: [{{typed_extension_config: {{name: y, typed_config: {{'@type': {kind}}}}}}}]}}"
+    );
     let newer = cluster(&list("subset.v3.Subset", &format!(", {fields}, {below}"))).expect("accepted");
     assert_eq!((newer.lb_policy, newer.subsets), (LbPolicy::Random, Some(expected)));
     for (fields, expected) in [
-        ("lb_subset_config: {subset_selectors: [{}]}".to_owned(), "lb_subset_config.subset_selectors[0].keys: at least one is required"),
+        (
+            "lb_subset_config: {subset_selectors: [{}]}".to_owned(),
+            "lb_subset_config.subset_selectors[0].keys: at least one is required",
+        ),
         (
             format!("lb_subset_config: {{}}, {}", list("random.v3.Random", "")),
             "lb_subset_config: has no effect together with `load_balancing_policy`",
