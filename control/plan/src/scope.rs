@@ -259,10 +259,10 @@ impl<'a> Scope<'a> {
             };
             let port = destination.port.or(single).unwrap_or(port);
             let subset = destination.subset.as_deref().and_then(|name| self.subset(service, name));
-            for policy in self.hash_policy(service, port, subset) {
-                if !all.contains(&policy) {
-                    all.push(policy);
-                }
+            if let Some(policy) = self.hash_policy(service, port, subset)
+                && !all.contains(&policy)
+            {
+                all.push(policy);
             }
         }
         all
