@@ -139,5 +139,5 @@ impl Table for Places {
 
 /// Whether a table may have this size: its places are all come by only if it is prime.
 pub(crate) fn is_prime(n: u64) -> bool {
-    n >= 2 && (2..).take_while(|d| d * d <= n).all(|d| n % d != 0)
+    n >= 2 && (2..).take_while(|d| d * d <= n).all(|d| !n.is_multiple_of(d))
 }

@@ -14,7 +14,7 @@ pub enum LbPolicy {
     RoundRobin,
     /// The less loaded of some random hosts.
     LeastRequest(LeastRequest),
-    /// Uniformly random (weighted when weights differ).
+    /// Uniformly random, whatever the weights of hosts.
     Random,
     /// By the request's hash, on a ring of hashes of the hosts (ketama).
     RingHash(RingHash),

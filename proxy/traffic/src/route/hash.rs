@@ -23,7 +23,7 @@ struct Rule {
 enum Source {
     Header { name: Box<[u8]>, rewrite: Option<(Regex, Box<[u8]>)> },
     Cookie(HashCookie),
-    SourceIp,
+    Client,
     Query(Box<[u8]>),
 }
 
@@ -90,7 +90,7 @@ impl Source {
                 need(&cookie.name, "cookie.name")?;
                 Self::Cookie(cookie.clone())
             }
-            HashSource::SourceIp => Self::SourceIp,
+            HashSource::SourceIp => Self::Client,
             HashSource::Query(name) => {
                 need(name, "query_parameter.name")?;
                 Self::Query(name.as_bytes().into())
@@ -117,7 +117,7 @@ impl Source {
                 });
                 found.or_else(|| wanted.ttl.map(|_| xxh64(&make(wanted), 0)))
             }
-            Self::SourceIp => {
+            Self::Client => {
                 let mut text = Text { bytes: [0; 48], length: 0 };
                 // The longest address fits.
                 let _ = std::fmt::Write::write_fmt(&mut text, format_args!("{client}"));

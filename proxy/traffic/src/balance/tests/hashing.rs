@@ -4,7 +4,7 @@ use super::{cluster, endpoint, place};
 use crate::balance::PickContext;
 use crate::cluster::Cluster;
 use crate::config::{
-    self, Endpoint, Endpoints, Hashing, HealthStatus, LbPolicy, LocalityLb, Maglev, RingFunction, RingHash,
+    self, Endpoint, Hashing, HealthStatus, LbPolicy, LocalityLb, Maglev, RingFunction, RingHash,
 };
 use crate::hash::{MURMUR_SEED, murmur2, xxh64};
 use crate::outcome::Outcome;

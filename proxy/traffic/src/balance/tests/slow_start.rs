@@ -50,7 +50,7 @@ fn share_of_a_new_host_grows_over_the_window() {
             assert!(near(shares_at(&cluster, 10_000, later)[&1], 2_500), "all are old");
             cluster.set_endpoints(&endpoints(1..=5)).unwrap();
             // The first pick that meets the new host begins its age.
-            while shares_at(&cluster, 100, later).get(&5).is_none() {}
+            while !shares_at(&cluster, 100, later).contains_key(&5) {}
             let counts = shares_at(&cluster, 10_000, later + Duration::from_secs(age));
             let expected = 10_000.0 * factor / (4.0 + factor);
             let got = f64::from(counts[&5]);

@@ -241,13 +241,13 @@ fn circuit_breakers_and_outlier_detection_are_translated() {
         max_ejection_time: Duration::from_secs(400),
         max_ejection_time_jitter: Duration::from_secs(1),
         max_ejection_percent: 100,
-        always_eject_one_host: true,
+        always_eject_one_host: false,
         successful_active_health_check_uneject_host: true,
     };
     assert_eq!(found.outlier_detection, Some(expected));
     assert_eq!(
         cluster("outlier_detection: {}").expect("accepted").outlier_detection,
-        Some(OutlierDetection::default())
+        Some(OutlierDetection { always_eject_one_host: false, ..OutlierDetection::default() })
     );
     for (fields, expected) in [
         (
