@@ -19,44 +19,7 @@ const HTTP_OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptio
 pub fn cluster(value: &Cluster) -> proto::Cluster {
     use pc::common_lb_config::LocalityConfigSpecifier as L;
     let weighted = L::LocalityWeightedLbConfig(pc::common_lb_config::LocalityWeightedLbConfig {});
-    let slow_start = value.slow_start.as_ref().map(slow_start);
-    let mut hashing = None;
-    let (policy, lb_config) = match &value.lb_policy {
-        _ if matches!(value.discovery, ClusterDiscovery::OriginalDst(_)) => {
-            (pc::LbPolicy::ClusterProvided, original_dst(&value.discovery))
-        }
-        LbPolicy::RoundRobin => {
-            let config = slow_start.map(|slow| pc::RoundRobinLbConfig { slow_start_config: Some(slow) });
-            (pc::LbPolicy::RoundRobin, config.map(pc::LbConfig::RoundRobinLbConfig))
-        }
-        LbPolicy::Random => (pc::LbPolicy::Random, None),
-        LbPolicy::LeastRequest(least) => {
-            let config = pc::LeastRequestLbConfig {
-                choice_count: Some(least.choice_count),
-                active_request_bias: real(least.active_request_bias, 1.0),
-                slow_start_config: slow_start,
-            };
-            (pc::LbPolicy::LeastRequest, Some(pc::LbConfig::LeastRequestLbConfig(config)))
-        }
-        LbPolicy::RingHash(ring) => {
-            hashing = Some(&ring.hashing);
-            let function = match ring.function {
-                RingFunction::XxHash => pc::ring_hash_lb_config::HashFunction::XxHash,
-                RingFunction::Murmur2 => pc::ring_hash_lb_config::HashFunction::MurmurHash2,
-            };
-            let config = pc::RingHashLbConfig {
-                minimum_ring_size: Some(ring.minimum_ring_size),
-                hash_function: function.into(),
-                maximum_ring_size: Some(ring.maximum_ring_size),
-            };
-            (pc::LbPolicy::RingHash, Some(pc::LbConfig::RingHashLbConfig(config)))
-        }
-        LbPolicy::Maglev(maglev) => {
-            hashing = Some(&maglev.hashing);
-            let config = pc::MaglevLbConfig { table_size: Some(maglev.table_size) };
-            (pc::LbPolicy::Maglev, Some(pc::LbConfig::MaglevLbConfig(config)))
-        }
-    };
+    let (policy, lb_config, hashing) = balancing(value);
     let keepalive = value.tcp_keepalive.map(|k| proto::UpstreamConnectionOptions {
         tcp_keepalive: Some(core::TcpKeepalive {
             keepalive_probes: k.probes,
@@ -109,6 +72,49 @@ pub fn cluster(value: &Cluster) -> proto::Cluster {
     cluster.typed_extension_protocol_options.insert(HTTP_OPTIONS.to_owned(), any(&http_options(&value.http)));
     discovery(&value.discovery, &mut cluster);
     cluster
+}
+
+/// How hosts are picked, and what the policies by hash have in common.
+fn balancing(value: &Cluster) -> (pc::LbPolicy, Option<pc::LbConfig>, Option<&Hashing>) {
+    let slow_start = value.slow_start.as_ref().map(slow_start);
+    let mut hashing = None;
+    let (policy, lb_config) = match &value.lb_policy {
+        _ if matches!(value.discovery, ClusterDiscovery::OriginalDst(_)) => {
+            (pc::LbPolicy::ClusterProvided, original_dst(&value.discovery))
+        }
+        LbPolicy::RoundRobin => {
+            let config = slow_start.map(|slow| pc::RoundRobinLbConfig { slow_start_config: Some(slow) });
+            (pc::LbPolicy::RoundRobin, config.map(pc::LbConfig::RoundRobinLbConfig))
+        }
+        LbPolicy::Random => (pc::LbPolicy::Random, None),
+        LbPolicy::LeastRequest(least) => {
+            let config = pc::LeastRequestLbConfig {
+                choice_count: Some(least.choice_count),
+                active_request_bias: real(least.active_request_bias, 1.0),
+                slow_start_config: slow_start,
+            };
+            (pc::LbPolicy::LeastRequest, Some(pc::LbConfig::LeastRequestLbConfig(config)))
+        }
+        LbPolicy::RingHash(ring) => {
+            hashing = Some(&ring.hashing);
+            let function = match ring.function {
+                RingFunction::XxHash => pc::ring_hash_lb_config::HashFunction::XxHash,
+                RingFunction::Murmur2 => pc::ring_hash_lb_config::HashFunction::MurmurHash2,
+            };
+            let config = pc::RingHashLbConfig {
+                minimum_ring_size: Some(ring.minimum_ring_size),
+                hash_function: function.into(),
+                maximum_ring_size: Some(ring.maximum_ring_size),
+            };
+            (pc::LbPolicy::RingHash, Some(pc::LbConfig::RingHashLbConfig(config)))
+        }
+        LbPolicy::Maglev(maglev) => {
+            hashing = Some(&maglev.hashing);
+            let config = pc::MaglevLbConfig { table_size: Some(maglev.table_size) };
+            (pc::LbPolicy::Maglev, Some(pc::LbConfig::MaglevLbConfig(config)))
+        }
+    };
+    (policy, lb_config, hashing)
 }
 
 fn real(value: f64, default: f64) -> Option<core::RuntimeDouble> {

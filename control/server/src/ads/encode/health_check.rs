@@ -78,7 +78,7 @@ fn tcp(value: &TcpProbe) -> ph::TcpHealthCheck {
 
 fn payload(bytes: &[u8]) -> Option<ph::Payload> {
     let text: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-    (!bytes.is_empty()).then(|| ph::Payload { payload: Some(ph::payload::Payload::Text(text)) })
+    (!bytes.is_empty()).then_some(ph::Payload { payload: Some(ph::payload::Payload::Text(text)) })
 }
 
 fn headers(edits: &[(String, String, bool)]) -> Vec<core::HeaderValueOption> {

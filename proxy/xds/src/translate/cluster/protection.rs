@@ -131,8 +131,7 @@ pub(super) fn outlier_detection(message: &proto::OutlierDetection, at: &At<'_>) 
         at.field("max_ejection_time").refuse("must not be below `base_ejection_time`");
     }
     OutlierDetection {
-        // Envoy's default differs from ours.
-        always_eject_one_host: message.always_eject_one_host.unwrap_or(false),
+        always_eject_one_host: message.always_eject_one_host == Some(true),
         successful_active_health_check_uneject_host: message
             .successful_active_health_check_uneject_host
             .unwrap_or(default.successful_active_health_check_uneject_host),
