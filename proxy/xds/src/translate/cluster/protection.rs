@@ -132,9 +132,8 @@ pub(super) fn outlier_detection(message: &proto::OutlierDetection, at: &At<'_>) 
     }
     OutlierDetection {
         always_eject_one_host: message.always_eject_one_host == Some(true),
-        successful_active_health_check_uneject_host: message
-            .successful_active_health_check_uneject_host
-            .unwrap_or(default.successful_active_health_check_uneject_host),
+        successful_active_health_check_uneject_host: message.successful_active_health_check_uneject_host
+            != Some(false),
         consecutive_5xx: message.consecutive_5xx.unwrap_or(default.consecutive_5xx),
         enforcing_consecutive_5xx: share(
             message.enforcing_consecutive_5xx,
