@@ -19,11 +19,11 @@ use crate::agent::Agent;
 /// Most connections at a time.
 const CONNECTIONS_MAX: usize = 32;
 
-/// Longest time for the head of a request, and for a whole connection of `health`.
+/// Longest time for the head of a request, and for a whole question of [`ask`].
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Longest answer that `health` reads.
-const ANSWER_BYTES_MAX: usize = 64 << 10;
+/// Longest answer that is read: a thousand containers with all their ports.
+const ANSWER_BYTES_MAX: usize = 8 << 20;
 
 /// Serves until it is dropped.
 pub async fn serve(listener: TcpListener, agent: Arc<Agent>) {
@@ -66,22 +66,23 @@ fn answer<B>(agent: &Agent, request: &Request<B>) -> Response<Full<Bytes>> {
     response
 }
 
-/// Asks a running agent whether it is ready.
+/// Asks a running agent something: `/ready` or another of its paths.
 ///
-/// *Errors*: it is not, with its reason, or it does not answer.
-pub async fn ask(address: SocketAddr) -> anyhow::Result<()> {
+/// *Errors*: it is not ready, with its reason, or it does not answer.
+pub async fn ask(address: SocketAddr, path: &str) -> anyhow::Result<String> {
     let work = async {
         let stream = TcpStream::connect(address).await.with_context(|| address.to_string())?;
         let (mut sender, connection) =
             hyper::client::conn::http1::handshake::<_, Full<Bytes>>(TokioIo::new(stream)).await?;
         tokio::spawn(connection);
-        let request = Request::get("/ready").header("host", "agent").body(Full::default())?;
+        let request = Request::get(path).header("host", "agent").body(Full::default())?;
         let response = sender.send_request(request).await?;
         let status = response.status();
         let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await;
         let body = body.map_err(|error| anyhow::anyhow!("{error}"))?.to_bytes();
-        ensure!(status.is_success(), "{}", String::from_utf8_lossy(&body).trim());
-        Ok(())
+        let text = String::from_utf8_lossy(&body).trim().to_owned();
+        ensure!(status.is_success(), "{text}");
+        Ok(text)
     };
     tokio::time::timeout(TIMEOUT, work).await.context("the agent does not answer")?
 }

@@ -11,12 +11,13 @@
 //!
 //! Reading order: [`config`] · [`member`] (labels → what a container is) · [`sidecar`] (what its proxy is) · [`capture`] (what is
 //! redirected) · [`plan`] (what is to be done) · [`worker`], [`mailbox`] and [`agent`] (doing it) · [`docker`], [`identity`] (with whom) ·
-//! [`admin`], [`metrics`], [`address`].
+//! [`admin`], [`metrics`], [`address`], [`check`].
 
 pub mod address;
 pub mod admin;
 pub mod agent;
 pub mod capture;
+pub mod check;
 pub mod config;
 pub mod docker;
 pub mod identity;

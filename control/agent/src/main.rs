@@ -33,6 +33,11 @@ enum Verb {
     Run(Run),
     /// Give all tasks back: out of the registry, redirection away, sidecars drained and removed. The agent must not run.
     Offboard(Settings),
+    /// Look whether this host has what the agent needs: docker, a program to redirect with, identities, the control
+    /// service. Starts nothing; exit code 0 or 1.
+    Check(Settings),
+    /// Print what a running agent knows of this host's containers, as JSON.
+    Containers(Health),
     /// Ask a running agent whether it is ready; exit code 0 or 1.
     Health(Health),
     /// Run a program in a network namespace; used by the agent itself.
@@ -88,6 +93,8 @@ fn main() -> anyhow::Result<ExitCode> {
         match verb {
             Verb::Run(run) => serve(&run).await,
             Verb::Offboard(settings) => offboard(&settings).await,
+            Verb::Check(settings) => check(&settings).await,
+            Verb::Containers(flags) => containers(&flags).await,
             Verb::Health(flags) => health(&flags).await,
             Verb::Enter(_) => Ok(ExitCode::FAILURE),
         }
@@ -132,9 +139,30 @@ async fn offboard(settings: &Settings) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+async fn check(settings: &Settings) -> anyhow::Result<ExitCode> {
+    start_log(settings)?;
+    let config = Arc::new(AgentConfig::load(&settings.config)?);
+    let mut code = ExitCode::SUCCESS;
+    for finding in outrigger_agent::check::check(&config).await {
+        match finding.outcome {
+            Ok(seen) => println!("ok      {}: {seen}", finding.what),
+            Err(error) => {
+                println!("FAILED  {}: {error:#}", finding.what);
+                code = ExitCode::FAILURE;
+            }
+        }
+    }
+    Ok(code)
+}
+
+async fn containers(flags: &Health) -> anyhow::Result<ExitCode> {
+    println!("{}", admin::ask(flags.admin_address, "/containers").await?);
+    Ok(ExitCode::SUCCESS)
+}
+
 async fn health(flags: &Health) -> anyhow::Result<ExitCode> {
-    match admin::ask(flags.admin_address).await {
-        Ok(()) => Ok(ExitCode::SUCCESS),
+    match admin::ask(flags.admin_address, "/ready").await {
+        Ok(_) => Ok(ExitCode::SUCCESS),
         Err(error) => {
             eprintln!("{error:#}");
             Ok(ExitCode::FAILURE)

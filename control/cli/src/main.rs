@@ -2,7 +2,8 @@
 //!
 //! In reading order: this file (arguments, dispatch), [`failure`] (what can go wrong, and with which exit
 //! code), [`session`] (which server, which token), [`client`] (HTTP), [`output`] (tables, JSON, YAML),
-//! [`diff`], [`transform`] (ECS task definitions), [`import`] (other meshes' configuration), and [`verb`], one file each.
+//! [`diff`], [`transform`] (ECS task definitions), [`import`] (other meshes' configuration),
+//! [`onboard`] (hosts), and [`verb`], one file each.
 
 #![allow(unreachable_pub, reason = "a program has no API: `pub` means for the other modules")]
 
@@ -10,6 +11,7 @@ mod client;
 mod diff;
 mod failure;
 mod import;
+mod onboard;
 mod output;
 mod session;
 mod transform;

@@ -22,7 +22,7 @@ use tokio_rustls::TlsAcceptor;
 use tower_service::Service as _;
 
 use crate::clock::UnixMs;
-use crate::identity::Identity;
+use crate::identity::{HostMark, Hosts, Identity, Standing};
 use crate::quota::{Quota, Share};
 use crate::telemetry::Metrics;
 
@@ -44,6 +44,8 @@ pub struct Peer {
     pub identity: Option<Identity>,
     /// When its certificate ends; a connection may outlive it.
     pub expires_at: UnixMs,
+    /// The host its certificate was given to; `None`: to none in particular.
+    pub host: Option<Standing>,
 }
 
 /// What an operator chooses for one port.
@@ -110,6 +112,8 @@ pub struct Port {
     pub limits: Limits,
     /// Where connections are counted.
     pub metrics: Arc<Metrics>,
+    /// What is known of the hosts that certificates were given to.
+    pub hosts: Hosts,
 }
 
 impl Port {
@@ -143,6 +147,7 @@ impl Port {
                 router: self.router.clone(),
                 limits: self.limits,
                 metrics: Arc::clone(&self.metrics),
+                hosts: self.hosts.clone(),
                 handshakes: handshakes.clone(),
                 anonymous: anonymous.clone(),
                 shutdown: shutdown.clone(),
@@ -168,6 +173,7 @@ struct Connection {
     router: Router,
     limits: Limits,
     metrics: Arc<Metrics>,
+    hosts: Hosts,
     handshakes: Quota,
     anonymous: Quota,
     shutdown: watch::Receiver<bool>,
@@ -178,7 +184,7 @@ impl Connection {
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "nodelay not set");
         }
-        let mut peer = Peer { remote: self.remote, identity: None, expires_at: 0 };
+        let mut peer = Peer { remote: self.remote, identity: None, expires_at: 0, host: None };
         let Some(config) = &self.tls else {
             return self.serve_http(stream, peer, None).await;
         };
@@ -195,9 +201,10 @@ impl Connection {
         drop(under_way);
         if let Some(leaf) = stream.get_ref().1.peer_certificates().and_then(<[_]>::first) {
             match identity_of(leaf) {
-                Some((identity, expires_at)) => {
-                    peer.identity = Some(identity);
-                    peer.expires_at = expires_at;
+                Some(shown) => {
+                    peer.identity = Some(shown.identity);
+                    peer.expires_at = shown.expires_at;
+                    peer.host = shown.host.map(|mark| Standing { mark, hosts: self.hosts.clone() });
                 }
                 None => return self.handshake_failed("the client certificate has no identity of ours"),
             }
@@ -278,9 +285,16 @@ async fn stopped(mut shutdown: watch::Receiver<bool>) {
     let _ = shutdown.wait_for(|stop| *stop).await;
 }
 
-/// The identity and the end of a verified certificate. A SPIFFE SVID has exactly one URI name
-/// (X509-SVID section 2).
-fn identity_of(leaf: &[u8]) -> Option<(Identity, UnixMs)> {
+/// What a verified certificate says.
+struct Shown {
+    identity: Identity,
+    expires_at: UnixMs,
+    host: Option<HostMark>,
+}
+
+/// Reads a verified certificate. A SPIFFE SVID has exactly one URI name (X509-SVID section 2). A subject that is no mark of
+/// a host is none of ours and makes the certificate good for nothing: it must not pass for one that is bound to no host.
+fn identity_of(leaf: &[u8]) -> Option<Shown> {
     let (_, certificate) = x509_parser::parse_x509_certificate(leaf).ok()?;
     let names = certificate.subject_alternative_name().ok()??;
     let mut uris = names.value.general_names.iter().filter_map(|name| match name {
@@ -288,6 +302,11 @@ fn identity_of(leaf: &[u8]) -> Option<(Identity, UnixMs)> {
         _ => None,
     });
     let (Some(uri), None) = (uris.next(), uris.next()) else { return None };
-    let ends = certificate.validity().not_after.timestamp().saturating_mul(1_000);
-    Some((Identity::parse(uri).ok()?, ends))
+    let subject = certificate.subject();
+    let host = match subject.iter_common_name().next() {
+        Some(name) => Some(HostMark::parse(name.as_str().ok()?)?),
+        None => None,
+    };
+    let expires_at = certificate.validity().not_after.timestamp().saturating_mul(1_000);
+    Some(Shown { identity: Identity::parse(uri).ok()?, expires_at, host })
 }

@@ -22,7 +22,7 @@ use crate::identity::attest::kubernetes::Clusters;
 use crate::identity::server_tls::{ServerTls, ServerTlsError};
 use crate::identity::svid::SvidSource;
 use crate::identity::{
-    Authority, AuthorityError, AuthoritySettings, Identity, JoinTokens, ServerNames, keys, spiffe,
+    Authority, AuthorityError, AuthoritySettings, Hosts, Identity, JoinTokens, ServerNames, keys, spiffe,
 };
 use crate::observing::Observing;
 use crate::outward::CallError;
@@ -207,13 +207,14 @@ impl Service {
         };
 
         let tokens = JoinTokens::new(store.clone());
+        let hosts = Hosts::open(store.clone()).await?;
         let sts = settings.sts.as_ref();
         let aws = sts.map(|(region, endpoint)| AwsVerifier::new(region, endpoint.as_deref())).transpose();
         let clusters = Clusters::of(&settings.sources);
         let domain = &settings.authority.trust_domain;
         let attestor = Attestor::new(store.clone(), domain, aws.map_err(ServiceError::Sts)?, clusters);
         let attestor = Arc::new(attestor);
-        let parts = Parts { store, tokens, attestor, authority, registry, catalog, publisher, metrics, tls };
+        let parts = Parts { store, tokens, hosts, attestor, authority, registry, catalog, publisher, metrics, tls };
         let shutdown = watch::Sender::new(false);
         let mut ports = JoinSet::new();
         ports.spawn(parts.mesh_port(xds_listener).serve(shutdown.subscribe()));
@@ -252,6 +253,7 @@ async fn open_store(path: &Path) -> Result<RedbStore, StoreError> {
 struct Parts {
     store: SharedStore,
     tokens: JoinTokens,
+    hosts: Hosts,
     attestor: Arc<Attestor>,
     authority: Arc<Authority>,
     registry: Arc<Registry>,
@@ -266,6 +268,7 @@ impl Parts {
         let certificates = Certificates {
             authority: Arc::clone(&self.authority),
             tokens: self.tokens.clone(),
+            hosts: self.hosts.clone(),
             attestor: Arc::clone(&self.attestor),
             metrics: Arc::clone(&self.metrics),
         };
@@ -286,6 +289,7 @@ impl Parts {
             router: routes.into_axum_router(),
             limits: Limits::mesh(),
             metrics: Arc::clone(&self.metrics),
+            hosts: self.hosts.clone(),
         }
     }
 
@@ -293,6 +297,7 @@ impl Parts {
         let api = Api {
             store: self.store.clone(),
             tokens: self.tokens.clone(),
+            hosts: self.hosts.clone(),
             changing_operators: tokio::sync::Mutex::default(),
             publisher: Arc::clone(&self.publisher),
             registry: Arc::clone(&self.registry),
@@ -308,6 +313,7 @@ impl Parts {
             router: api::route::router(Arc::new(api)),
             limits: Limits { connections_max: 1_000, ..Limits::default() },
             metrics: Arc::clone(&self.metrics),
+            hosts: self.hosts.clone(),
         }
     }
 

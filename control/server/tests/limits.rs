@@ -9,7 +9,10 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::routing::get;
+use outrigger_control::identity::Hosts;
 use outrigger_control::serve::{Limits, Port};
+use outrigger_control::store::SharedStore;
+use outrigger_control::store::memory::MemoryStore;
 use outrigger_control::telemetry::Metrics;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -23,12 +26,16 @@ struct Running {
     job: tokio::task::JoinHandle<()>,
 }
 
+async fn hosts() -> Hosts {
+    Hosts::open(SharedStore::new(MemoryStore::default())).await.unwrap()
+}
+
 async fn start(limits: Limits) -> Running {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let metrics = Arc::new(Metrics::default());
     let router = Router::new().route("/", get(|| async { "here" }));
-    let port = Port { listener, tls: None, router, limits, metrics: Arc::clone(&metrics) };
+    let port = Port { listener, tls: None, router, limits, metrics: Arc::clone(&metrics), hosts: hosts().await };
     let shutdown = watch::Sender::new(false);
     let job = tokio::spawn(port.serve(shutdown.subscribe()));
     Running { address, metrics, shutdown, job }
@@ -118,7 +125,7 @@ async fn start_tls(limits: Limits) -> Tls {
     let request = rcgen::CertificateParams::default().serialize_request(&key).unwrap();
     let asked = csr::verify(request.der()).unwrap();
     let cart = Identity::new("cluster.local", "shop", "cart").unwrap();
-    let svid = authority.sign(&cart, &asked, now).unwrap();
+    let svid = authority.sign(&cart, None, &asked, now).unwrap();
     let roots = authority.trust_bundle().borrow().pem.clone();
     let signed = outrigger_api::outrigger::v1::SignResponse {
         certificate_chain_pem: svid.chain_pem,
@@ -129,7 +136,7 @@ async fn start_tls(limits: Limits) -> Tls {
     let metrics = Arc::new(Metrics::default());
     let router = Router::new().route("/", get(|| async { "here" }));
     let current: outrigger_control::serve::CurrentTls = Arc::new(move || tls.mesh());
-    let port = Port { listener, tls: Some(current), router, limits, metrics: Arc::clone(&metrics) };
+    let port = Port { listener, tls: Some(current), router, limits, metrics: Arc::clone(&metrics), hosts: hosts().await };
     let shutdown = watch::Sender::new(false);
     let job = tokio::spawn(port.serve(shutdown.subscribe()));
     let running = Running { address, metrics, shutdown, job };

@@ -9,6 +9,7 @@ mod describe;
 mod get;
 mod import;
 mod login;
+mod onboard;
 mod operator;
 mod proxy;
 mod source;
@@ -55,6 +56,15 @@ pub enum Verb {
     /// The certificate authority.
     #[command(subcommand)]
     Ca(ca::Ca),
+    /// Bring hosts into the mesh.
+    #[command(subcommand)]
+    Onboard(onboard::Onboard),
+    /// Take hosts out of the mesh.
+    #[command(subcommand)]
+    Offboard(onboard::Offboard),
+    /// Hosts that were onboarded.
+    #[command(subcommand)]
+    Host(onboard::HostVerb),
     /// Make task definitions and the like fit for the mesh.
     #[command(subcommand)]
     Transform(transform::Transform),
@@ -86,6 +96,9 @@ impl Verb {
             Self::Attestation(verb) => verb.run(global).await,
             Self::Operator(verb) => verb.run(global).await,
             Self::Ca(verb) => verb.run(global).await,
+            Self::Onboard(verb) => verb.run(global).await,
+            Self::Offboard(verb) => verb.run(global).await,
+            Self::Host(verb) => verb.run(global).await,
             Self::Transform(verb) => verb.run(),
             Self::Import(verb) => verb.run(global),
             Self::Version(verb) => verb.run(global).await,

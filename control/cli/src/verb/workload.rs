@@ -29,7 +29,7 @@ impl Workload {
     }
 }
 
-fn table(answer: &Value) -> Table {
+pub(super) fn table(answer: &Value) -> Table {
     let mut table = Table::new(&[
         "NAMESPACE",
         "INSTANCE",

@@ -22,7 +22,7 @@ use super::node::proxy_node;
 use super::session::{self, Event, Session, Variant};
 use crate::clock::{self, UnixMs};
 use crate::grpc::peer;
-use crate::identity::Identity;
+use crate::identity::{Identity, Standing};
 use crate::identity::ca::TrustBundle;
 use crate::identity::svid::{SvidSource, SvidWatch};
 use crate::publish::{ConnectError, Publisher, Subscription};
@@ -83,6 +83,7 @@ impl Ads {
             roots: self.roots.clone(),
             identity,
             expires_at: peer.expires_at,
+            host: peer.host,
         };
         tokio::spawn(opened.run::<W>(request.into_inner(), sender));
         Ok(Response::new(ReceiverStream::new(receiver)))
@@ -212,6 +213,7 @@ struct Opened {
     roots: watch::Receiver<Arc<TrustBundle>>,
     identity: Identity,
     expires_at: UnixMs,
+    host: Option<Standing>,
 }
 
 impl Opened {
@@ -281,6 +283,7 @@ impl Opened {
                     held_up = None;
                     state.session.release();
                 }
+                () = revoked(self.host.as_ref()) => return Err(Box::new(peer::revoked())),
                 () = &mut ends => return Err(Box::new(Status::unavailable(
                     "this stream has reached its age limit: reconnect with the current certificate",
                 ))),
@@ -312,7 +315,7 @@ impl Opened {
         let request = W::request(kind, request);
         state.session.request(request).map_err(|error| Status::resource_exhausted(error.to_string()))?;
         if state.own.is_none() && state.session.is_subscribed(Kind::Secret, OWN_CERTIFICATE) {
-            let made = self.svids.watch(&self.identity).map_err(|error| {
+            let made = self.svids.watch(&self.identity, self.host.as_ref().map(|host| &host.mark)).map_err(|error| {
                 tracing::error!(identity = %self.identity, %error, "certificate not made");
                 Status::internal("the certificate could not be made")
             })?;
@@ -324,6 +327,14 @@ impl Opened {
 }
 
 /// Waits until an instant, or for ever.
+/// Ends when the host of the client is revoked; never for a client that is bound to none.
+async fn revoked(host: Option<&Standing>) {
+    match host {
+        Some(host) => host.revoked().await,
+        None => std::future::pending().await,
+    }
+}
+
 async fn until(at: Option<tokio::time::Instant>) {
     match at {
         Some(at) => tokio::time::sleep_until(at).await,

@@ -6,6 +6,7 @@ use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
 use crate::identity::AuthorityError;
+use crate::identity::host::HostError;
 use crate::identity::join_token::JoinError;
 use crate::publish::{ApplyError, Problem};
 use crate::store::StoreError;
@@ -118,6 +119,17 @@ impl From<JoinError> for ApiError {
                 tracing::error!(%error, "join token");
                 Self::Internal
             }
+        }
+    }
+}
+
+impl From<HostError> for ApiError {
+    fn from(error: HostError) -> Self {
+        match error {
+            HostError::Name(_) => Self::Invalid(error.to_string()),
+            HostError::TooMany => Self::TooLarge(error.to_string()),
+            HostError::Unknown(name) => Self::NotFound(format!("host {name} that may join")),
+            HostError::Store(error) => error.into(),
         }
     }
 }

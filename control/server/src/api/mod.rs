@@ -2,7 +2,7 @@
 //!
 //! In reading order: [`route`] (the table every route is in, and from which the router and the OpenAPI
 //! document are made), [`auth`] (who may call), [`error`] (what a failure looks like), then one file per
-//! thing: [`resource`], [`proxy`], [`token`], [`attestation`], [`operator`], [`ca`], [`probe`].
+//! thing: [`resource`], [`proxy`], [`token`], [`host`], [`attestation`], [`operator`], [`ca`], [`probe`].
 
 pub mod route;
 
@@ -18,6 +18,8 @@ pub mod proxy;
 
 pub mod token;
 
+pub mod host;
+
 pub mod attestation;
 
 pub mod operator;
@@ -28,7 +30,7 @@ pub mod probe;
 
 use std::sync::Arc;
 
-use crate::identity::{Authority, JoinTokens};
+use crate::identity::{Authority, Hosts, JoinTokens};
 use crate::publish::Publisher;
 use crate::source::{Catalog, Registry};
 use crate::store::SharedStore;
@@ -40,6 +42,8 @@ pub struct Api {
     pub store: SharedStore,
     /// Join tokens.
     pub tokens: JoinTokens,
+    /// Hosts that join tokens are made for.
+    pub hosts: Hosts,
     /// Applies, and knows the proxies.
     pub publisher: Arc<Publisher>,
     /// Knows the workloads that registered.

@@ -6,7 +6,7 @@ use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::routing::{MethodRouter, delete, get, post, put};
 
-use super::{Api, attestation, auth, ca, openapi, operator, probe, proxy, resource, token};
+use super::{Api, attestation, auth, ca, host, openapi, operator, probe, proxy, resource, token};
 
 /// Largest request body, in bytes; the planner's own limit for one text.
 pub const BODY_BYTES_MAX: usize = 16 << 20;
@@ -209,7 +209,7 @@ pub fn table() -> Vec<Route> {
         Route {
             body: Some((
                 "application/json",
-                "namespace, serviceAccount, uses (default 1), ttlSeconds (default 3600). services, labels (key to values, none: any) and gateway, when any is given, become the grant of the service account: what its workloads may say of themselves.",
+                "namespace, serviceAccount, uses (default 1), ttlSeconds (default 3600), host (one that was made: what the token gives is bound to it). services, labels (key to values, none: any) and gateway, when any is given, become the grant of the service account: what its workloads may say of themselves.",
             )),
             ..route(
                 "post",
@@ -237,6 +237,40 @@ pub fn table() -> Vec<Route> {
                 "Withdraw a join token.",
                 "Its id.",
                 delete(token::delete),
+            )
+        },
+        Route {
+            parameters: &const { [path("name", "Name of the host.")] },
+            body: Some((
+                "application/json",
+                "addresses: those its workloads may announce; default: any.",
+            )),
+            ..route(
+                "put",
+                "/api/v1/hosts/{name}",
+                "putHost",
+                "Make a host, for which join tokens can then be made, or change it. One that was revoked may join again.",
+                "The host.",
+                put(host::put),
+            )
+        },
+        route(
+            "get",
+            "/api/v1/hosts",
+            "listHosts",
+            "Hosts, those too that were revoked.",
+            "A list of hosts.",
+            get(host::list),
+        ),
+        Route {
+            parameters: &const { [path("name", "Name of the host.")] },
+            ..route(
+                "delete",
+                "/api/v1/hosts/{name}",
+                "revokeHost",
+                "Revoke a host: its join tokens are withdrawn, its workloads leave the mesh, and no certificate that it was given opens anything here any more.",
+                "The host, and what was withdrawn.",
+                delete(host::revoke),
             )
         },
         route(

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::Api;
 use super::error::ApiError;
 use crate::clock;
-use crate::identity::join_token::JoinToken;
+use crate::identity::join_token::{JoinToken, Purpose};
 use crate::identity::{Grant, Identity, grant};
 
 /// Longest life of a join token: 365 days.
@@ -30,6 +30,8 @@ pub struct JoinTokenRequest {
     uses: u32,
     #[serde(default = "hour")]
     ttl_seconds: u64,
+    /// The host that is to join with it; it must be known.
+    host: Option<String>,
     /// The next three, when any is given, replace the grant of the service account.
     services: Option<BTreeSet<String>>,
     labels: Option<BTreeMap<String, BTreeSet<String>>>,
@@ -75,7 +77,9 @@ pub async fn create(
     let expires_at =
         now.saturating_add(i64::try_from(asked.ttl_seconds.saturating_mul(1_000)).unwrap_or(i64::MAX));
     let asked_grant = asked.grant();
-    let made = api.tokens.create(&identity, asked.uses, expires_at, asked_grant.as_ref(), now).await;
+    let host = asked.host.as_ref().map(|name| api.hosts.mark(name)).transpose()?;
+    let purpose = Purpose { grant: asked_grant.as_ref(), host };
+    let made = api.tokens.create(&identity, asked.uses, expires_at, purpose, now).await;
     let (token, kept) = made?;
     let held = grant::read(&api.store, &asked.namespace, &asked.service_account).await?;
     tracing::info!(%identity, id = kept.id, uses = asked.uses, grant = ?asked_grant, "join token made");
@@ -116,5 +120,6 @@ fn shown(token: &JoinToken) -> Value {
         "serviceAccount": token.service_account,
         "usesLeft": token.uses_left,
         "expiresAt": clock::rfc3339(token.expires_at),
+        "host": token.host.as_ref().map(|mark| &mark.name),
     })
 }

@@ -14,7 +14,7 @@ use super::peer;
 use crate::clock;
 use crate::identity::attest::{AttestError, Attestor};
 use crate::identity::join_token::JoinError;
-use crate::identity::{Authority, JoinTokens, TrustBundle, csr};
+use crate::identity::{Authority, Hosts, JoinTokens, TrustBundle, csr};
 use crate::telemetry::Metrics;
 
 /// See the module.
@@ -23,6 +23,8 @@ pub struct Certificates {
     pub authority: Arc<Authority>,
     /// Whose bearers may join.
     pub tokens: JoinTokens,
+    /// Those that tokens are made for.
+    pub hosts: Hosts,
     /// Verifies proofs.
     pub attestor: Arc<Attestor>,
     /// Counts.
@@ -63,21 +65,26 @@ impl Certificates {
         let asked = request.into_inner();
         // The key first: a bad request must not use up a token.
         let key = csr::verify(&asked.csr_der).map_err(|error| Status::invalid_argument(error.to_string()))?;
-        let identity = match (asked.join_token.as_str(), asked.proof) {
-            ("", None) => peer::member(&peer, now)?.clone(),
+        let (identity, host) = match (asked.join_token.as_str(), asked.proof) {
+            ("", None) => (peer::member(&peer, now)?.clone(), peer.host.as_ref().map(|host| host.mark.clone())),
             ("", Some(proof)) => {
                 let attested = self.attestor.verify(proof, &asked.csr_der).await;
-                attested.map_err(|error| refuse_proof(&error, &peer))?
+                (attested.map_err(|error| refuse_proof(&error, &peer))?, None)
             }
             (token, None) => {
                 let domain = &self.authority.settings().trust_domain;
                 let joined = self.tokens.redeem(domain, token, now).await;
-                joined.map_err(|error| refuse(&error, &peer))?
+                let joined = joined.map_err(|error| refuse(&error, &peer))?;
+                let still = joined.host.as_ref().is_none_or(|mark| self.hosts.mark(&mark.name).as_ref().ok() == Some(mark));
+                if !still {
+                    return Err(peer::revoked());
+                }
+                (joined.identity, joined.host)
             }
             (_, Some(_)) => return Err(Status::invalid_argument("join_token or proof, not both")),
         };
         let authority = Arc::clone(&self.authority);
-        let signed = tokio::task::spawn_blocking(move || authority.sign(&identity, &key, now)).await;
+        let signed = tokio::task::spawn_blocking(move || authority.sign(&identity, host.as_ref(), &key, now)).await;
         let svid = match signed {
             Ok(Ok(svid)) => svid,
             Ok(Err(error)) => {

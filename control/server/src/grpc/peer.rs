@@ -17,7 +17,8 @@ pub fn of<T>(request: &Request<T>) -> Result<Peer, Status> {
 /// The identity the caller proved, which must still be valid: a connection may outlive the certificate
 /// it began with.
 ///
-/// *Errors*: `UNAUTHENTICATED` without a client certificate or with one that has expired.
+/// *Errors*: `UNAUTHENTICATED` without a client certificate or with one that has expired; `PERMISSION_DENIED` with one
+/// that was given to a host which was revoked since.
 #[allow(clippy::result_large_err, reason = "the gRPC library's error type")]
 pub fn member(peer: &Peer, now: UnixMs) -> Result<&Identity, Status> {
     match &peer.identity {
@@ -25,6 +26,12 @@ pub fn member(peer: &Peer, now: UnixMs) -> Result<&Identity, Status> {
         Some(_) if peer.expires_at <= now => Err(Status::unauthenticated(
             "the client certificate of this connection has expired: reconnect with the renewed one",
         )),
+        Some(_) if peer.host.as_ref().is_some_and(|host| !host.is_good()) => Err(revoked()),
         Some(identity) => Ok(identity),
     }
+}
+
+/// What a member is told whose host was revoked.
+pub fn revoked() -> Status {
+    Status::permission_denied("the host this certificate was given to was revoked: it must be onboarded anew")
 }

@@ -68,10 +68,11 @@ impl RegistrationService for Registrations {
     ) -> Result<Response<v1::DeregisterResponse>, Status> {
         let peer = peer::of(&request)?;
         let identity = peer::member(&peer, clock::unix_ms())?;
+        let host = peer.host.as_ref().map_or("", |host| host.mark.name.as_str());
         let asked = request.get_ref();
         let ended = match (asked.lease_id.as_str(), asked.instance_id.as_str()) {
             (lease_id, "") => self.registry.deregister(identity, lease_id).await,
-            ("", instance_id) => self.registry.withdraw(identity, instance_id).await,
+            ("", instance_id) => self.registry.withdraw(identity, host, instance_id).await,
             _ => return Err(Status::invalid_argument("lease_id or instance_id, not both")),
         };
         ended.map_err(|error| to_status(&error))?;
@@ -89,10 +90,19 @@ impl Registrations {
         let announced =
             request.into_inner().workload.ok_or_else(|| Status::invalid_argument("workload: required"))?;
         let reach = self.registry.reach();
-        let workload = Workload::from_wire(announced, peer.remote.ip(), reach).map_err(|errors| {
+        let mut workload = Workload::from_wire(announced, peer.remote.ip(), reach).map_err(|errors| {
             let lines: Vec<String> = errors.iter().map(|error| format!("workload.{error}")).collect();
             Status::invalid_argument(lines.join("; "))
         })?;
+        if let Some(host) = &peer.host {
+            if !host.allows(workload.address) {
+                let (address, name) = (workload.address, &host.mark.name);
+                return Err(Status::permission_denied(format!(
+                    "workload.address: {address} is not one of host {name}'s; `outrigger host list` shows them"
+                )));
+            }
+            workload.host.clone_from(&host.mark.name);
+        }
         let recorded = workload.to_wire();
         let lease_id = self.registry.register(identity, workload).await.map_err(|error| to_status(&error))?;
         let ttl_ms = millis(self.registry.ttl());

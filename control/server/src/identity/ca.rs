@@ -26,6 +26,7 @@ use super::ca_files::{
     load_cross, millis, read, root_paths, save, seconds, serial, signing_paths, write_roots,
 };
 use super::csr::ProvenKey;
+use super::host::HostMark;
 use super::keys;
 use super::rotation::{RotateError, Rotation, Stage, UnixMs};
 use super::spiffe::Identity;
@@ -143,6 +144,17 @@ pub struct ServerNames {
     pub ip: Vec<IpAddr>,
 }
 
+/// Whom a certificate is for.
+#[derive(Clone, Copy, Debug)]
+pub struct Subject<'a> {
+    /// Its name.
+    pub identity: &'a Identity,
+    /// Where it was enrolled.
+    pub host: Option<&'a HostMark>,
+    /// Further names.
+    pub names: &'a ServerNames,
+}
+
 /// One line of `outrigger ca show`.
 #[derive(Clone, Serialize, Debug)]
 #[serde(rename_all = "camelCase")]
@@ -242,8 +254,15 @@ impl Authority {
     ///
     /// *Errors*: [`AuthorityError::ForeignIdentity`] for a name of another trust domain; those of
     /// making and saving.
-    pub fn sign(&self, identity: &Identity, key: &ProvenKey, now: UnixMs) -> Result<Svid, AuthorityError> {
-        self.sign_key(identity, key.public_key(), &ServerNames::default(), now)
+    pub fn sign(
+        &self,
+        identity: &Identity,
+        host: Option<&HostMark>,
+        key: &ProvenKey,
+        now: UnixMs,
+    ) -> Result<Svid, AuthorityError> {
+        let subject = Subject { identity, host, names: &ServerNames::default() };
+        self.sign_key(subject, key.public_key(), now)
     }
 
     /// Makes a key and a certificate for it.
@@ -251,12 +270,11 @@ impl Authority {
     /// *Errors*: as [`Authority::sign`].
     pub fn issue(
         &self,
-        identity: &Identity,
-        names: &ServerNames,
+        subject: Subject<'_>,
         now: UnixMs,
     ) -> Result<KeyedSvid, AuthorityError> {
         let key = KeyPair::generate()?;
-        let svid = self.sign_key(identity, &key, names, now)?;
+        let svid = self.sign_key(subject, &key, now)?;
         let key_der = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
         Ok(KeyedSvid { svid, key_pem: key.serialize_pem(), key_der })
     }
@@ -386,11 +404,11 @@ impl Authority {
 
     fn sign_key(
         &self,
-        identity: &Identity,
+        subject: Subject<'_>,
         key: &impl PublicKeyData,
-        names: &ServerNames,
         now: UnixMs,
     ) -> Result<Svid, AuthorityError> {
+        let Subject { identity, host, names } = subject;
         if identity.trust_domain() != self.settings.trust_domain {
             return Err(AuthorityError::ForeignIdentity {
                 identity: identity.clone(),
@@ -420,6 +438,9 @@ impl Authority {
         params.not_after = date_time_ymd(1970, 1, 1) + seconds(expires_at);
         params.serial_number = Some(serial()?);
         params.distinguished_name = DistinguishedName::new();
+        if let Some(host) = host {
+            params.distinguished_name.push(rcgen::DnType::CommonName, host.to_string());
+        }
         params.subject_alt_names.push(SanType::URI(identity.to_string().try_into()?));
         for name in &names.dns {
             params.subject_alt_names.push(SanType::DnsName(name.clone().try_into()?));

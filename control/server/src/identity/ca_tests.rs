@@ -30,7 +30,7 @@ fn request() -> (KeyPair, CertificateSigningRequest) {
 
 fn signed(authority: &Authority, now: UnixMs) -> Svid {
     let key = csr::verify(request().1.der()).unwrap();
-    authority.sign(&identity("cart"), &key, now).unwrap()
+    authority.sign(&identity("cart"), None, &key, now).unwrap()
 }
 
 /// Whether a member holding `bundle` accepts `svid` from a peer at `now`.
@@ -149,7 +149,7 @@ fn foreign_trust_domain_is_refused() {
     let authority = Authority::open(dir.path(), settings(), NOW).unwrap();
     let foreign = Identity::new("other.example", "shop", "cart").unwrap();
     let key = csr::verify(request().1.der()).unwrap();
-    assert!(matches!(authority.sign(&foreign, &key, NOW), Err(AuthorityError::ForeignIdentity { .. })));
+    assert!(matches!(authority.sign(&foreign, None, &key, NOW), Err(AuthorityError::ForeignIdentity { .. })));
 }
 
 #[test]
@@ -158,7 +158,7 @@ fn issued_certificate_has_the_names_of_our_own_port() {
     let authority = Authority::open(dir.path(), settings(), NOW).unwrap();
     let names =
         ServerNames { dns: vec!["control.example".to_owned()], ip: vec![IpAddr::from([127, 0, 0, 1])] };
-    let issued = authority.issue(&identity("control"), &names, NOW).unwrap();
+    let issued = authority.issue(Subject { identity: &identity("control"), host: None, names: &names }, NOW).unwrap();
     let (_, leaf) = x509_parser::parse_x509_certificate(&issued.svid.chain_der[0]).unwrap();
     assert_eq!(leaf.subject_alternative_name().unwrap().unwrap().value.general_names.len(), 3);
     assert!(issued.key_pem.contains("PRIVATE KEY"));
@@ -200,7 +200,7 @@ fn knows(roots_pem: &str, service: &KeyedSvid, now: UnixMs) -> bool {
 
 fn service(authority: &Authority, now: UnixMs) -> KeyedSvid {
     let names = ServerNames { dns: vec!["control.test".to_owned()], ip: Vec::new() };
-    authority.issue(&identity("control"), &names, now).unwrap()
+    authority.issue(Subject { identity: &identity("control"), host: None, names: &names }, now).unwrap()
 }
 
 fn files(dir: &Path) -> Vec<String> {

@@ -11,6 +11,7 @@ use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
 use super::grant::{self, Grant, GrantError};
+use super::host::HostMark;
 use super::spiffe::{Identity, IdentityError};
 use crate::clock::UnixMs;
 use crate::random::{self, NoRandomness};
@@ -45,6 +46,9 @@ pub struct JoinToken {
     pub uses_left: u32,
     /// From when on it cannot be used.
     pub expires_at: UnixMs,
+    /// The host it is for; its mark goes into the certificate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<HostMark>,
 }
 
 /// Why a token was refused. The bearer is told only that it was; the reason goes to the log.
@@ -76,6 +80,24 @@ pub enum JoinError {
     Store(#[from] StoreError),
 }
 
+/// What a token is made for.
+#[derive(Clone, Default, Debug)]
+pub struct Purpose<'a> {
+    /// When given, replaces the grant of the identity.
+    pub grant: Option<&'a Grant>,
+    /// The host that is to join with it.
+    pub host: Option<HostMark>,
+}
+
+/// What a token gave.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Joined {
+    /// Who its bearer is.
+    pub identity: Identity,
+    /// The host it was for.
+    pub host: Option<HostMark>,
+}
+
 /// The tokens of a store. What changes one of them runs under one lock, so that any number of hosts may use the same
 /// token at the same time: nobody finds it changed between looking and writing.
 #[derive(Clone)]
@@ -90,7 +112,7 @@ impl JoinTokens {
         Self { store, changing: Arc::default() }
     }
 
-    /// Makes a token and returns it. It cannot be shown again. A grant, when given, replaces that of the identity.
+    /// Makes a token and returns it. It cannot be shown again.
     ///
     /// *Errors*: [`JoinError::Uses`], [`JoinError::Grant`], [`JoinError::Random`], [`JoinError::Store`].
     pub async fn create(
@@ -98,7 +120,7 @@ impl JoinTokens {
         identity: &Identity,
         uses: u32,
         expires_at: UnixMs,
-        grant: Option<&Grant>,
+        purpose: Purpose<'_>,
         now: UnixMs,
     ) -> Result<(String, JoinToken), JoinError> {
         if !(1..=USES_MAX).contains(&uses) {
@@ -112,9 +134,10 @@ impl JoinTokens {
             service_account: identity.service_account().to_owned(),
             uses_left: uses,
             expires_at,
+            host: purpose.host,
         };
         let mut changes = vec![Change::Put { key: key(&id), value: value(&token)?, expect: Expect::Absent }];
-        if let Some(grant) = grant {
+        if let Some(grant) = purpose.grant {
             changes.push(grant::change(identity.namespace(), identity.service_account(), grant)?);
         }
         self.store.commit(changes, now).await?;
@@ -129,13 +152,13 @@ impl JoinTokens {
         Ok(records.into_iter().filter_map(|record| serde_json::from_value(record.value).ok()).collect())
     }
 
-    /// Uses a token once and returns the identity it gives.
+    /// Uses a token once and returns what it gives.
     ///
     /// Any number of bearers may come at once; as many win as there are uses left. *Cancel safety*: a use that has
     /// begun goes on when the caller leaves.
     ///
     /// *Errors*: [`JoinError`]; nothing is used up then.
-    pub async fn redeem(&self, trust_domain: &str, text: &str, now: UnixMs) -> Result<Identity, JoinError> {
+    pub async fn redeem(&self, trust_domain: &str, text: &str, now: UnixMs) -> Result<Joined, JoinError> {
         let (id, secret) = split(text).ok_or(JoinError::Unknown)?;
         let offered = random::to_hex(&Sha256::digest(secret.as_bytes()));
         // Looked at before the lock is taken: who knows no secret makes nobody wait.
@@ -151,9 +174,22 @@ impl JoinTokens {
             let identity = Identity::new(&trust_domain, &token.namespace, &token.service_account)?;
             let expect = Expect::Version(version);
             store.commit(&[Change::Put { key: key(&id), value: value(&token)?, expect }], now)?;
-            Ok(identity)
+            Ok(Joined { identity, host: token.host })
         })
         .await
+    }
+
+    /// Withdraws all tokens that were made for a host; returns how many.
+    ///
+    /// *Errors*: the store's.
+    pub async fn withdraw_host(&self, host: &str, now: UnixMs) -> Result<usize, JoinError> {
+        let tokens = self.list().await?;
+        let meant = |token: &&JoinToken| token.host.as_ref().is_some_and(|mark| mark.name == host);
+        let mut count = 0;
+        for token in tokens.iter().filter(meant) {
+            count += usize::from(self.withdraw(&token.id, now).await?);
+        }
+        Ok(count)
     }
 
     /// Withdraws a token. Returns whether there was one.
@@ -254,11 +290,11 @@ mod tests {
     #[tokio::test]
     async fn counted_token_gives_its_identity_that_many_times() {
         let tokens = tokens();
-        let (token, kept) = tokens.create(&identity(), 2, 1_000, None, 0).await.unwrap();
+        let (token, kept) = tokens.create(&identity(), 2, 1_000, Purpose::default(), 0).await.unwrap();
         let on_disk = serde_json::to_string(&kept).unwrap();
         assert!(!on_disk.contains(token.rsplit('_').next().unwrap()), "the secret is not kept");
         for _ in 0..2 {
-            assert_eq!(tokens.redeem(DOMAIN, &token, 999).await.unwrap(), identity());
+            assert_eq!(tokens.redeem(DOMAIN, &token, 999).await.unwrap().identity, identity());
         }
         assert!(matches!(tokens.redeem(DOMAIN, &token, 999).await, Err(JoinError::UsedUp)));
     }
@@ -266,7 +302,7 @@ mod tests {
     #[tokio::test]
     async fn expired_and_wrong_tokens_are_refused_and_use_nothing_up() {
         let tokens = tokens();
-        let (token, _) = tokens.create(&identity(), 1, 1_000, None, 0).await.unwrap();
+        let (token, _) = tokens.create(&identity(), 1, 1_000, Purpose::default(), 0).await.unwrap();
         assert!(matches!(tokens.redeem(DOMAIN, &token, 1_000).await, Err(JoinError::Expired)));
         let mut wrong = token.clone();
         let last = if wrong.pop() == Some('0') { '1' } else { '0' };
@@ -281,7 +317,7 @@ mod tests {
     async fn counted_token_offered_by_a_hundred_at_once_is_good_for_exactly_its_uses() {
         for uses in [1, 60, 100] {
             let tokens = tokens();
-            let (token, kept) = tokens.create(&identity(), uses, 1_000, None, 0).await.unwrap();
+            let (token, kept) = tokens.create(&identity(), uses, 1_000, Purpose::default(), 0).await.unwrap();
             let mut jobs = tokio::task::JoinSet::new();
             for _ in 0..100 {
                 let (tokens, token) = (tokens.clone(), token.clone());
@@ -308,11 +344,11 @@ mod tests {
         let held = || grant::read(&tokens.store, "shop", "cart");
         assert_eq!(held().await.unwrap(), Grant::default_for("cart"));
         let grant = Grant { gateway: true, ..Grant::default_for("cart") };
-        tokens.create(&identity(), 1, 10, Some(&grant), 0).await.unwrap();
-        tokens.create(&identity(), 1, 10, None, 0).await.unwrap();
+        tokens.create(&identity(), 1, 10, Purpose { grant: Some(&grant), host: None }, 0).await.unwrap();
+        tokens.create(&identity(), 1, 10, Purpose::default(), 0).await.unwrap();
         assert_eq!(held().await.unwrap(), grant);
         let bad = Grant { services: ["not a label".to_owned()].into(), ..grant.clone() };
-        let refused = tokens.create(&identity(), 1, 10, Some(&bad), 0).await;
+        let refused = tokens.create(&identity(), 1, 10, Purpose { grant: Some(&bad), host: None }, 0).await;
         assert!(matches!(refused, Err(JoinError::Grant(_))));
         assert_eq!(held().await.unwrap(), grant);
     }
@@ -320,7 +356,7 @@ mod tests {
     #[tokio::test]
     async fn withdrawn_token_is_good_for_nothing() {
         let tokens = tokens();
-        let (token, kept) = tokens.create(&identity(), 5, 1_000, None, 0).await.unwrap();
+        let (token, kept) = tokens.create(&identity(), 5, 1_000, Purpose::default(), 0).await.unwrap();
         assert!(tokens.withdraw(&kept.id, 0).await.unwrap());
         assert!(!tokens.withdraw(&kept.id, 0).await.unwrap());
         assert!(matches!(tokens.redeem(DOMAIN, &token, 0).await, Err(JoinError::Unknown)));
@@ -329,8 +365,8 @@ mod tests {
     #[tokio::test]
     async fn dead_tokens_are_swept() {
         let tokens = tokens();
-        tokens.create(&identity(), 1, 10, None, 0).await.unwrap();
-        tokens.create(&identity(), 1, 1_000, None, 0).await.unwrap();
+        tokens.create(&identity(), 1, 10, Purpose::default(), 0).await.unwrap();
+        tokens.create(&identity(), 1, 1_000, Purpose::default(), 0).await.unwrap();
         assert_eq!(tokens.sweep(10).await.unwrap(), 1);
         assert_eq!(tokens.sweep(10).await.unwrap(), 0);
     }
@@ -354,8 +390,8 @@ mod tests {
     #[tokio::test]
     async fn number_of_uses_has_limits() {
         let tokens = tokens();
-        assert!(matches!(tokens.create(&identity(), 0, 1, None, 0).await, Err(JoinError::Uses)));
-        assert!(tokens.create(&identity(), USES_MAX, 1, None, 0).await.is_ok());
-        assert!(matches!(tokens.create(&identity(), USES_MAX + 1, 1, None, 0).await, Err(JoinError::Uses)));
+        assert!(matches!(tokens.create(&identity(), 0, 1, Purpose::default(), 0).await, Err(JoinError::Uses)));
+        assert!(tokens.create(&identity(), USES_MAX, 1, Purpose::default(), 0).await.is_ok());
+        assert!(matches!(tokens.create(&identity(), USES_MAX + 1, 1, Purpose::default(), 0).await, Err(JoinError::Uses)));
     }
 }

@@ -4,6 +4,7 @@
 //! request: one public key, nothing else), [`rotation`] (the pure state machine of signing CAs),
 //! [`keys`] (files on disk), [`ca_files`] (certificates and keys
 //! of the CAs on disk), [`ca`] (the authority itself), [`join_token`] and [`attest`] (first enrolment),
+//! [`host`] (where an enrolment was made, and whether it still counts),
 //! [`grant`] (what a service account may then say of itself), [`svid`] (certificates generated here for xDS clients that cannot make requests), and
 //! [`server_tls`] (the TLS configuration of our own port, which follows all of the above).
 //!
@@ -28,6 +29,8 @@ pub mod join_token;
 
 pub mod attest;
 
+pub mod host;
+
 pub mod grant;
 
 pub mod svid;
@@ -36,5 +39,6 @@ pub mod server_tls;
 
 pub use ca::{Authority, AuthorityError, AuthoritySettings, KeyedSvid, ServerNames, Svid, TrustBundle};
 pub use grant::{Claim, Grant};
+pub use host::{HostMark, Hosts, Standing};
 pub use join_token::JoinTokens;
 pub use spiffe::Identity;

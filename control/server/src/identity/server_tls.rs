@@ -11,7 +11,7 @@ use arc_swap::ArcSwap;
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::{RootCertStore, ServerConfig};
 
-use super::ca::{Authority, AuthorityError, ServerNames, TrustBundle};
+use super::ca::{Authority, AuthorityError, ServerNames, Subject, TrustBundle};
 use super::spiffe::Identity;
 use crate::clock::{self, UnixMs};
 
@@ -105,7 +105,7 @@ fn build(
     names: &ServerNames,
     now: UnixMs,
 ) -> Result<Configs, ServerTlsError> {
-    let own = authority.issue(identity, names, now)?;
+    let own = authority.issue(Subject { identity, host: None, names }, now)?;
     let bundle = authority.trust_bundle().borrow().clone();
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let verifier =

@@ -57,10 +57,12 @@ pub struct LeaseTable {
 impl LeaseTable {
     /// Whether `identity` may register this instance.
     ///
-    /// *Errors*: [`LeaseError::Full`]; [`LeaseError::NotYours`] while another identity holds it.
+    /// *Errors*: [`LeaseError::Full`]; [`LeaseError::NotYours`] while another identity, or another host, holds it.
     pub fn check(&self, identity: &Identity, workload: &Workload) -> Result<(), LeaseError> {
         match self.by_instance.get(&key_of(workload)) {
-            Some(held) if held.identity != *identity => Err(LeaseError::NotYours),
+            Some(held) if held.identity != *identity || is_elsewhere(held, &workload.host) => {
+                Err(LeaseError::NotYours)
+            }
             Some(_) => Ok(()),
             None if self.by_instance.len() >= LEASES_MAX => Err(LeaseError::Full),
             None => Ok(()),
@@ -119,13 +121,19 @@ impl LeaseTable {
         if lease.identity == *identity { Ok(lease) } else { Err(LeaseError::NotYours) }
     }
 
-    /// The lease of an instance in `identity`'s namespace.
+    /// The lease of an instance in `identity`'s namespace, for somebody on `host`.
     ///
     /// *Errors*: [`LeaseError::Unknown`], [`LeaseError::NotYours`].
-    pub fn of_instance(&self, identity: &Identity, instance_id: &str) -> Result<&Lease, LeaseError> {
+    pub fn of_instance(
+        &self,
+        identity: &Identity,
+        host: &str,
+        instance_id: &str,
+    ) -> Result<&Lease, LeaseError> {
         let key = (identity.namespace().to_owned(), instance_id.to_owned());
         let lease = self.by_instance.get(&key).ok_or(LeaseError::Unknown)?;
-        if lease.identity == *identity { Ok(lease) } else { Err(LeaseError::NotYours) }
+        let ours = lease.identity == *identity && !is_elsewhere(lease, host);
+        if ours { Ok(lease) } else { Err(LeaseError::NotYours) }
     }
 
     /// Takes a lease out, if it still has this id.
@@ -171,6 +179,11 @@ impl LeaseTable {
     pub fn is_empty(&self) -> bool {
         self.by_instance.is_empty()
     }
+}
+
+/// Whether a lease was given to another host. A certificate that is bound to no host tells nothing.
+fn is_elsewhere(lease: &Lease, host: &str) -> bool {
+    !lease.workload.host.is_empty() && !host.is_empty() && lease.workload.host != host
 }
 
 /// What a lease is for.

@@ -226,18 +226,33 @@ impl Registry {
         Ok(())
     }
 
-    /// Ends the lease of an instance of `identity`'s own namespace, whoever holds its id. An instance that is not
-    /// there is no error.
+    /// Ends the lease of an instance of `identity`'s own namespace, whoever holds its id, for somebody on `host`. An
+    /// instance that is not there is no error.
     ///
-    /// *Errors*: [`LeaseError::NotYours`] when the instance is another identity's; the store's.
-    pub async fn withdraw(&self, identity: &Identity, instance_id: &str) -> Result<(), RegistryError> {
-        let id = match self.lock().of_instance(identity, instance_id) {
+    /// *Errors*: [`LeaseError::NotYours`] when the instance is another identity's, or another host's; the store's.
+    pub async fn withdraw(
+        &self,
+        identity: &Identity,
+        host: &str,
+        instance_id: &str,
+    ) -> Result<(), RegistryError> {
+        let id = match self.lock().of_instance(identity, host, instance_id) {
             Err(LeaseError::Unknown) => return Ok(()),
             Err(error) => return Err(error.into()),
             Ok(lease) => lease.id.clone(),
         };
         self.drop_leases(&[id], None, "workload withdrawn by its host").await?;
         Ok(())
+    }
+
+    /// Ends every lease that was given to a host; returns how many.
+    ///
+    /// *Errors*: the store's: the workloads are gone from the list all the same.
+    pub async fn withdraw_host(&self, host: &str) -> Result<usize, StoreError> {
+        let meant = |lease: &&Lease| lease.workload.host == host;
+        let ids: Vec<String> = self.lock().iter().filter(meant).map(|lease| lease.id.clone()).collect();
+        self.drop_leases(&ids, None, "workload's host was revoked").await?;
+        Ok(ids.len())
     }
 
     /// Ends leases as their time comes, for ever.

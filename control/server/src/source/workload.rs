@@ -63,6 +63,9 @@ pub struct Workload {
     pub health: Health,
     /// Whether it is a proxy at the edge rather than an application.
     pub gateway: bool,
+    /// The host whose certificate it registered with; empty: one that is bound to no host.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub host: String,
     /// The discovery source that found it; empty: it registered itself.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub source: String,
@@ -229,6 +232,7 @@ impl Workload {
             weight: wire.weight.max(1),
             health,
             gateway: wire.gateway,
+            host: String::new(),
             source: String::new(),
         })
     }
