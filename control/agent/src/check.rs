@@ -98,14 +98,20 @@ fn identities(config: &AgentConfig) -> anyhow::Result<String> {
 
 /// A certificate, or a token that nobody else can read.
 fn identity(config: &AgentConfig, rule: &IdentityRule) -> anyhow::Result<()> {
-    let folder = config.state_dir.join("identity").join(format!("{}.{}", rule.namespace, rule.service_account));
+    let folder =
+        config.state_dir.join("identity").join(format!("{}.{}", rule.namespace, rule.service_account));
     if svid::Svid::load(&folder).is_some() {
         return Ok(());
     }
     let Some(path) = &rule.join_token_file else { bail!("no certificate on disk and no joinTokenFile") };
     let about = path.metadata().with_context(|| format!("joinTokenFile {}", path.display()))?;
     let mode = about.permissions().mode();
-    ensure!(mode & 0o077 == 0, "joinTokenFile {}: others may read it (mode {:o})", path.display(), mode & 0o777);
+    ensure!(
+        mode & 0o077 == 0,
+        "joinTokenFile {}: others may read it (mode {:o})",
+        path.display(),
+        mode & 0o777
+    );
     Ok(())
 }
 

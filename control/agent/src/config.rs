@@ -54,6 +54,9 @@ pub struct AgentConfig {
     /// How traffic reaches them.
     #[serde(default)]
     pub capture: CaptureConfig,
+    /// Whether docker's health checks of applications decide about their traffic. Default true.
+    #[serde(default = "default_container_health")]
+    pub container_health: bool,
     /// Seconds between two looks at everything. Default 120.
     #[serde(default = "default_reconcile")]
     pub reconcile_seconds: u64,
@@ -235,6 +238,10 @@ fn default_docker() -> PathBuf {
 
 fn default_namespace() -> String {
     "default".into()
+}
+
+fn default_container_health() -> bool {
+    true
 }
 
 fn default_reconcile() -> u64 {

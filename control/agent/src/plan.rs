@@ -58,6 +58,8 @@ pub struct Wanted {
     pub rules: Option<Rules>,
     /// While no sidecar runs.
     pub on_failure: FailureMode,
+    /// What is to be told of its health; `None`: nothing.
+    pub healthy: Option<bool>,
     /// Make no new sidecar (one that runs stays); for lack of an image, say.
     pub cannot_create: bool,
 }
@@ -71,6 +73,8 @@ pub struct Memory {
     pub was_member: bool,
     /// Instances taken out of the registry.
     pub withdrawn: BTreeSet<String>,
+    /// What was told of the health of instances, by instance.
+    pub told: BTreeMap<String, bool>,
     /// Sidecars told to end, and when, by their container's id.
     pub signalled: BTreeMap<String, Instant>,
 }
@@ -80,6 +84,8 @@ pub struct Memory {
 pub enum Action {
     /// Take the instance of this sidecar out of the registry.
     Withdraw(Sidecar),
+    /// Tell the registry whether the application is well: it decides about the instance of this sidecar.
+    Report(Sidecar, bool),
     /// Send it SIGTERM: it drains.
     Terminate(Sidecar),
     /// Remove its container and its state.
@@ -195,6 +201,10 @@ impl Making<'_> {
             self.again(Duration::ZERO);
             return;
         }
+        let serving = fresh.into_iter().chain(older.iter().copied()).filter(|s| serves(s));
+        for sidecar in serving.collect::<Vec<_>>() {
+            self.report(wanted.healthy, sidecar);
+        }
         match fresh {
             None if wanted.cannot_create => self.again(UNWELL),
             None => {
@@ -237,6 +247,14 @@ impl Making<'_> {
         match due {
             Some(rules) => self.act(Action::Install(rules)),
             None => self.act(Action::Release),
+        }
+    }
+
+    fn report(&mut self, healthy: Option<bool>, sidecar: &Sidecar) {
+        let Some(healthy) = healthy else { return };
+        // An application that never was unwell is well for its proxy's registry already.
+        if self.memory.told.get(&sidecar.instance) != Some(&healthy) {
+            self.act(Action::Report(sidecar.clone(), healthy));
         }
     }
 

@@ -282,6 +282,7 @@ impl Worker {
             // What the image can serve is not known without it; what is in place stays.
             rules: if spec.is_some() { rules } else { self.memory.rules.clone().flatten().or(rules) },
             on_failure: failure_mode(member, &config.capture),
+            healthy: member.healthy.filter(|_| config.container_health),
             cannot_create: spec.is_none(),
         };
         Ok((wanted, spec))
@@ -309,6 +310,7 @@ impl Worker {
         for action in &made.actions {
             let done = match action {
                 Action::Withdraw(_) | Action::Terminate(_) => Ok(()),
+                Action::Report(sidecar, healthy) => self.report(sidecar, *healthy).await,
                 Action::Remove(sidecar) => self.remove(docker, sidecar, comes_back(seen, sidecar)).await,
                 Action::Start(sidecar) => self.start(docker, sidecar).await,
                 Action::Create { admin_port } => self.create(docker, seen, *admin_port).await,
@@ -343,10 +345,19 @@ impl Worker {
         done
     }
 
+    async fn report(&mut self, sidecar: &Sidecar, healthy: bool) -> anyhow::Result<()> {
+        let asked = self.agent.mesh.report(&sidecar.identity, &sidecar.instance, healthy);
+        tokio::time::timeout(WITHDRAW_MAX, asked).await.context("no answer in time")??;
+        tracing::info!(instance = sidecar.instance, healthy, "health of the application told");
+        self.memory.told.insert(sidecar.instance.clone(), healthy);
+        Ok(())
+    }
+
     async fn remove(&mut self, docker: &Docker, sidecar: &Sidecar, keep_state: bool) -> anyhow::Result<()> {
         docker.remove(&sidecar.id).await?;
         Metrics::count(&self.agent.metrics.sidecars_removed);
         tracing::info!(sidecar = sidecar.name, container = self.short(), "sidecar removed");
+        self.memory.told.remove(&sidecar.instance);
         self.memory.signalled.remove(&sidecar.id);
         self.memory.withdrawn.remove(&sidecar.instance);
         if !keep_state {
@@ -357,6 +368,8 @@ impl Worker {
 
     async fn start(&mut self, docker: &Docker, sidecar: &Sidecar) -> anyhow::Result<()> {
         docker.start(&sidecar.id).await?;
+        // Its lease may be another one.
+        self.memory.told.remove(&sidecar.instance);
         self.memory.signalled.remove(&sidecar.id);
         self.memory.withdrawn.remove(&sidecar.instance);
         Metrics::count(&self.agent.metrics.sidecars_restarted);
@@ -438,6 +451,7 @@ fn farewells(made: &Plan) -> (Vec<&Sidecar>, Vec<&Sidecar>) {
             Action::Terminate(sidecar) => tell.push(sidecar),
             Action::Remove(_)
             | Action::Start(_)
+            | Action::Report(..)
             | Action::Create { .. }
             | Action::Install(_)
             | Action::Release => {}
@@ -486,6 +500,13 @@ fn namespace(container: Option<&ContainerInspectResponse>) -> Namespace {
 fn words(action: &Action, seen: &Seen) -> String {
     match action {
         Action::Withdraw(sidecar) => format!("take {} out of the registry", sidecar.instance),
+        Action::Report(sidecar, healthy) => {
+            format!(
+                "tell the registry that {} is {}",
+                sidecar.instance,
+                if *healthy { "healthy" } else { "unhealthy" }
+            )
+        }
         Action::Terminate(sidecar) => format!("send SIGTERM to {}", sidecar.name),
         Action::Remove(sidecar) => format!("remove {}", sidecar.name),
         Action::Start(sidecar) => format!("start {} again", sidecar.name),

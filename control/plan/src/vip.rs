@@ -45,6 +45,20 @@ impl VirtualIps {
         Self { by_host }
     }
 
+    /// Those of names whose own address another one had: the only ones that do not follow from the name. Who keeps these
+    /// gives every name the address it had ([`VirtualIps::of_displaced`]).
+    pub fn displaced(&self) -> BTreeMap<String, Ipv4Addr> {
+        let is_displaced = |(host, at): &(&String, &Ipv4Addr)| address(slot(host)) != **at;
+        self.by_host.iter().filter(is_displaced).map(|(host, at)| (host.clone(), *at)).collect()
+    }
+
+    /// As they were when [`VirtualIps::displaced`] was kept. An address that is not of the range, or that comes twice, is left out.
+    pub fn of_displaced(kept: BTreeMap<String, Ipv4Addr>) -> Self {
+        let mut taken = BTreeSet::new();
+        let ours = |at: &Ipv4Addr| matches!(at.octets(), [240, 240, ..]) && *at != address(COUNT) && u32::from(*at) & 0xffff != 0;
+        Self { by_host: kept.into_iter().filter(|(_, at)| ours(at) && taken.insert(*at)).collect() }
+    }
+
     /// The address of a host.
     pub fn of(&self, host: &str) -> Option<Ipv4Addr> {
         self.by_host.get(host).copied()
@@ -94,6 +108,26 @@ mod tests {
             let left = VirtualIps::assign([second], &both);
             assert_eq!((left.of(second), left.of(first)), (both.of(second), both.of(first)));
         }
+    }
+
+    #[test]
+    fn what_is_displaced_is_all_that_must_be_kept() {
+        let names: Vec<String> = (0..3000).map(|n| format!("s{n}.demo.mesh")).collect();
+        // In an order that is not that of their names, as services come.
+        let mut before = VirtualIps::default();
+        for name in names.iter().rev() {
+            before = VirtualIps::assign([name.as_str()], &before);
+        }
+        let kept = before.displaced();
+        assert!(!kept.is_empty() && kept.len() < 300, "{}", kept.len());
+        let held = VirtualIps::of_displaced(kept);
+        let after = VirtualIps::assign(names.iter().map(String::as_str), &held);
+        assert_eq!(after, before);
+        let without = VirtualIps::assign(names.iter().map(String::as_str), &VirtualIps::default());
+        assert_ne!(without, before, "else there would be nothing to keep");
+        let bad = [("a", "10.0.0.1"), ("b", "240.240.0.0"), ("c", "240.240.255.255"), ("d", "240.240.1.1"), ("e", "240.240.1.1")];
+        let bad = bad.map(|(host, at)| (host.to_owned(), at.parse().unwrap()));
+        assert_eq!(VirtualIps::of_displaced(BTreeMap::from(bad)).by_host.len(), 1);
     }
 
     #[test]

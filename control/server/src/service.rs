@@ -179,13 +179,14 @@ impl Service {
         let catalog = Catalog::new(registry.workloads(), Some(dir.join("sources")));
         let mut jobs = JoinSet::new();
         source::start(&settings.sources, &catalog, settings.registry.reach, &mut jobs).await?;
-        let planner = IstioPlanner::new(outrigger_plan::Settings {
+        let settings_of_plans = outrigger_plan::Settings {
             trust_domain: settings.authority.trust_domain.clone(),
             mesh_domain: settings.mesh_domain.clone(),
             root_namespace: SYSTEM_NAMESPACE.to_owned(),
             access_log: settings.observing.access_log,
             tracing: settings.observing.tracing,
-        });
+        };
+        let planner = IstioPlanner::remembering(settings_of_plans, store.clone()).await?;
         let publisher =
             Publisher::start(Arc::new(planner), store.clone(), catalog.workloads(), Arc::clone(&metrics))
                 .await?;
@@ -214,7 +215,8 @@ impl Service {
         let domain = &settings.authority.trust_domain;
         let attestor = Attestor::new(store.clone(), domain, aws.map_err(ServiceError::Sts)?, clusters);
         let attestor = Arc::new(attestor);
-        let parts = Parts { store, tokens, hosts, attestor, authority, registry, catalog, publisher, metrics, tls };
+        let parts =
+            Parts { store, tokens, hosts, attestor, authority, registry, catalog, publisher, metrics, tls };
         let shutdown = watch::Sender::new(false);
         let mut ports = JoinSet::new();
         ports.spawn(parts.mesh_port(xds_listener).serve(shutdown.subscribe()));
@@ -274,6 +276,7 @@ impl Parts {
         };
         let registrations = Registrations {
             registry: Arc::clone(&self.registry),
+            publisher: Arc::clone(&self.publisher),
             authority: Arc::clone(&self.authority),
             metrics: Arc::clone(&self.metrics),
         };

@@ -35,7 +35,8 @@ async fn start(limits: Limits) -> Running {
     let address = listener.local_addr().unwrap();
     let metrics = Arc::new(Metrics::default());
     let router = Router::new().route("/", get(|| async { "here" }));
-    let port = Port { listener, tls: None, router, limits, metrics: Arc::clone(&metrics), hosts: hosts().await };
+    let port =
+        Port { listener, tls: None, router, limits, metrics: Arc::clone(&metrics), hosts: hosts().await };
     let shutdown = watch::Sender::new(false);
     let job = tokio::spawn(port.serve(shutdown.subscribe()));
     Running { address, metrics, shutdown, job }
@@ -136,7 +137,14 @@ async fn start_tls(limits: Limits) -> Tls {
     let metrics = Arc::new(Metrics::default());
     let router = Router::new().route("/", get(|| async { "here" }));
     let current: outrigger_control::serve::CurrentTls = Arc::new(move || tls.mesh());
-    let port = Port { listener, tls: Some(current), router, limits, metrics: Arc::clone(&metrics), hosts: hosts().await };
+    let port = Port {
+        listener,
+        tls: Some(current),
+        router,
+        limits,
+        metrics: Arc::clone(&metrics),
+        hosts: hosts().await,
+    };
     let shutdown = watch::Sender::new(false);
     let job = tokio::spawn(port.serve(shutdown.subscribe()));
     let running = Running { address, metrics, shutdown, job };

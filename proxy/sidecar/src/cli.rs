@@ -181,6 +181,9 @@ pub struct Mesh {
     /// Version of the application.
     #[arg(long, env = "OUTRIGGER_VERSION", default_value = "")]
     pub service_version: String,
+    /// WorkloadGroup of the namespace that the workload belongs to: it has from there what is not said here, and a probe.
+    #[arg(long, env = "OUTRIGGER_WORKLOAD_GROUP", default_value = "")]
+    pub workload_group: String,
     /// Labels, `key=value`.
     #[arg(long, env = "OUTRIGGER_LABELS", value_delimiter = ',')]
     pub label: Vec<String>,

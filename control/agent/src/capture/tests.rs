@@ -118,6 +118,8 @@ fn captured(redirect: Redirect, captures: Captures) -> Option<Rules> {
         namespace: "shop".into(),
         service_account: "b".into(),
         version: String::new(),
+        group: String::new(),
+        healthy: None,
         network: Network::Bridge,
         ports: Vec::new(),
         pid: 1,

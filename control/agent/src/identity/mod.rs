@@ -19,7 +19,7 @@ use std::time::SystemTime;
 use anyhow::Context as _;
 use outrigger_api::outrigger::v1::certificate_service_client::CertificateServiceClient;
 use outrigger_api::outrigger::v1::registration_service_client::RegistrationServiceClient;
-use outrigger_api::outrigger::v1::{DeregisterRequest, SignRequest};
+use outrigger_api::outrigger::v1::{DeregisterRequest, Health, ReportHealthRequest, SignRequest};
 use rcgen::{CertificateParams, KeyPair};
 use tokio::sync::Mutex;
 use tonic::transport::Channel;
@@ -47,6 +47,11 @@ pub trait Mesh: Send + Sync {
     ///
     /// *Errors*: the control service cannot be reached or refuses.
     fn withdraw<'a>(&'a self, identity: &'a IdentityKey, instance: &'a str) -> Answer<'a, ()>;
+
+    /// Tells the registry whether the application of an instance is well.
+    ///
+    /// *Errors*: the instance is not registered; the control service cannot be reached or refuses.
+    fn report<'a>(&'a self, identity: &'a IdentityKey, instance: &'a str, healthy: bool) -> Answer<'a, ()>;
 
     /// Obtains the certificates there are tokens for and renews those whose time has come; returns how many are held and
     /// how many are missing.
@@ -152,6 +157,20 @@ impl Identities {
         signed
     }
 
+    async fn channel_of(&self, identity: &IdentityKey) -> anyhow::Result<Channel> {
+        let held = self.of(identity);
+        let mut held = held.lock().await;
+        self.ensure(identity, &mut held).await?;
+        self.channel(&mut held).await
+    }
+
+    /// After a call that failed for another reason than what was asked for.
+    async fn drop_channel<T>(&self, identity: &IdentityKey, answer: &Result<T, tonic::Status>) {
+        if answer.as_ref().is_err_and(|status| status.code() != tonic::Code::NotFound) {
+            self.of(identity).lock().await.channel = None;
+        }
+    }
+
     async fn channel(&self, held: &mut Held) -> anyhow::Result<Channel> {
         if let Some(channel) = &held.channel {
             return Ok(channel.clone());
@@ -190,21 +209,27 @@ impl Mesh for Identities {
 
     fn withdraw<'a>(&'a self, identity: &'a IdentityKey, instance: &'a str) -> Answer<'a, ()> {
         Box::pin(async move {
-            let channel = {
-                let held = self.of(identity);
-                let mut held = held.lock().await;
-                self.ensure(identity, &mut held).await?;
-                self.channel(&mut held).await?
-            };
+            let channel = self.channel_of(identity).await?;
             let instance_id = instance.to_owned();
             let mut request =
                 tonic::Request::new(DeregisterRequest { instance_id, ..DeregisterRequest::default() });
             request.set_timeout(CALL_TIMEOUT);
             let answer = RegistrationServiceClient::new(channel).deregister(request).await;
-            if answer.is_err() {
-                self.of(identity).lock().await.channel = None;
-            }
+            self.drop_channel(identity, &answer).await;
             answer.map(drop).context("instance was not withdrawn")
+        })
+    }
+
+    fn report<'a>(&'a self, identity: &'a IdentityKey, instance: &'a str, healthy: bool) -> Answer<'a, ()> {
+        Box::pin(async move {
+            let channel = self.channel_of(identity).await?;
+            let health = if healthy { Health::Healthy } else { Health::Unhealthy };
+            let asked = ReportHealthRequest { instance_id: instance.to_owned(), health: health.into() };
+            let mut request = tonic::Request::new(asked);
+            request.set_timeout(CALL_TIMEOUT);
+            let answer = RegistrationServiceClient::new(channel).report_health(request).await;
+            self.drop_channel(identity, &answer).await;
+            answer.map(drop).context("health was not told")
         })
     }
 

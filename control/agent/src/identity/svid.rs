@@ -97,6 +97,8 @@ impl Svid {
         let chain =
             CertificateDer::pem_slice_iter(self.chain_pem.as_bytes()).collect::<Result<Vec<_>, _>>()?;
         let key = PrivateKeyDer::from_pem_slice(self.key_pem.as_bytes())?;
+        // Peers of whoever gets this are judged by the bundle alone: it must hold something whatever the other roots are.
+        roots(&self.bundle.pem)?;
         let roots = roots(&format!("{}\n{}\n{first_roots}", self.bundle.pem, self.bundle.roots_pem))?;
         Ok(http2(ClientConfig::builder().with_root_certificates(roots).with_client_auth_cert(chain, key)?))
     }
@@ -138,11 +140,18 @@ pub fn private_folder(folder: &Path, owner: u32) -> anyhow::Result<()> {
 /// *Errors*: the file system's.
 pub fn write(folder: &Path, name: &str, text: &str, owner: u32) -> anyhow::Result<()> {
     let part = folder.join(format!("{name}.part"));
-    let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&part)?;
+    // What an earlier run left may be readable by others.
+    match fs::remove_file(&part) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),
+        _ => {}
+    }
+    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&part)?;
     file.write_all(text.as_bytes())?;
     file.sync_all()?;
     own(&part, owner)?;
-    fs::rename(&part, folder.join(name)).with_context(|| name.to_owned())
+    fs::rename(&part, folder.join(name)).with_context(|| name.to_owned())?;
+    // Without this the rename itself may be lost.
+    Ok(fs::File::open(folder)?.sync_all()?)
 }
 
 /// Only root may give files away; whoever runs the agent as another user keeps them.

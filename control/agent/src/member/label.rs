@@ -25,6 +25,8 @@ pub const NAMESPACE: &str = "outrigger.io/namespace";
 pub const SERVICE_ACCOUNT: &str = "outrigger.io/service-account";
 /// Version of the application.
 pub const VERSION: &str = "outrigger.io/version";
+/// WorkloadGroup of its namespace.
+pub const WORKLOAD_GROUP: &str = "outrigger.io/workload-group";
 /// `false`: the container is left alone.
 pub const INJECT: &str = "outrigger.io/inject";
 /// `port.NAME`: `[NUMBER:]CONTAINER_PORT/PROTOCOL`.
@@ -48,6 +50,7 @@ pub const KNOWN: &[&str] = &[
     NAMESPACE,
     SERVICE_ACCOUNT,
     VERSION,
+    WORKLOAD_GROUP,
     INJECT,
     CAPTURE,
     EXCLUDE_OUTBOUND_PORTS,

@@ -72,6 +72,10 @@ pub struct Member {
     pub service_account: String,
     /// Its version; may be empty.
     pub version: String,
+    /// WorkloadGroup of its namespace; may be empty.
+    pub group: String,
+    /// What docker's health check of it says; `None`: it has none.
+    pub healthy: Option<bool>,
     /// Where its network is.
     pub network: Network,
     /// What it serves, by port number.

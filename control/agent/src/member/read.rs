@@ -77,6 +77,7 @@ impl Reading<'_> {
         let published = settings.and_then(|s| s.ports.clone()).unwrap_or_default();
         let ports = self.ports(network?, &exposed, &published);
         let redirect = self.redirect();
+        let group = self.group();
         let outbound_port = self.outbound_port(network?);
         Some(Member {
             container_name: container.name.clone().unwrap_or_default().trim_start_matches('/').to_owned(),
@@ -86,6 +87,8 @@ impl Reading<'_> {
             namespace,
             service_account,
             version,
+            group,
+            healthy: healthy(container),
             network: network?,
             ports,
             pid: pid?,
@@ -165,6 +168,15 @@ impl Reading<'_> {
             self.refuse(format!("{}: at most 63 letters, digits, '-', '_', '.' and '+'", label::VERSION));
         }
         (service, namespace, account, version)
+    }
+
+    fn group(&mut self) -> String {
+        let group = self.label(label::WORKLOAD_GROUP).unwrap_or_default().to_owned();
+        // A name of Kubernetes: labels with dots between them.
+        if !group.is_empty() && (group.len() > 253 || !group.split('.').all(is_label)) {
+            self.refuse(format!("{}: `{group}` is no name", label::WORKLOAD_GROUP));
+        }
+        group
     }
 
     /// The agent gives an identity only to those it is meant for.
@@ -309,6 +321,16 @@ fn host_port(published: &PortMap, target: u16) -> Option<u16> {
         !ip.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
     });
     reachable.filter_map(|binding| binding.host_port.as_ref()?.parse().ok()).find(|port| *port > 0)
+}
+
+/// What docker's health check says. One that has not come to a result yet is not a good one: ECS waits for it too.
+fn healthy(container: &ContainerInspectResponse) -> Option<bool> {
+    use bollard::models::HealthStatusEnum as Status;
+    match container.state.as_ref()?.health.as_ref()?.status? {
+        Status::HEALTHY => Some(true),
+        Status::STARTING | Status::UNHEALTHY => Some(false),
+        Status::NONE | Status::EMPTY => None,
+    }
 }
 
 fn is_id(text: &str) -> bool {

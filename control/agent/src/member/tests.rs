@@ -227,3 +227,24 @@ fn number_of_ports_has_a_limit() {
     assert!(matches!(ports(PORTS_MAX), Verdict::Member(_)));
     assert!(matches!(ports(PORTS_MAX + 1), Verdict::Refused(reasons) if reasons[0].contains("64")));
 }
+
+#[test]
+fn health_is_what_docker_says_and_nothing_without_a_check() {
+    let with = |status: &str| {
+        let mut container = bridge();
+        container["State"]["Health"] = json!({"Status": status});
+        member(&container).healthy
+    };
+    assert_eq!(
+        (with("healthy"), with("unhealthy"), with("starting")),
+        (Some(true), Some(false), Some(false))
+    );
+    assert_eq!((with("none"), member(&bridge()).healthy), (None, None));
+}
+
+#[test]
+fn group_is_read_from_its_label() {
+    assert_eq!(member(&labelled("outrigger.io/workload-group", "vms.eu")).group, "vms.eu");
+    assert_eq!(member(&bridge()).group, "");
+    assert!(matches!(seen(&labelled("outrigger.io/workload-group", "no name")), Verdict::Refused(_)));
+}

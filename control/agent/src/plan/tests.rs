@@ -1,5 +1,5 @@
 use super::*;
-use Action::{Create, Install, Release, Remove, Start, Terminate, Withdraw};
+use Action::{Create, Install, Release, Remove, Report, Start, Terminate, Withdraw};
 
 const DRAIN: Duration = Duration::from_secs(40);
 
@@ -21,6 +21,7 @@ fn wanted() -> Wanted {
         admin: [15_000, 15_010],
         rules: Some(rules()),
         on_failure: FailureMode::Closed,
+        healthy: None,
         cannot_create: false,
     }
 }
@@ -163,4 +164,21 @@ fn without_an_image_what_runs_goes_on_and_nothing_is_made() {
     let made = make(&poor, &[sidecar("old", SidecarState::Healthy)], &captured());
     assert_eq!(made.actions, []);
     assert!(made.again.is_some());
+}
+
+#[test]
+fn health_of_the_application_is_told_once_for_each_instance_that_serves() {
+    let unwell = App::Member(Box::new(Wanted { healthy: Some(false), ..wanted() }));
+    let fresh = sidecar("new", SidecarState::Healthy);
+    let starting = sidecar("new", SidecarState::Starting);
+    assert_eq!(make(&unwell, std::slice::from_ref(&starting), &captured()).actions, []);
+    let made = make(&unwell, std::slice::from_ref(&fresh), &captured());
+    assert_eq!(made.actions, [Report(fresh.clone(), false)]);
+    let mut told = captured();
+    told.told.insert(fresh.instance.clone(), false);
+    assert_eq!(make(&unwell, std::slice::from_ref(&fresh), &told).actions, []);
+    let well = App::Member(Box::new(Wanted { healthy: Some(true), ..wanted() }));
+    assert_eq!(make(&well, std::slice::from_ref(&fresh), &told).actions, [Report(fresh.clone(), true)]);
+    // Without a health check nothing is told.
+    assert_eq!(make(&member(), &[fresh], &captured()).actions, []);
 }

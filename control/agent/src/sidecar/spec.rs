@@ -86,6 +86,9 @@ pub fn spec(member: &Member, config: &AgentConfig, address: IpAddr, image: &Imag
         ("OUTRIGGER_TRUST_BUNDLE".into(), format!("{STATE}/{TRUST_BUNDLE}")),
         ("OUTRIGGER_VERSION".into(), member.version.clone()),
     ];
+    if !member.group.is_empty() {
+        env.push(("OUTRIGGER_WORKLOAD_GROUP".into(), member.group.clone()));
+    }
     env.extend(sidecar.env.iter().map(|(name, value)| (name.clone(), value.clone())));
     let network = match member.network {
         Network::Bridge => format!("container:{}", member.container_id),

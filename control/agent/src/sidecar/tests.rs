@@ -35,6 +35,8 @@ fn member(network: Network) -> Member {
         namespace: "shop".into(),
         service_account: "b".into(),
         version: "v1".into(),
+        group: String::new(),
+        healthy: None,
         network,
         ports: vec![port("http", 80, 8080, Some(32_768)), port("admin", 81, 15_106, Some(32_769))],
         pid: 1,
@@ -201,4 +203,16 @@ fn sidecar_is_read_back_from_its_labels() {
     assert_eq!(read, None, "a task that says it is a sidecar is none");
     let other = serde_json::json!({"Id": "s1", "Config": {"Labels": {}}});
     assert_eq!(Sidecar::of(&serde_json::from_value(other).unwrap()), None);
+}
+
+#[test]
+fn group_of_a_task_is_told_to_its_sidecar_and_to_no_other() {
+    let env = |group: &str| {
+        let member = Member { group: group.into(), ..member(Network::Bridge) };
+        let address: IpAddr = "10.0.0.7".parse().unwrap();
+        let spec = spec(&member, &config(), address, &image(), &bridge_layout(&member));
+        spec.body(15_000, Path::new("/state")).env.unwrap_or_default()
+    };
+    assert!(env("vms").contains(&"OUTRIGGER_WORKLOAD_GROUP=vms".to_owned()));
+    assert!(!env("").iter().any(|one| one.starts_with("OUTRIGGER_WORKLOAD_GROUP")));
 }

@@ -68,6 +68,14 @@ impl Mesh for NotedMesh {
         })
     }
 
+    fn report<'a>(&'a self, _: &'a IdentityKey, instance: &'a str, healthy: bool) -> Answer<'a, ()> {
+        Box::pin(async move {
+            let generation = instance.rsplit('-').next().unwrap_or_default().len();
+            self.docker.note(format!("report {generation} {healthy}"));
+            Ok(())
+        })
+    }
+
     fn refresh(&self) -> Answer<'_, (usize, usize)> {
         Box::pin(async { Ok((1, 0)) })
     }

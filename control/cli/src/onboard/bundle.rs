@@ -1,5 +1,7 @@
 //! What a host gets: files, and how its agent is started and ended.
 
+use std::path::Path;
+
 use super::host::{Host, RunBy};
 use crate::failure::Failure;
 
@@ -46,6 +48,26 @@ pub struct File {
     pub secret: bool,
 }
 
+impl File {
+    /// One that may be shown.
+    pub fn new(path: String, mode: u32, bytes: &[u8]) -> Self {
+        Self { path, mode, bytes: bytes.to_vec(), secret: false }
+    }
+}
+
+/// A program of this machine, to be put onto another.
+///
+/// # Errors
+/// It cannot be read, or is too large.
+pub fn program(from: &Path, to: &str) -> Result<File, Failure> {
+    let about = from.metadata().map_err(|error| Failure::file(from, &error))?;
+    if about.len() > BINARY_BYTES_MAX {
+        return Err(Failure::Usage(format!("{}: larger than 256 MiB", from.display())));
+    }
+    let bytes = std::fs::read(from).map_err(|error| Failure::file(from, &error))?;
+    Ok(File { bytes, ..File::new(to.to_owned(), 0o755, &[]) })
+}
+
 /// A join token and whose it is.
 pub struct Token {
     /// Name of its file.
@@ -74,30 +96,20 @@ impl Bundle {
     /// # Errors
     /// Files that cannot be read; settings that cannot be.
     pub fn of(host: &Host, roots_pem: &str, tokens: &[Token], good: (i64, i64)) -> Result<Self, Failure> {
-        let file = |path: String, mode: u32, bytes: &[u8], secret: bool| File {
-            path,
-            mode,
-            bytes: bytes.to_vec(),
-            secret,
-        };
         let settings = host.agent_settings(ETC)?;
         let mut files = vec![
-            file(format!("{ETC}/trust-bundle.pem"), 0o644, roots_pem.as_bytes(), false),
-            file(format!("{ETC}/agent.yaml"), 0o600, settings.as_bytes(), false),
+            File::new(format!("{ETC}/trust-bundle.pem"), 0o644, roots_pem.as_bytes()),
+            File::new(format!("{ETC}/agent.yaml"), 0o600, settings.as_bytes()),
         ];
         for token in tokens {
             let path = format!("{ETC}/tokens/{}", token.file);
-            files.push(file(path, 0o600, format!("{}\n", token.text).as_bytes(), true));
+            let text = format!("{}\n", token.text);
+            files.push(File { secret: true, ..File::new(path, 0o600, text.as_bytes()) });
         }
         if host.run_by == RunBy::Systemd {
-            files.push(file(UNIT.to_owned(), 0o644, UNIT_TEXT.as_bytes(), false));
+            files.push(File::new(UNIT.to_owned(), 0o644, UNIT_TEXT.as_bytes()));
             if let Some(path) = &host.agent_binary {
-                let about = path.metadata().map_err(|error| Failure::file(path, &error))?;
-                if about.len() > BINARY_BYTES_MAX {
-                    return Err(Failure::Usage(format!("{}: larger than 256 MiB", path.display())));
-                }
-                let bytes = std::fs::read(path).map_err(|error| Failure::file(path, &error))?;
-                files.push(file(BINARY.to_owned(), 0o755, &bytes, false));
+                files.push(program(path, BINARY)?);
             }
         }
         let mut bundle = Self {
@@ -108,7 +120,8 @@ impl Bundle {
             good,
         };
         let offboard = super::script::offboard(&bundle);
-        bundle.files.push(file(format!("{ETC}/offboard.sh"), 0o700, offboard.as_bytes(), false));
+        let path = super::script::offboard_file(&host.name);
+        bundle.files.push(File::new(path, 0o700, offboard.as_bytes()));
         Ok(bundle)
     }
 

@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 
-use super::bundle::{BINARY, Bundle, ETC, STATE, UNIT};
+use super::bundle::{BINARY, Bundle, ETC, File, STATE, UNIT};
 use super::host::RunBy;
 
 /// What the last line of a successful start begins with; the number of tasks that are to be members follows.
@@ -23,15 +23,7 @@ const COLUMNS: usize = 100;
 /// Puts a host's files in place and starts its agent.
 pub fn install(bundle: &Bundle) -> String {
     let mut out = head(&bundle.name, "Brings this host into the mesh");
-    let (made, ends) = bundle.good;
-    let earliest = made.saturating_sub(CLOCK_BEHIND_MAX);
-    let _ = write!(
-        out,
-        r#"now=$(date +%s)
-[ "$now" -ge {earliest} ] || fail "the clock of this host is behind (or the bundle's maker's is ahead): set it first"
-[ "$now" -lt {ends} ] || fail "the join tokens have expired, or the clock of this host is ahead: onboard again"
-"#
-    );
+    out.push_str(&clock(bundle.good));
     match bundle.run_by {
         RunBy::Docker => out.push_str(NEED_DOCKER),
         RunBy::Systemd if bundle.files.iter().any(|file| file.path == BINARY) => out.push_str(NEED_SYSTEMD),
@@ -42,23 +34,10 @@ pub fn install(bundle: &Bundle) -> String {
             );
         }
     }
-    out.push_str(PLACE);
-    let _ = writeln!(out, "mkdir -p \"$ROOT{ETC}\" && chmod 0755 \"$ROOT{ETC}\"");
-    for file in &bundle.files {
-        let _ = writeln!(out, "place {:04o} {} <<'END'", file.mode, file.path);
-        let encoded = BASE64.encode(&file.bytes);
-        for line in encoded.as_bytes().chunks(COLUMNS) {
-            let _ = writeln!(out, "{}", String::from_utf8_lossy(line));
-        }
-        out.push_str("END\n");
-    }
+    out.push_str(&place(&bundle.files));
     let _ = write!(
         out,
-        r#"if [ -n "$ROOT" ]; then
-  say "files are below $ROOT; nothing was started"
-  exit 0
-fi
-say "checking this host"
+        r#"say "checking this host"
 mkdir -p {STATE} && chmod 0700 {STATE}
 {} || fail "this host lacks something; nothing was started"
 # What was signed for an earlier onboarding is not used again.
@@ -82,6 +61,33 @@ printf '{MEMBERS}%s\n' "$(printf '%s' "$found" | grep -o '"state":"member"' | wc
     out
 }
 
+/// Refuses a host whose clock is wrong, and a bundle that is too old.
+pub fn clock((made, ends): (i64, i64)) -> String {
+    let earliest = made.saturating_sub(CLOCK_BEHIND_MAX);
+    format!(
+        r#"now=$(date +%s)
+[ "$now" -ge {earliest} ] || fail "the clock of this host is behind (or the bundle's maker's is ahead): set it first"
+[ "$now" -lt {ends} ] || fail "the join tokens have expired, or the clock of this host is ahead: onboard again"
+"#
+    )
+}
+
+/// Puts files in place. With a root that is all.
+pub fn place(files: &[File]) -> String {
+    let mut out = PLACE.to_owned();
+    let _ = writeln!(out, "mkdir -p \"$ROOT{ETC}\" && chmod 0755 \"$ROOT{ETC}\"");
+    for file in files {
+        let _ = writeln!(out, "place {:04o} {} <<'END'", file.mode, file.path);
+        let encoded = BASE64.encode(&file.bytes);
+        for line in encoded.as_bytes().chunks(COLUMNS) {
+            let _ = writeln!(out, "{}", String::from_utf8_lossy(line));
+        }
+        out.push_str("END\n");
+    }
+    out.push_str(PLACED);
+    out
+}
+
 /// Takes a host out of the mesh.
 pub fn offboard(bundle: &Bundle) -> String {
     let mut out = head(&bundle.name, "Takes this host out of the mesh; its applications run on");
@@ -97,8 +103,12 @@ fi
         bundle.stop(),
         bundle.once("offboard"),
     );
-    let mut paths: Vec<&str> =
-        bundle.files.iter().map(|file| file.path.as_str()).filter(|path| !path.contains("/tokens/")).collect();
+    let mut paths: Vec<&str> = bundle
+        .files
+        .iter()
+        .map(|file| file.path.as_str())
+        .filter(|path| !path.contains("/tokens/"))
+        .collect();
     paths.sort_unstable();
     for path in paths {
         let _ = writeln!(out, "rm -f \"$ROOT{path}\"");
@@ -109,14 +119,24 @@ fi
         out.push_str("[ -n \"$ROOT\" ] || systemctl daemon-reload\n");
     }
     // The shell may read the rest of a script only when it gets there.
-    let _ = writeln!(out, "rm -f \"$ROOT{ETC}/offboard.sh\"; rmdir \"$ROOT{ETC}\" 2>/dev/null || true; say \"host left the mesh\"; exit 0");
+    let _ = writeln!(
+        out,
+        "rm -f \"$ROOT{}\"; rmdir \"$ROOT{ETC}\" 2>/dev/null || true; say \"host left the mesh\"; exit 0",
+        offboard_file(&bundle.name)
+    );
     out
 }
 
-fn head(name: &str, about: &str) -> String {
+/// Where a host has the script that takes it out.
+pub fn offboard_file(name: &str) -> String {
+    format!("{ETC}/offboard-{name}.sh")
+}
+
+/// What every script begins with.
+pub fn head(name: &str, about: &str) -> String {
     format!(
         r#"#!/bin/sh
-# {about} (host {name}). Made by `outrigger onboard host`; may be run again.
+# {about} (host {name}). Made by `outrigger onboard`; may be run again.
 set -eu
 umask 077
 ROOT="${{ROOT:-}}"
@@ -132,8 +152,15 @@ const NEED_DOCKER: &str = r#"if [ -z "$ROOT" ]; then
 fi
 "#;
 
-const NEED_SYSTEMD: &str = r#"if [ -z "$ROOT" ]; then
+/// Refuses a host without systemd.
+pub const NEED_SYSTEMD: &str = r#"if [ -z "$ROOT" ]; then
   command -v systemctl >/dev/null || fail "this host has no systemd: use --run docker"
+fi
+"#;
+
+const PLACED: &str = r#"if [ -n "$ROOT" ]; then
+  say "files are below $ROOT; nothing was started"
+  exit 0
 fi
 "#;
 

@@ -106,7 +106,7 @@ async fn host_is_onboarded_again_and_offboarded() {
     let root = mesh.host();
     let expected = [
         "etc/outrigger/agent.yaml",
-        "etc/outrigger/offboard.sh",
+        "etc/outrigger/offboard-rack7.sh",
         "etc/outrigger/tokens/cart.shop.token",
         "etc/outrigger/tokens/pay.shop.token",
         "etc/outrigger/trust-bundle.pem",
@@ -169,8 +169,18 @@ async fn bundle_checks_the_host_before_it_starts_anything() {
     let control = mesh.service.addresses.xds.to_string();
     let made = mesh
         .outrigger(&[
-            "onboard", "host", "--name", "rack7", "--bundle", &folder.display().to_string(),
-            "--control", &control, "--identity", "cart.shop", "--run", "docker",
+            "onboard",
+            "host",
+            "--name",
+            "rack7",
+            "--bundle",
+            &folder.display().to_string(),
+            "--control",
+            &control,
+            "--identity",
+            "cart.shop",
+            "--run",
+            "docker",
         ])
         .await;
     assert!(made.status.success(), "{made:?}");
@@ -203,7 +213,8 @@ async fn bundle_checks_the_host_before_it_starts_anything() {
         command.arg("-c").arg(script).env("PATH", path).env_remove("ROOT");
         command.output().unwrap()
     };
-    let calls = || std::fs::read_to_string(&log).unwrap_or_default().lines().map(str::to_owned).collect::<Vec<_>>();
+    let calls =
+        || std::fs::read_to_string(&log).unwrap_or_default().lines().map(str::to_owned).collect::<Vec<_>>();
 
     program("docker", &docker(1));
     let failed = run(&moved);
@@ -223,4 +234,46 @@ async fn bundle_checks_the_host_before_it_starts_anything() {
         assert!(!refused.status.success() && text(&refused.stderr).contains("clock"), "{refused:?}");
     }
     mesh.service.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn machine_is_onboarded_as_its_group_says_and_offboarded() {
+    let mesh = Mesh::start().await;
+    let group = mesh.dir.path().join("group.yaml");
+    let text = "apiVersion: networking.istio.io/v1\nkind: WorkloadGroup\nmetadata: {name: vms, namespace: shop}\nspec: {template: {serviceAccount: db, ports: {tcp-db: 5432}}}\n";
+    std::fs::write(&group, text).unwrap();
+    let root = mesh.host().display().to_string();
+    let control = mesh.service.addresses.xds.to_string();
+    let onboard = ["onboard", "vm", "--name", "db1", "--local", "--root", &root, "--control", &control, "--group", "vms.shop"];
+    let early = mesh.outrigger(&onboard).await;
+    assert_eq!(early.status.code(), Some(5), "there is no such group: {early:?}");
+    let applied = mesh.outrigger(&["apply", "-f", &group.display().to_string()]).await;
+    assert!(applied.status.success(), "{applied:?}");
+    let other = mesh.outrigger(&[&onboard[..], &["--service-account", "x"]].concat()).await;
+    assert_eq!(other.status.code(), Some(2), "{other:?}");
+
+    let done = mesh.outrigger(&onboard).await;
+    assert!(done.status.success(), "{done:?}");
+    let expected = [
+        "etc/outrigger/offboard-db1.sh",
+        "etc/outrigger/proxy-db1.env",
+        "etc/outrigger/trust-bundle.pem",
+        "etc/systemd/system/outrigger-proxy@.service",
+    ];
+    assert_eq!(files(&mesh.host()), expected);
+    let env = mesh.host().join("etc/outrigger/proxy-db1.env");
+    assert_eq!(mode(&env), 0o600);
+    let env = std::fs::read_to_string(env).unwrap();
+    for line in ["OUTRIGGER_SERVICE_ACCOUNT=db", "OUTRIGGER_WORKLOAD_GROUP=vms", "OUTRIGGER_NAMESPACE=shop", "OUTRIGGER_JOIN_TOKEN=ojt_"] {
+        assert!(env.contains(line), "{line}: {env}");
+    }
+    let off = mesh.outrigger(&["offboard", "vm", "--name", "db1", "--local", "--root", &root]).await;
+    assert!(off.status.success(), "{off:?}");
+    assert_eq!(files(&mesh.host()), Vec::<String>::new());
+    assert!(text_of(&off).contains("withdrawn: 1 join token(s)"), "{off:?}");
+    mesh.service.stop().await;
+}
+
+fn text_of(output: &Output) -> String {
+    text(&output.stdout)
 }

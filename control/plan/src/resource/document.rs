@@ -6,7 +6,7 @@ use serde_json::Value;
 use super::read::{Fields, Node, Problems};
 use super::{
     AuthorizationPolicy, DestinationRule, Gateway, Kind, Metadata, Object, PeerAuthentication, Secret,
-    ServiceEntry, Spec, VirtualService, WorkloadEntry, shape,
+    ServiceEntry, Spec, VirtualService, WorkloadEntry, WorkloadGroup, shape,
 };
 
 /// Where a resource without a namespace belongs, as in Kubernetes.
@@ -159,10 +159,9 @@ fn recognise(api: &str, kind_name: &str) -> Result<Kind, (&'static str, String)>
 }
 
 fn unknown_kind(api: &str, group: &str, kind_name: &str) -> String {
-    const ISTIO_NOT_YET: [&str; 8] = [
+    const ISTIO_NOT_YET: [&str; 7] = [
         "EnvoyFilter",
         "Sidecar",
-        "WorkloadGroup",
         "ProxyConfig",
         "RequestAuthentication",
         "Telemetry",
@@ -238,6 +237,7 @@ fn read_typed(kind: Kind, spec: &Node<'_>) -> Option<Spec> {
         Kind::ServiceEntry => ServiceEntry::read(spec).map(Spec::ServiceEntry),
         Kind::VirtualService => VirtualService::read(spec).map(Spec::VirtualService),
         Kind::WorkloadEntry => WorkloadEntry::read(spec).map(Spec::WorkloadEntry),
+        Kind::WorkloadGroup => WorkloadGroup::read(spec).map(Spec::WorkloadGroup),
         Kind::Secret => None,
     }
 }

@@ -14,6 +14,7 @@ pub mod service_entry;
 pub mod shape;
 pub mod virtual_service;
 pub mod workload_entry;
+pub mod workload_group;
 
 use std::collections::BTreeMap;
 
@@ -29,6 +30,7 @@ pub use secret::Secret;
 pub use service_entry::ServiceEntry;
 pub use virtual_service::VirtualService;
 pub use workload_entry::WorkloadEntry;
+pub use workload_group::WorkloadGroup;
 
 /// Kinds of resources.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -49,11 +51,13 @@ pub enum Kind {
     VirtualService,
     /// `networking.istio.io` WorkloadEntry.
     WorkloadEntry,
+    /// `networking.istio.io` WorkloadGroup.
+    WorkloadGroup,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::AuthorizationPolicy,
         Self::DestinationRule,
         Self::Gateway,
@@ -62,6 +66,7 @@ impl Kind {
         Self::ServiceEntry,
         Self::VirtualService,
         Self::WorkloadEntry,
+        Self::WorkloadGroup,
     ];
 
     /// As written in `kind:`.
@@ -75,6 +80,7 @@ impl Kind {
             Self::ServiceEntry => "ServiceEntry",
             Self::VirtualService => "VirtualService",
             Self::WorkloadEntry => "WorkloadEntry",
+            Self::WorkloadGroup => "WorkloadGroup",
         }
     }
 
@@ -87,7 +93,8 @@ impl Kind {
             | Self::Gateway
             | Self::ServiceEntry
             | Self::VirtualService
-            | Self::WorkloadEntry => "networking.istio.io",
+            | Self::WorkloadEntry
+            | Self::WorkloadGroup => "networking.istio.io",
         }
     }
 
@@ -115,6 +122,7 @@ impl Kind {
             Self::ServiceEntry => "se",
             Self::VirtualService => "vs",
             Self::WorkloadEntry => "we",
+            Self::WorkloadGroup => "wg",
         }
     }
 }
@@ -153,6 +161,8 @@ pub enum Spec {
     VirtualService(VirtualService),
     /// A workload that does not register itself.
     WorkloadEntry(WorkloadEntry),
+    /// What registered workloads have in common.
+    WorkloadGroup(WorkloadGroup),
 }
 
 /// A resource that was read without problems.

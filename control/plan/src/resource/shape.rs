@@ -36,6 +36,14 @@ shapes! {
         { "addresses" }
     SERVICE_PORT = "ServiceEntry.ports[]" { "number" "name" "protocol" "targetPort" } {}
     WORKLOAD_ENTRY = "WorkloadEntry" { "address" "ports" "labels" "locality" "weight" "serviceAccount" } { "network" }
+    WORKLOAD_GROUP = "WorkloadGroup" { "metadata" "template" "probe" } {}
+    WORKLOAD_GROUP_METADATA = "WorkloadGroup.ObjectMeta" { "labels" } { "annotations" }
+    WORKLOAD_GROUP_TEMPLATE = "WorkloadGroup.template" { "ports" "labels" "locality" "weight" "serviceAccount" } { "network" }
+    READINESS_PROBE = "ReadinessProbe" { "initialDelaySeconds" "timeoutSeconds" "periodSeconds" "successThreshold" "failureThreshold" "httpGet" "tcpSocket" }
+        { "exec" "grpc" }
+    PROBE_HTTP = "HTTPHealthCheckConfig" { "path" "port" "host" "scheme" "httpHeaders" } {}
+    PROBE_HEADER = "HTTPHeader" { "name" "value" } {}
+    PROBE_TCP = "TCPHealthCheckConfig" { "host" "port" } {}
     WORKLOAD_SELECTOR = "WorkloadSelector (networking)" { "labels" } {}
 
     VIRTUAL_SERVICE = "VirtualService" { "hosts" "gateways" "http" "tls" "tcp" "exportTo" } {}

@@ -22,9 +22,9 @@ use super::node::proxy_node;
 use super::session::{self, Event, Session, Variant};
 use crate::clock::{self, UnixMs};
 use crate::grpc::peer;
-use crate::identity::{Identity, Standing};
 use crate::identity::ca::TrustBundle;
 use crate::identity::svid::{SvidSource, SvidWatch};
+use crate::identity::{Identity, Standing};
 use crate::publish::{ConnectError, Publisher, Subscription};
 
 /// Secrets that are made for whoever asks for them, instead of planned (see `outrigger_plan::assemble::tls`).
@@ -315,10 +315,12 @@ impl Opened {
         let request = W::request(kind, request);
         state.session.request(request).map_err(|error| Status::resource_exhausted(error.to_string()))?;
         if state.own.is_none() && state.session.is_subscribed(Kind::Secret, OWN_CERTIFICATE) {
-            let made = self.svids.watch(&self.identity, self.host.as_ref().map(|host| &host.mark)).map_err(|error| {
-                tracing::error!(identity = %self.identity, %error, "certificate not made");
-                Status::internal("the certificate could not be made")
-            })?;
+            let made = self.svids.watch(&self.identity, self.host.as_ref().map(|host| &host.mark)).map_err(
+                |error| {
+                    tracing::error!(identity = %self.identity, %error, "certificate not made");
+                    Status::internal("the certificate could not be made")
+                },
+            )?;
             state.own = Some(made);
             state.refresh();
         }

@@ -241,10 +241,7 @@ pub fn table() -> Vec<Route> {
         },
         Route {
             parameters: &const { [path("name", "Name of the host.")] },
-            body: Some((
-                "application/json",
-                "addresses: those its workloads may announce; default: any.",
-            )),
+            body: Some(("application/json", "addresses: those its workloads may announce; default: any.")),
             ..route(
                 "put",
                 "/api/v1/hosts/{name}",

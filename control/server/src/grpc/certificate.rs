@@ -66,7 +66,9 @@ impl Certificates {
         // The key first: a bad request must not use up a token.
         let key = csr::verify(&asked.csr_der).map_err(|error| Status::invalid_argument(error.to_string()))?;
         let (identity, host) = match (asked.join_token.as_str(), asked.proof) {
-            ("", None) => (peer::member(&peer, now)?.clone(), peer.host.as_ref().map(|host| host.mark.clone())),
+            ("", None) => {
+                (peer::member(&peer, now)?.clone(), peer.host.as_ref().map(|host| host.mark.clone()))
+            }
             ("", Some(proof)) => {
                 let attested = self.attestor.verify(proof, &asked.csr_der).await;
                 (attested.map_err(|error| refuse_proof(&error, &peer))?, None)
@@ -75,7 +77,10 @@ impl Certificates {
                 let domain = &self.authority.settings().trust_domain;
                 let joined = self.tokens.redeem(domain, token, now).await;
                 let joined = joined.map_err(|error| refuse(&error, &peer))?;
-                let still = joined.host.as_ref().is_none_or(|mark| self.hosts.mark(&mark.name).as_ref().ok() == Some(mark));
+                let still = joined
+                    .host
+                    .as_ref()
+                    .is_none_or(|mark| self.hosts.mark(&mark.name).as_ref().ok() == Some(mark));
                 if !still {
                     return Err(peer::revoked());
                 }
@@ -84,7 +89,8 @@ impl Certificates {
             (_, Some(_)) => return Err(Status::invalid_argument("join_token or proof, not both")),
         };
         let authority = Arc::clone(&self.authority);
-        let signed = tokio::task::spawn_blocking(move || authority.sign(&identity, host.as_ref(), &key, now)).await;
+        let signed =
+            tokio::task::spawn_blocking(move || authority.sign(&identity, host.as_ref(), &key, now)).await;
         let svid = match signed {
             Ok(Ok(svid)) => svid,
             Ok(Err(error)) => {

@@ -1,5 +1,6 @@
 //! `outrigger.v1.RegistrationService`: the registry on the wire.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -11,6 +12,8 @@ use tonic::{Request, Response, Status};
 use super::peer;
 use crate::clock;
 use crate::identity::Authority;
+use crate::publish::Publisher;
+use crate::source::group;
 use crate::source::lease::LeaseError;
 use crate::source::{Health, Registry, RegistryError, Workload};
 use crate::telemetry::Metrics;
@@ -19,6 +22,8 @@ use crate::telemetry::Metrics;
 pub struct Registrations {
     /// Has the leases.
     pub registry: Arc<Registry>,
+    /// Has the resources, WorkloadGroups among them.
+    pub publisher: Arc<Publisher>,
     /// Has the trust bundle's version.
     pub authority: Arc<Authority>,
     /// Counts.
@@ -59,7 +64,28 @@ impl RegistrationService for Registrations {
             .await
             .map_err(|error| to_status(&error))?;
         let trust_bundle_version = self.authority.trust_bundle().borrow().version;
-        Ok(Response::new(v1::HeartbeatResponse { ttl_ms: millis(self.registry.ttl()), trust_bundle_version }))
+        let probe = self.registry.group_of(&asked.lease_id).and_then(|(namespace, group)| {
+            group::find(&self.publisher.world(), &namespace, &group)?.probe.as_ref().map(group::to_wire)
+        });
+        let ttl_ms = millis(self.registry.ttl());
+        Ok(Response::new(v1::HeartbeatResponse { ttl_ms, trust_bundle_version, probe }))
+    }
+
+    async fn report_health(
+        &self,
+        request: Request<v1::ReportHealthRequest>,
+    ) -> Result<Response<v1::ReportHealthResponse>, Status> {
+        let peer = peer::of(&request)?;
+        let identity = peer::member(&peer, clock::unix_ms())?;
+        let asked = request.get_ref();
+        let health = match Health::from_wire(asked.health) {
+            Some(health @ (Health::Healthy | Health::Unhealthy)) => health,
+            _ => return Err(Status::invalid_argument("health: HEALTHY or UNHEALTHY")),
+        };
+        let host = peer.host.as_ref().map_or("", |host| host.mark.name.as_str());
+        let noted = self.registry.report(identity, host, &asked.instance_id, health).await;
+        noted.map_err(|error| to_status(&error))?;
+        Ok(Response::new(v1::ReportHealthResponse {}))
     }
 
     async fn deregister(
@@ -87,8 +113,9 @@ impl Registrations {
     ) -> Result<Response<v1::RegisterResponse>, Status> {
         let peer = peer::of(&request)?;
         let identity = peer::member(&peer, clock::unix_ms())?;
-        let announced =
+        let mut announced =
             request.into_inner().workload.ok_or_else(|| Status::invalid_argument("workload: required"))?;
+        let (vouched, probe) = self.fill_in(&mut announced)?;
         let reach = self.registry.reach();
         let mut workload = Workload::from_wire(announced, peer.remote.ip(), reach).map_err(|errors| {
             let lines: Vec<String> = errors.iter().map(|error| format!("workload.{error}")).collect();
@@ -104,9 +131,33 @@ impl Registrations {
             workload.host.clone_from(&host.mark.name);
         }
         let recorded = workload.to_wire();
-        let lease_id = self.registry.register(identity, workload).await.map_err(|error| to_status(&error))?;
+        let lease_id = self
+            .registry
+            .register_in(identity, workload, &vouched)
+            .await
+            .map_err(|error| to_status(&error))?;
         let ttl_ms = millis(self.registry.ttl());
-        Ok(Response::new(v1::RegisterResponse { lease_id, ttl_ms, workload: Some(recorded) }))
+        Ok(Response::new(v1::RegisterResponse { lease_id, ttl_ms, workload: Some(recorded), probe }))
+    }
+
+    /// What the workload has from its group: the labels, and the probe.
+    #[allow(clippy::result_large_err, reason = "the gRPC library's error type")]
+    fn fill_in(
+        &self,
+        announced: &mut v1::Workload,
+    ) -> Result<(BTreeMap<String, String>, Option<v1::Probe>), Status> {
+        let (namespace, name) = (&announced.namespace, &announced.workload_group);
+        if name.is_empty() {
+            return Ok((BTreeMap::new(), None));
+        }
+        let Some(group) = group::find(&self.publisher.world(), namespace, name) else {
+            // The proxy tries again until somebody applies it.
+            return Err(Status::failed_precondition(format!(
+                "there is no WorkloadGroup {name:?} in {namespace:?}"
+            )));
+        };
+        let vouched = group::apply(&group, announced).map_err(Status::permission_denied)?;
+        Ok((vouched, group.probe.as_ref().map(group::to_wire)))
     }
 }
 

@@ -268,11 +268,7 @@ impl Authority {
     /// Makes a key and a certificate for it.
     ///
     /// *Errors*: as [`Authority::sign`].
-    pub fn issue(
-        &self,
-        subject: Subject<'_>,
-        now: UnixMs,
-    ) -> Result<KeyedSvid, AuthorityError> {
+    pub fn issue(&self, subject: Subject<'_>, now: UnixMs) -> Result<KeyedSvid, AuthorityError> {
         let key = KeyPair::generate()?;
         let svid = self.sign_key(subject, &key, now)?;
         let key_der = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));

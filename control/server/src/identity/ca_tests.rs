@@ -158,7 +158,8 @@ fn issued_certificate_has_the_names_of_our_own_port() {
     let authority = Authority::open(dir.path(), settings(), NOW).unwrap();
     let names =
         ServerNames { dns: vec!["control.example".to_owned()], ip: vec![IpAddr::from([127, 0, 0, 1])] };
-    let issued = authority.issue(Subject { identity: &identity("control"), host: None, names: &names }, NOW).unwrap();
+    let issued =
+        authority.issue(Subject { identity: &identity("control"), host: None, names: &names }, NOW).unwrap();
     let (_, leaf) = x509_parser::parse_x509_certificate(&issued.svid.chain_der[0]).unwrap();
     assert_eq!(leaf.subject_alternative_name().unwrap().unwrap().value.general_names.len(), 3);
     assert!(issued.key_pem.contains("PRIVATE KEY"));

@@ -390,8 +390,14 @@ mod tests {
     #[tokio::test]
     async fn number_of_uses_has_limits() {
         let tokens = tokens();
-        assert!(matches!(tokens.create(&identity(), 0, 1, Purpose::default(), 0).await, Err(JoinError::Uses)));
+        assert!(matches!(
+            tokens.create(&identity(), 0, 1, Purpose::default(), 0).await,
+            Err(JoinError::Uses)
+        ));
         assert!(tokens.create(&identity(), USES_MAX, 1, Purpose::default(), 0).await.is_ok());
-        assert!(matches!(tokens.create(&identity(), USES_MAX + 1, 1, Purpose::default(), 0).await, Err(JoinError::Uses)));
+        assert!(matches!(
+            tokens.create(&identity(), USES_MAX + 1, 1, Purpose::default(), 0).await,
+            Err(JoinError::Uses)
+        ));
     }
 }

@@ -45,11 +45,7 @@ impl SvidSource {
     /// The certificate of `identity` on `host`, made when nobody has it yet, and its renewals.
     ///
     /// *Errors*: as [`Authority::issue`].
-    pub fn watch(
-        &self,
-        identity: &Identity,
-        host: Option<&HostMark>,
-    ) -> Result<SvidWatch, AuthorityError> {
+    pub fn watch(&self, identity: &Identity, host: Option<&HostMark>) -> Result<SvidWatch, AuthorityError> {
         let holder = (identity.clone(), host.cloned());
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         held.retain(|_, sender| sender.strong_count() > 0);

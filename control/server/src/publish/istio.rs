@@ -11,7 +11,8 @@ use serde_json::Value;
 use super::planner::{Parsed, Plan, Planner, Problem};
 use super::world::{Resource, World};
 use crate::source::{Health, Protocol, Workload};
-use crate::store::Key;
+use super::virtual_ips::VirtualIpKeeper;
+use crate::store::{Key, SharedStore, StoreError};
 
 /// What a server adds to metadata and a writer's file need not have.
 const SERVER_METADATA: [&str; 4] = ["resourceVersion", "generation", "creationTimestamp", "uid"];
@@ -26,12 +27,22 @@ pub struct IstioPlanner {
     last: Mutex<Option<Read>>,
     /// The virtual addresses given so far.
     virtual_ips: Mutex<VirtualIps>,
+    /// Where those are kept that do not follow from their names.
+    keeper: Option<VirtualIpKeeper>,
 }
 
 impl IstioPlanner {
     /// Plans with these settings.
     pub fn new(settings: Settings) -> Self {
-        Self { settings: Arc::new(settings), last: Mutex::new(None), virtual_ips: Mutex::default() }
+        Self { settings: Arc::new(settings), last: Mutex::new(None), virtual_ips: Mutex::default(), keeper: None }
+    }
+
+    /// Plans with these settings, and gives names the virtual addresses they had in an earlier run.
+    ///
+    /// *Errors*: the store's.
+    pub async fn remembering(settings: Settings, store: SharedStore) -> Result<Self, StoreError> {
+        let (keeper, held) = VirtualIpKeeper::open(store).await?;
+        Ok(Self { virtual_ips: Mutex::new(held), keeper: Some(keeper), ..Self::new(settings) })
     }
 
     fn read(&self, world: &World) -> Result<Vec<Arc<Object>>, Vec<Problem>> {
@@ -85,6 +96,9 @@ impl Planner for IstioPlanner {
         let planner = outrigger_plan::Planner::with_virtual_ips(world, &held);
         if planner.inventory().virtual_ips != *held {
             held.clone_from(&planner.inventory().virtual_ips);
+            if let Some(keeper) = &self.keeper {
+                keeper.keep(&held);
+            }
         }
         Ok(Arc::new(IstioPlan { planner, by_node }))
     }

@@ -15,6 +15,8 @@ pub mod planner;
 
 pub mod istio;
 
+pub mod virtual_ips;
+
 pub mod proxy;
 
 pub mod table;

@@ -22,10 +22,26 @@ pub struct Lease {
     pub id: String,
     /// Who holds it.
     pub identity: Identity,
-    /// What it stands for.
+    /// What it stands for. Its health is the worse of the next two.
     pub workload: Workload,
+    /// Its health as its proxy says.
+    pub said: Health,
+    /// Its health as its host says; `None`: it does not.
+    pub seen: Option<Health>,
     /// When it ends without a heartbeat.
     pub expires: Instant,
+}
+
+impl Lease {
+    /// Makes the workload's health what is known of it; returns whether that is another one.
+    fn settle(&mut self) -> bool {
+        let health = match (self.said, self.seen) {
+            (Health::Draining, _) | (_, Some(Health::Draining)) => Health::Draining,
+            (Health::Unhealthy, _) | (_, Some(Health::Unhealthy)) => Health::Unhealthy,
+            (Health::Healthy, Some(Health::Healthy) | None) => Health::Healthy,
+        };
+        std::mem::replace(&mut self.workload.health, health) != health
+    }
 }
 
 /// Namespace and instance id.
@@ -70,12 +86,15 @@ impl LeaseTable {
     }
 
     /// Enters a lease, in place of an earlier one for the same instance; its holder was heard of at `now`.
-    pub fn insert(&mut self, lease: Lease, now: Instant) {
+    pub fn insert(&mut self, mut lease: Lease, now: Instant) {
         self.heard = Some(now);
         let key = key_of(&lease.workload);
         if let Some(old) = self.by_instance.get(&key) {
             self.by_id.remove(&old.id);
+            // What the host saw does not change because the proxy registered again.
+            lease.seen = lease.seen.or(old.seen);
         }
+        lease.settle();
         self.by_id.insert(lease.id.clone(), key.clone());
         self.by_instance.insert(key, lease);
     }
@@ -103,13 +122,32 @@ impl LeaseTable {
     /// Notes a health. Returns whether it is another one than before.
     pub fn note_health(&mut self, id: &str, health: Health) -> bool {
         let lease = self.by_id.get(id).and_then(|key| self.by_instance.get_mut(key));
-        match lease {
-            Some(lease) if lease.workload.health != health => {
-                lease.workload.health = health;
-                true
-            }
-            _ => false,
-        }
+        lease.is_some_and(|lease| {
+            lease.said = health;
+            lease.settle()
+        })
+    }
+
+    /// Notes a health that the host of an instance saw. Returns the lease, if the health is another one than before.
+    ///
+    /// *Errors*: as [`LeaseTable::of_instance`].
+    pub fn note_seen(
+        &mut self,
+        identity: &Identity,
+        host: &str,
+        instance_id: &str,
+        health: Health,
+    ) -> Result<Option<Lease>, LeaseError> {
+        let id = self.of_instance(identity, host, instance_id)?.id.clone();
+        let lease = self.by_id.get(&id).and_then(|key| self.by_instance.get_mut(key));
+        let lease = lease.ok_or(LeaseError::Unknown)?;
+        lease.seen = Some(health);
+        Ok(lease.settle().then(|| lease.clone()))
+    }
+
+    /// A lease by its id, whosoever it is.
+    pub fn by_id(&self, id: &str) -> Option<&Lease> {
+        self.by_id.get(id).and_then(|key| self.by_instance.get(key))
     }
 
     /// A lease by its id.

@@ -12,6 +12,8 @@ pub mod lease;
 
 pub mod register;
 
+pub mod group;
+
 pub mod catalog;
 
 pub mod keep;

@@ -8,6 +8,7 @@
 //! when somebody is heard again everybody gets the grace period: a network that comes back must not bring
 //! proxies the news that all their endpoints are gone.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -91,6 +92,10 @@ struct Kept {
     lease_id: String,
     identity: String,
     workload: Workload,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    said: Option<Health>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    seen: Option<Health>,
 }
 
 /// All workloads, shared: the list is replaced, never changed.
@@ -122,7 +127,9 @@ impl Registry {
             let corrupt = || StoreError::Corrupt { key: record.key.to_string() };
             let kept: Kept = serde_json::from_value(record.value.clone()).map_err(|_| corrupt())?;
             let identity = Identity::parse(&kept.identity).map_err(|_| corrupt())?;
-            table.insert(Lease { id: kept.lease_id, identity, workload: kept.workload, expires }, now);
+            let (workload, seen) = (kept.workload, kept.seen);
+            let said = kept.said.unwrap_or(workload.health);
+            table.insert(Lease { id: kept.lease_id, identity, workload, said, seen, expires }, now);
         }
         let workloads = watch::Sender::new(list(&table));
         let (table, writing) = (Mutex::new(table), tokio::sync::Mutex::default());
@@ -156,6 +163,19 @@ impl Registry {
     ///
     /// *Errors*: [`RegistryError`].
     pub async fn register(&self, identity: &Identity, workload: Workload) -> Result<String, RegistryError> {
+        self.register_in(identity, workload, &BTreeMap::new()).await
+    }
+
+    /// As [`Registry::register`], for a workload that has these labels from its group: what the operator says of it needs
+    /// no grant.
+    ///
+    /// *Errors*: [`RegistryError`].
+    pub async fn register_in(
+        &self,
+        identity: &Identity,
+        workload: Workload,
+        vouched: &BTreeMap<String, String>,
+    ) -> Result<String, RegistryError> {
         if workload.namespace != identity.namespace()
             || workload.service_account != identity.service_account()
         {
@@ -166,7 +186,9 @@ impl Registry {
             });
         }
         let grant = grant::read(&self.store, &workload.namespace, &workload.service_account).await?;
-        let claim = Claim { service: &workload.service, labels: &workload.labels, gateway: workload.gateway };
+        let mut labels = workload.labels.clone();
+        labels.retain(|key, value| vouched.get(key) != Some(value));
+        let claim = Claim { service: &workload.service, labels: &labels, gateway: workload.gateway };
         let excess = grant.excess(claim);
         if !excess.is_empty() {
             return Err(RegistryError::NotGranted { identity: identity.clone(), excess });
@@ -174,15 +196,47 @@ impl Registry {
         let _writing = self.writing.lock().await;
         self.lock().check(identity, &workload)?;
         let id = random::hex::<16>()?;
-        self.keep(&id, identity, &workload).await?;
-        tracing::info!(%identity, instance = workload.instance_id, address = %workload.address, "workload registered");
         let now = Instant::now();
         let expires = lease::ends(now, self.settings.ttl);
-        self.lock().insert(Lease { id: id.clone(), identity: identity.clone(), workload, expires }, now);
+        let said = workload.health;
+        let seen = {
+            let table = self.lock();
+            let held = table.of_instance(identity, &workload.host, &workload.instance_id);
+            held.ok().and_then(|held| held.seen)
+        };
+        let lease = Lease { id: id.clone(), identity: identity.clone(), workload, said, seen, expires };
+        self.keep(&lease).await?;
+        let workload = &lease.workload;
+        tracing::info!(%identity, instance = workload.instance_id, address = %workload.address, "workload registered");
+        self.lock().insert(lease, now);
         self.publish();
         self.touched.notify_one();
         self.heard.notify_one();
         Ok(id)
+    }
+
+    /// Notes a health that the host of an instance saw.
+    ///
+    /// *Errors*: as [`Registry::withdraw`], and [`LeaseError::Unknown`] when the instance is not there; the store's: the
+    /// health counts all the same.
+    pub async fn report(
+        &self,
+        identity: &Identity,
+        host: &str,
+        instance_id: &str,
+        health: Health,
+    ) -> Result<(), RegistryError> {
+        let changed = self.lock().note_seen(identity, host, instance_id, health)?;
+        if changed.is_some() {
+            tracing::info!(%identity, instance = instance_id, ?health, "host says of its workload");
+            self.publish();
+            let _writing = self.writing.lock().await;
+            let held = self.lock().of_instance(identity, host, instance_id).ok().cloned();
+            if let Some(lease) = held {
+                self.keep(&lease).await?;
+            }
+        }
+        Ok(())
     }
 
     /// Renews a lease and notes the workload's health.
@@ -207,10 +261,17 @@ impl Registry {
             let _writing = self.writing.lock().await;
             let held = self.lock().find(lease_id, identity).cloned();
             if let Ok(lease) = held {
-                self.keep(lease_id, identity, &lease.workload).await?;
+                self.keep(&lease).await?;
             }
         }
         Ok(())
+    }
+
+    /// Namespace and name of the WorkloadGroup that a lease's workload belongs to.
+    pub fn group_of(&self, lease_id: &str) -> Option<(String, String)> {
+        let table = self.lock();
+        let workload = &table.by_id(lease_id)?.workload;
+        (!workload.group.is_empty()).then(|| (workload.namespace.clone(), workload.group.clone()))
     }
 
     /// Ends a lease. One that is gone already is no error.
@@ -338,9 +399,15 @@ impl Registry {
         Ok(())
     }
 
-    async fn keep(&self, id: &str, identity: &Identity, workload: &Workload) -> Result<(), StoreError> {
-        let kept =
-            Kept { lease_id: id.to_owned(), identity: identity.to_string(), workload: workload.clone() };
+    async fn keep(&self, lease: &Lease) -> Result<(), StoreError> {
+        let workload = &lease.workload;
+        let kept = Kept {
+            lease_id: lease.id.clone(),
+            identity: lease.identity.to_string(),
+            workload: workload.clone(),
+            said: Some(lease.said),
+            seen: lease.seen,
+        };
         let value = serde_json::to_value(&kept).map_err(|error| StoreError::Backend(Box::new(error)))?;
         let change = Change::Put { key: store_key(workload), value, expect: Expect::Any };
         self.store.commit(vec![change], clock::unix_ms()).await.map(drop)

@@ -133,7 +133,10 @@ fn table_is_full_at_its_limit() {
         let workload = Workload { instance_id: n.to_string(), ..template.clone() };
         assert!(table.check(&cart, &workload).is_ok());
         let (id, expires) = (n.to_string(), Instant::now());
-        table.insert(Lease { id, identity: cart.clone(), workload, expires }, expires);
+        table.insert(
+            Lease { id, identity: cart.clone(), said: workload.health, seen: None, workload, expires },
+            expires,
+        );
     }
     assert_eq!(table.check(&cart, &template), Err(LeaseError::Full));
     let known = Workload { instance_id: "7".to_owned(), ..template };

@@ -143,6 +143,18 @@ pub struct EcsHost {
     pub locality: String,
 }
 
+/// The issuer of a cluster's service account tokens.
+#[derive(Clone, Deserialize, Debug)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct JwksSettings {
+    /// What `iss` of its tokens must be: `--service-account-issuer` of the API server.
+    pub issuer: String,
+    /// URL of its key set. Absent: `/openid/v1/jwks` of the cluster's API.
+    pub uri: Option<String>,
+    /// PEM file with the roots to trust at `uri`. Default: those of the web.
+    pub ca_file: Option<PathBuf>,
+}
+
 /// One Kubernetes cluster.
 #[derive(Clone, Default, Deserialize, Debug)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
@@ -157,6 +169,9 @@ pub struct KubernetesSettings {
     /// Which services are exported.
     #[serde(default)]
     pub export: Export,
+    /// Verify tokens of its service accounts (attestation) with the keys of their issuer. Absent: ask the cluster itself, with a
+    /// TokenReview.
+    pub tokens: Option<JwksSettings>,
     /// Where its nodes are, `region/zone`; the zone of an endpoint goes before this one. Default: not known.
     #[serde(default)]
     pub locality: String,
@@ -344,6 +359,9 @@ impl SourcesFile {
                 ecs.check(&at(".ecs"))?;
             }
             if let Some(kubernetes) = &source.kubernetes {
+                if let Some(tokens) = &kubernetes.tokens {
+                    tokens.check(&at(".kubernetes.tokens"))?;
+                }
                 check_locality(&kubernetes.locality, &at(".kubernetes.locality"))?;
                 for namespace in &kubernetes.namespaces {
                     ensure(is_label(namespace), &at(".kubernetes.namespaces"), || {
@@ -356,6 +374,19 @@ impl SourcesFile {
             }
         }
         Ok(())
+    }
+}
+
+impl JwksSettings {
+    fn check(&self, at: &str) -> Result<(), SettingsError> {
+        ensure(!self.issuer.is_empty(), &format!("{at}.issuer"), || "required".into())?;
+        let (uri, none) = (self.uri.as_deref(), "only with uri");
+        ensure(self.ca_file.is_none() || uri.is_some(), &format!("{at}.caFile"), || none.into())?;
+        let protected = uri.is_none_or(|uri| {
+            // Who can answer in place of the issuer can be anybody.
+            uri.starts_with("https://") || uri.starts_with("http://127.0.0.1:")
+        });
+        ensure(protected, &format!("{at}.uri"), || "must begin with https://".into())
     }
 }
 
@@ -486,6 +517,10 @@ mod tests {
                 "services[0].ports.x",
             ),
             ("sources: [{name: a, kubernetes: {locality: a/b/c/d}}]", "locality"),
+            ("sources: [{name: a, kubernetes: {tokens: {}}}]", "issuer"),
+            ("sources: [{name: a, kubernetes: {tokens: {issuer: ''}}}]", "tokens.issuer"),
+            ("sources: [{name: a, kubernetes: {tokens: {issuer: i, uri: 'http://keys.example'}}}]", "tokens.uri"),
+            ("sources: [{name: a, kubernetes: {tokens: {issuer: i, caFile: x}}}]", "tokens.caFile"),
             (
                 "sources: [{name: a, dns: {names: [{host: h, service: s, namespace: n, port: {number: 1, protocol: smtp}}]}}]",
                 "protocol",

@@ -63,6 +63,9 @@ pub struct Workload {
     pub health: Health,
     /// Whether it is a proxy at the edge rather than an application.
     pub gateway: bool,
+    /// The WorkloadGroup it belongs to; empty: none.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub group: String,
     /// The host whose certificate it registered with; empty: one that is bound to no host.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub host: String,
@@ -175,6 +178,7 @@ impl Workload {
         errors.label("service_account", &wire.service_account, false);
         errors.label("service", &wire.service, true);
         errors.text("node_id", &wire.node_id, false);
+        errors.text("workload_group", &wire.workload_group, false);
         errors.length("version", &wire.version, LABEL_VALUE_BYTES_MAX);
         let address = errors.reachable("address", &wire.address, peer, reach);
         if wire.weight > WEIGHT_MAX {
@@ -232,6 +236,7 @@ impl Workload {
             weight: wire.weight.max(1),
             health,
             gateway: wire.gateway,
+            group: wire.workload_group,
             host: String::new(),
             source: String::new(),
         })
@@ -268,6 +273,7 @@ impl Workload {
             weight: self.weight,
             health: self.health.to_wire().into(),
             gateway: self.gateway,
+            workload_group: self.group.clone(),
         }
     }
 }

@@ -10,6 +10,7 @@
 pub mod client;
 pub mod enrol;
 pub mod own;
+pub mod probe;
 pub mod proof;
 pub mod register;
 pub mod settings;

@@ -89,6 +89,7 @@ mod tests {
             proof: None,
             state_dir: state_dir.to_owned(),
             workload: Workload::default(),
+            app_address: std::net::Ipv4Addr::LOCALHOST.into(),
             role: Role::Sidecar,
         };
         OwnSvid::new(Arc::new(ControlClient::new(Arc::new(settings))), state_dir, first)

@@ -1,6 +1,7 @@
 //! The lease under which peers are sent here.
 
 use super::client::{CALL_TIMEOUT, ControlClient};
+use super::probe::Prober;
 use super::settings::Settings;
 use outrigger_api::outrigger::v1::registration_service_client::RegistrationServiceClient;
 use outrigger_api::outrigger::v1::{DeregisterRequest, HeartbeatRequest, RegisterRequest};
@@ -19,6 +20,7 @@ pub struct Registration {
     settings: Arc<Settings>,
     lease: Mutex<Lease>,
     left: Notify,
+    prober: Prober,
 }
 
 /// Where the lease stands.
@@ -61,15 +63,25 @@ impl Lease {
 impl Registration {
     /// Not registered yet.
     pub fn new(client: Arc<ControlClient>, settings: Arc<Settings>) -> Self {
-        Self { client, settings, lease: Mutex::new(Lease::None), left: Notify::new() }
+        let prober = Prober::new(settings.app_address, !settings.workload.workload_group.is_empty());
+        Self { client, settings, lease: Mutex::new(Lease::None), left: Notify::new(), prober }
     }
 
     /// Registers and renews until it is dropped or [`Self::leave`] is called. A lease that is gone is taken anew; while the control service is away
     /// nothing is lost, because it freezes leases until its proxies are back.
     pub async fn keep(&self) {
+        tokio::select! {
+            () = self.keep_lease() => {}
+            () = self.prober.run() => {}
+        }
+    }
+
+    async fn keep_lease(&self) {
+        let mut health = self.prober.changes();
         let mut wait = RETRY_FIRST;
         loop {
             let lease = self.lease().clone();
+            health.mark_unchanged();
             let step = match lease {
                 Lease::None => self.register().await,
                 Lease::Held(lease) => self.heartbeat(lease).await,
@@ -91,6 +103,8 @@ impl Registration {
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
                 () = self.left.notified() => {}
+                // Peers are to know at once. The sender is this registration's own.
+                _ = health.changed() => {}
             }
         }
     }
@@ -116,9 +130,12 @@ impl Registration {
     }
 
     async fn register(&self) -> anyhow::Result<Duration> {
-        let mut request = Request::new(RegisterRequest { workload: Some(self.settings.workload.clone()) });
+        let mut workload = self.settings.workload.clone();
+        workload.health = self.prober.health().into();
+        let mut request = Request::new(RegisterRequest { workload: Some(workload) });
         request.set_timeout(CALL_TIMEOUT);
         let answer = self.service().await?.register(request).await?.into_inner();
+        self.prober.ask(answer.probe.clone());
         if self.lease().hold(&answer.lease_id) {
             // Its id is known to its holder only, so it is not logged.
             tracing::info!("registered");
@@ -129,11 +146,15 @@ impl Registration {
     }
 
     async fn heartbeat(&self, lease_id: String) -> anyhow::Result<Duration> {
-        let asked = HeartbeatRequest { lease_id: lease_id.clone(), ..HeartbeatRequest::default() };
+        let asked = HeartbeatRequest { lease_id: lease_id.clone(), health: self.prober.health().into() };
         let mut request = Request::new(asked);
         request.set_timeout(CALL_TIMEOUT);
         match self.service().await?.heartbeat(request).await {
-            Ok(answer) => Ok(ttl(answer.into_inner().ttl_ms)),
+            Ok(answer) => {
+                let answer = answer.into_inner();
+                self.prober.ask(answer.probe);
+                Ok(ttl(answer.ttl_ms))
+            }
             Err(status) if status.code() == Code::NotFound => {
                 self.lease().lose(&lease_id);
                 Ok(Duration::ZERO)

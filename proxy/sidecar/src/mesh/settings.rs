@@ -27,6 +27,8 @@ pub struct Settings {
     pub state_dir: PathBuf,
     /// What is registered.
     pub workload: Workload,
+    /// Where the application is.
+    pub app_address: IpAddr,
     /// Sidecar or gateway.
     pub role: Role,
 }
@@ -65,6 +67,7 @@ impl Settings {
             proof: proof(flags)?,
             state_dir,
             workload,
+            app_address: flags.app_address,
             role: flags.role,
         })
     }
@@ -139,9 +142,11 @@ fn workload(flags: &Mesh, state_dir: &Path, address: IpAddr) -> anyhow::Result<W
         inbound_port: if flags.role == Role::Sidecar { u32::from(flags.inbound_port) } else { 0 },
         outbound_port: if flags.role == Role::Sidecar { u32::from(flags.outbound_port) } else { 0 },
         outbound_address: flags.outbound_address.to_string(),
-        weight: 1,
-        health: Health::Healthy.into(),
+        // What its group says, or 1.
+        weight: 0,
+        health: Health::Unspecified.into(),
         gateway: flags.role == Role::Gateway,
+        workload_group: flags.workload_group.clone(),
     })
 }
 

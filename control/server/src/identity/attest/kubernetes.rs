@@ -3,6 +3,8 @@
 //! The cluster itself says (TokenReview) whose token it is, that it was made for this mesh (its audience is the trust
 //! domain), and that the pod it was made for still exists. Clusters are those of the discovery sources.
 //!
+//! Where the settings name the issuer of the tokens, they are verified here instead, with its keys ([`super::jwks`]).
+//!
 //! Source: Kubernetes, `authentication.k8s.io/v1.TokenReview`; "Managing service accounts", bound tokens.
 
 use std::collections::BTreeMap;
@@ -14,17 +16,22 @@ use outrigger_api::outrigger::v1;
 use serde::Deserialize;
 use serde_json::json;
 
+use super::jwks::{KeyCache, Keys, TokenError};
 use super::rule::KubernetesAccount;
+use crate::clock;
 use crate::identity::spiffe::is_label;
-use crate::outward::CallError;
+use crate::outward::{self, CallError, Origin};
 use crate::source::kubernetes::access::{Access, AccessError};
-use crate::source::settings::{KubernetesSettings, SourcesFile};
+use crate::source::settings::{JwksSettings, KubernetesSettings, SourcesFile};
 
 /// Longest token, in bytes.
 const TOKEN_BYTES_MAX: usize = 16_384;
 
 /// Largest answer, in bytes: it repeats the token.
 const ANSWER_BYTES_MAX: usize = 256 << 10;
+
+/// Where a cluster publishes the keys its tokens are signed with.
+const JWKS_PATH: &str = "/openid/v1/jwks";
 
 const PATH: &str = "/apis/authentication.k8s.io/v1/tokenreviews";
 
@@ -52,6 +59,12 @@ pub enum ClusterError {
     /// It was made for somebody else.
     #[error("the token is not for the audience {0:?}")]
     Audience(String),
+    /// Not verified with the issuer's keys.
+    #[error("the token is not accepted: {0}")]
+    Token(#[from] TokenError),
+    /// No keys to verify it with.
+    #[error("the issuer's keys cannot be used: {0}")]
+    Keys(&'static str),
     /// It is not a service account's.
     #[error("{0:?} is not a service account")]
     NotAnAccount(String),
@@ -61,20 +74,26 @@ impl ClusterError {
     /// Whether it may work later.
     pub fn is_passing(&self) -> bool {
         match self {
-            Self::Access(_) | Self::Call(_) | Self::Refused(_) => true,
+            Self::Access(_) | Self::Call(_) | Self::Refused(_) | Self::Keys(_) => true,
             Self::Unknown(_)
             | Self::Malformed(_)
             | Self::NotAuthenticated(_)
+            | Self::Token(_)
             | Self::Audience(_)
             | Self::NotAnAccount(_) => false,
         }
     }
 }
 
+struct Cluster {
+    settings: KubernetesSettings,
+    keys: KeyCache,
+}
+
 /// See the module.
 #[derive(Default)]
 pub struct Clusters {
-    by_name: BTreeMap<String, KubernetesSettings>,
+    by_name: BTreeMap<String, Cluster>,
 }
 
 #[derive(Deserialize, Default)]
@@ -102,7 +121,8 @@ impl Clusters {
     /// Those of the sources.
     pub fn of(sources: &SourcesFile) -> Self {
         let named = |source: &crate::source::settings::SourceSettings| {
-            source.kubernetes.clone().map(|settings| (source.name.clone(), settings))
+            let settings = source.kubernetes.clone()?;
+            Some((source.name.clone(), Cluster { settings, keys: KeyCache::default() }))
         };
         Self { by_name: sources.sources.iter().filter_map(named).collect() }
     }
@@ -115,13 +135,16 @@ impl Clusters {
         proof: &v1::KubernetesProof,
         audience: &str,
     ) -> Result<KubernetesAccount, ClusterError> {
-        let settings = self.by_name.get(&proof.cluster);
-        let settings =
-            settings.ok_or_else(|| ClusterError::Unknown(proof.cluster.chars().take(63).collect()))?;
+        let cluster = self.by_name.get(&proof.cluster);
+        let cluster =
+            cluster.ok_or_else(|| ClusterError::Unknown(proof.cluster.chars().take(63).collect()))?;
         if proof.token.is_empty() || proof.token.len() > TOKEN_BYTES_MAX {
             return Err(ClusterError::Malformed("the token is empty or too long"));
         }
-        let access = Access::of(settings)?;
+        if let Some(jwks) = &cluster.settings.tokens {
+            return cluster.verify_here(jwks, proof, audience).await;
+        }
+        let access = Access::of(&cluster.settings)?;
         let asked = json!({
             "apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview",
             "spec": {"token": proof.token, "audiences": [audience]},
@@ -142,6 +165,48 @@ impl Clusters {
     }
 }
 
+impl Cluster {
+    /// Without a question to the cluster.
+    async fn verify_here(
+        &self,
+        jwks: &JwksSettings,
+        proof: &v1::KubernetesProof,
+        audience: &str,
+    ) -> Result<KubernetesAccount, ClusterError> {
+        let now = clock::unix_ms().div_euclid(1_000);
+        let look = |keys: &Keys| keys.subject(&proof.token, &jwks.issuer, audience, now);
+        let subject = self.keys.with(self.fetch(jwks), look).await??;
+        service_account(&subject, &proof.cluster)
+    }
+
+    /// The keys, from where the settings say, or from the cluster's own API.
+    async fn fetch(&self, jwks: &JwksSettings) -> Result<Keys, ClusterError> {
+        let (origin, path, authorization) = match &jwks.uri {
+            Some(uri) => {
+                let (origin, path) =
+                    Origin::parse(uri, || outward::tls_of_file(jwks.ca_file.as_deref()))?;
+                (origin, path, None)
+            }
+            None => {
+                let access = Access::of(&self.settings)?;
+                let authorization = access.authorization().await?;
+                (access.origin, format!("{}{JWKS_PATH}", access.prefix), authorization)
+            }
+        };
+        let mut request = Request::get(if path.is_empty() { "/" } else { &path });
+        if let Some(value) = authorization {
+            request = request.header("authorization", value);
+        }
+        let request = request.body(Full::default());
+        let request = request.map_err(|_| ClusterError::Malformed("no request can be made of it"))?;
+        let answer = origin.call(request, ANSWER_BYTES_MAX).await?;
+        if !answer.status.is_success() {
+            return Err(ClusterError::Refused(answer.status));
+        }
+        Keys::parse(&answer.body).map_err(ClusterError::Keys)
+    }
+}
+
 fn account_of(
     status: ReviewStatus,
     audience: &str,
@@ -154,7 +219,11 @@ fn account_of(
     if !status.audiences.iter().any(|known| known == audience) {
         return Err(ClusterError::Audience(audience.to_owned()));
     }
-    let name = status.user.username;
+    service_account(&status.user.username, cluster)
+}
+
+/// Of a name like `system:serviceaccount:NAMESPACE:NAME`.
+fn service_account(name: &str, cluster: &str) -> Result<KubernetesAccount, ClusterError> {
     let parts: Vec<&str> = name.split(':').collect();
     match parts.as_slice() {
         ["system", "serviceaccount", namespace, account] if is_label(namespace) && is_label(account) => {

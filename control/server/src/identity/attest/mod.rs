@@ -4,12 +4,13 @@
 //! proof ──► verified where it comes from (STS, the cluster's API) ──► who is it there ──► may that be this identity? ([`rule`])
 //! ```
 //! Reading order: [`rule`] (which proofs may become an identity) · [`aws`] (the role of a task) · [`kubernetes`] (the
-//! service account of a pod) · here.
+//! service account of a pod, by [`jwks`] where the cluster itself is not asked) · here.
 //!
 //! A proof asks for one identity by name and gives that one or none. Nobody has an identity by default: without a rule a
 //! proof is refused, however good it is.
 
 pub mod aws;
+pub mod jwks;
 pub mod kubernetes;
 pub mod rule;
 
