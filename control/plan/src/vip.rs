@@ -55,7 +55,9 @@ impl VirtualIps {
     /// As they were when [`VirtualIps::displaced`] was kept. An address that is not of the range, or that comes twice, is left out.
     pub fn of_displaced(kept: BTreeMap<String, Ipv4Addr>) -> Self {
         let mut taken = BTreeSet::new();
-        let ours = |at: &Ipv4Addr| matches!(at.octets(), [240, 240, ..]) && *at != address(COUNT) && u32::from(*at) & 0xffff != 0;
+        let ours = |at: &Ipv4Addr| {
+            matches!(at.octets(), [240, 240, ..]) && *at != address(COUNT) && u32::from(*at) & 0xffff != 0
+        };
         Self { by_host: kept.into_iter().filter(|(_, at)| ours(at) && taken.insert(*at)).collect() }
     }
 
@@ -115,8 +117,8 @@ mod tests {
         let names: Vec<String> = (0..3000).map(|n| format!("s{n}.demo.mesh")).collect();
         // In an order that is not that of their names, as services come.
         let mut before = VirtualIps::default();
-        for name in names.iter().rev() {
-            before = VirtualIps::assign([name.as_str()], &before);
+        for some in names.chunks(500).rev() {
+            before = VirtualIps::assign(some.iter().map(String::as_str), &before);
         }
         let kept = before.displaced();
         assert!(!kept.is_empty() && kept.len() < 300, "{}", kept.len());
@@ -125,7 +127,13 @@ mod tests {
         assert_eq!(after, before);
         let without = VirtualIps::assign(names.iter().map(String::as_str), &VirtualIps::default());
         assert_ne!(without, before, "else there would be nothing to keep");
-        let bad = [("a", "10.0.0.1"), ("b", "240.240.0.0"), ("c", "240.240.255.255"), ("d", "240.240.1.1"), ("e", "240.240.1.1")];
+        let bad = [
+            ("a", "10.0.0.1"),
+            ("b", "240.240.0.0"),
+            ("c", "240.240.255.255"),
+            ("d", "240.240.1.1"),
+            ("e", "240.240.1.1"),
+        ];
         let bad = bad.map(|(host, at)| (host.to_owned(), at.parse().unwrap()));
         assert_eq!(VirtualIps::of_displaced(BTreeMap::from(bad)).by_host.len(), 1);
     }

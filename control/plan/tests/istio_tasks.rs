@@ -407,8 +407,14 @@ const EGRESS: &[Task] = &[
     (
         "machine group",
         "apiVersion: networking.istio.io/v1\nkind: WorkloadGroup\n",
-        "metadata: {name: reviews}\nspec: {template: {}}",
-        Refused("WorkloadGroup is not supported yet"),
+        "metadata: {name: reviews}\nspec: {metadata: {labels: {app: reviews}}, template: {ports: {http: 9080}, serviceAccount: reviews}, probe: {httpGet: {port: 9080}}}",
+        Accepted,
+    ),
+    (
+        "machine group with a command",
+        "apiVersion: networking.istio.io/v1\nkind: WorkloadGroup\n",
+        "metadata: {name: reviews}\nspec: {template: {}, probe: {exec: {command: [ls]}}}",
+        Refused("spec.probe.exec: not supported yet"),
     ),
 ];
 

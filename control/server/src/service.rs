@@ -276,6 +276,7 @@ impl Parts {
         };
         let registrations = Registrations {
             registry: Arc::clone(&self.registry),
+            store: self.store.clone(),
             publisher: Arc::clone(&self.publisher),
             authority: Arc::clone(&self.authority),
             metrics: Arc::clone(&self.metrics),

@@ -91,7 +91,10 @@ impl Vm {
     pub fn files(&self, roots_pem: &str, token: &str) -> Result<Vec<File>, Failure> {
         let mut files = vec![
             File::new(format!("{ETC}/trust-bundle.pem"), 0o644, roots_pem.as_bytes()),
-            File { secret: true, ..File::new(self.environment_file(), 0o600, self.environment(token).as_bytes()) },
+            File {
+                secret: true,
+                ..File::new(self.environment_file(), 0o600, self.environment(token).as_bytes())
+            },
             File::new(UNIT.to_owned(), 0o644, UNIT_TEXT.as_bytes()),
             File::new(script::offboard_file(&self.name), 0o700, self.offboard().as_bytes()),
         ];
@@ -127,11 +130,18 @@ printf '{}1\n'
         out.push_str(&script::clock(good));
         out.push_str(script::NEED_SYSTEMD);
         if self.binary.is_none() {
-            let _ = writeln!(out, "[ -n \"$ROOT\" ] || [ -x {BINARY} ] || fail \"{BINARY} is not there: give --proxy-binary\"");
+            let _ = writeln!(
+                out,
+                "[ -n \"$ROOT\" ] || [ -x {BINARY} ] || fail \"{BINARY} is not there: give --proxy-binary\""
+            );
         }
         out.push_str(&script::place(files));
         // A proxy that holds a certificate does not look at its token: what an earlier onboarding gave must go.
-        let _ = writeln!(out, "rm -f /var/lib/private/outrigger-proxy/{name}/identity.json /var/lib/outrigger-proxy/{name}/identity.json", name = self.name);
+        let _ = writeln!(
+            out,
+            "rm -f /var/lib/private/outrigger-proxy/{name}/identity.json /var/lib/outrigger-proxy/{name}/identity.json",
+            name = self.name
+        );
         out.push_str(&self.start());
         out
     }

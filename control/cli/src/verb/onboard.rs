@@ -328,7 +328,9 @@ impl OnboardVm {
         let said = vm::account_of(&client.get(&path).await?);
         let account = match (said, self.service_account.clone()) {
             (Some(said), Some(given)) if said != given => {
-                return Err(Failure::Usage(format!("--service-account: WorkloadGroup {group} is for {said}")));
+                return Err(Failure::Usage(format!(
+                    "--service-account: WorkloadGroup {group} is for {said}"
+                )));
             }
             (Some(account), _) | (None, Some(account)) => account,
             (None, None) => {
@@ -412,7 +414,12 @@ async fn admit(client: &Client, name: &str, address: Option<IpAddr>) -> Result<(
 }
 
 /// A join token for one use on a host.
-async fn token(client: &Client, host: &str, (namespace, account): (&str, &str), ttl: u64) -> Result<String, Failure> {
+async fn token(
+    client: &Client,
+    host: &str,
+    (namespace, account): (&str, &str),
+    ttl: u64,
+) -> Result<String, Failure> {
     let asked = json!({
         "namespace": namespace, "serviceAccount": account, "uses": 1, "ttlSeconds": ttl, "host": host,
     });
@@ -427,7 +434,13 @@ fn good(token_ttl: u64) -> (i64, i64) {
 }
 
 /// Until as many workloads of a host are in the mesh as are to be.
-async fn wait(client: &Client, host: &str, members: usize, timeout: u64, global: &Global) -> Result<(), Failure> {
+async fn wait(
+    client: &Client,
+    host: &str,
+    members: usize,
+    timeout: u64,
+    global: &Global,
+) -> Result<(), Failure> {
     let end = Instant::now() + Duration::from_secs(timeout);
     loop {
         let answer = client.get("/api/v1/workloads").await?;
@@ -462,7 +475,10 @@ impl OffboardHost {
         );
         if self.dry_run {
             if let Some(target) = &target {
-                println!("would stop it, give its tasks back, and remove its files: {}", script::offboard_file(&self.name));
+                println!(
+                    "would stop it, give its tasks back, and remove its files: {}",
+                    script::offboard_file(&self.name)
+                );
                 println!("  {}", target.words());
             }
             println!("would revoke host {}: its join tokens, its workloads, its certificates", self.name);

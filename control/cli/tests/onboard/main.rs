@@ -244,7 +244,19 @@ async fn machine_is_onboarded_as_its_group_says_and_offboarded() {
     std::fs::write(&group, text).unwrap();
     let root = mesh.host().display().to_string();
     let control = mesh.service.addresses.xds.to_string();
-    let onboard = ["onboard", "vm", "--name", "db1", "--local", "--root", &root, "--control", &control, "--group", "vms.shop"];
+    let onboard = [
+        "onboard",
+        "vm",
+        "--name",
+        "db1",
+        "--local",
+        "--root",
+        &root,
+        "--control",
+        &control,
+        "--group",
+        "vms.shop",
+    ];
     let early = mesh.outrigger(&onboard).await;
     assert_eq!(early.status.code(), Some(5), "there is no such group: {early:?}");
     let applied = mesh.outrigger(&["apply", "-f", &group.display().to_string()]).await;
@@ -264,7 +276,12 @@ async fn machine_is_onboarded_as_its_group_says_and_offboarded() {
     let env = mesh.host().join("etc/outrigger/proxy-db1.env");
     assert_eq!(mode(&env), 0o600);
     let env = std::fs::read_to_string(env).unwrap();
-    for line in ["OUTRIGGER_SERVICE_ACCOUNT=db", "OUTRIGGER_WORKLOAD_GROUP=vms", "OUTRIGGER_NAMESPACE=shop", "OUTRIGGER_JOIN_TOKEN=ojt_"] {
+    for line in [
+        "OUTRIGGER_SERVICE_ACCOUNT=db",
+        "OUTRIGGER_WORKLOAD_GROUP=vms",
+        "OUTRIGGER_NAMESPACE=shop",
+        "OUTRIGGER_JOIN_TOKEN=ojt_",
+    ] {
         assert!(env.contains(line), "{line}: {env}");
     }
     let off = mesh.outrigger(&["offboard", "vm", "--name", "db1", "--local", "--root", &root]).await;

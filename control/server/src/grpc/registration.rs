@@ -16,13 +16,16 @@ use crate::publish::Publisher;
 use crate::source::group;
 use crate::source::lease::LeaseError;
 use crate::source::{Health, Registry, RegistryError, Workload};
+use crate::store::SharedStore;
 use crate::telemetry::Metrics;
 
 /// See the module.
 pub struct Registrations {
     /// Has the leases.
     pub registry: Arc<Registry>,
-    /// Has the resources, WorkloadGroups among them.
+    /// Has the WorkloadGroups.
+    pub store: SharedStore,
+    /// Has them in memory.
     pub publisher: Arc<Publisher>,
     /// Has the trust bundle's version.
     pub authority: Arc<Authority>,
@@ -65,7 +68,7 @@ impl RegistrationService for Registrations {
             .map_err(|error| to_status(&error))?;
         let trust_bundle_version = self.authority.trust_bundle().borrow().version;
         let probe = self.registry.group_of(&asked.lease_id).and_then(|(namespace, group)| {
-            group::find(&self.publisher.world(), &namespace, &group)?.probe.as_ref().map(group::to_wire)
+            group::known(&self.publisher.world(), &namespace, &group)?.probe.as_ref().map(group::to_wire)
         });
         let ttl_ms = millis(self.registry.ttl());
         Ok(Response::new(v1::HeartbeatResponse { ttl_ms, trust_bundle_version, probe }))
@@ -115,7 +118,7 @@ impl Registrations {
         let identity = peer::member(&peer, clock::unix_ms())?;
         let mut announced =
             request.into_inner().workload.ok_or_else(|| Status::invalid_argument("workload: required"))?;
-        let (vouched, probe) = self.fill_in(&mut announced)?;
+        let (vouched, probe) = self.fill_in(&mut announced).await?;
         let reach = self.registry.reach();
         let mut workload = Workload::from_wire(announced, peer.remote.ip(), reach).map_err(|errors| {
             let lines: Vec<String> = errors.iter().map(|error| format!("workload.{error}")).collect();
@@ -141,8 +144,7 @@ impl Registrations {
     }
 
     /// What the workload has from its group: the labels, and the probe.
-    #[allow(clippy::result_large_err, reason = "the gRPC library's error type")]
-    fn fill_in(
+    async fn fill_in(
         &self,
         announced: &mut v1::Workload,
     ) -> Result<(BTreeMap<String, String>, Option<v1::Probe>), Status> {
@@ -150,7 +152,11 @@ impl Registrations {
         if name.is_empty() {
             return Ok((BTreeMap::new(), None));
         }
-        let Some(group) = group::find(&self.publisher.world(), namespace, name) else {
+        let group = group::stored(&self.store, namespace, name).await.map_err(|error| {
+            tracing::error!(%error, "workload group not read");
+            Status::unavailable("the workload group could not be read")
+        })?;
+        let Some(group) = group else {
             // The proxy tries again until somebody applies it.
             return Err(Status::failed_precondition(format!(
                 "there is no WorkloadGroup {name:?} in {namespace:?}"

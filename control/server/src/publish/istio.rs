@@ -9,9 +9,9 @@ use outrigger_traffic::config::Locality;
 use serde_json::Value;
 
 use super::planner::{Parsed, Plan, Planner, Problem};
+use super::virtual_ips::VirtualIpKeeper;
 use super::world::{Resource, World};
 use crate::source::{Health, Protocol, Workload};
-use super::virtual_ips::VirtualIpKeeper;
 use crate::store::{Key, SharedStore, StoreError};
 
 /// What a server adds to metadata and a writer's file need not have.
@@ -34,7 +34,12 @@ pub struct IstioPlanner {
 impl IstioPlanner {
     /// Plans with these settings.
     pub fn new(settings: Settings) -> Self {
-        Self { settings: Arc::new(settings), last: Mutex::new(None), virtual_ips: Mutex::default(), keeper: None }
+        Self {
+            settings: Arc::new(settings),
+            last: Mutex::new(None),
+            virtual_ips: Mutex::default(),
+            keeper: None,
+        }
     }
 
     /// Plans with these settings, and gives names the virtual addresses they had in an earlier run.

@@ -71,8 +71,8 @@ mod tests {
         let store = SharedStore::new(MemoryStore::default());
         let names: Vec<String> = (0..2_000).map(|n| format!("s{n}.demo.mesh")).collect();
         let (keeper, mut held) = VirtualIpKeeper::open(store.clone()).await.unwrap();
-        for name in names.iter().rev() {
-            held = VirtualIps::assign([name.as_str()], &held);
+        for some in names.chunks(500).rev() {
+            held = VirtualIps::assign(some.iter().map(String::as_str), &held);
         }
         keeper.keep(&held);
         let written = store.get(key()).await.unwrap().unwrap().resource_version;

@@ -8,14 +8,33 @@ use outrigger_plan::resource::workload_group::{Probe, ProbeKind};
 use outrigger_plan::resource::{Object, Spec, WorkloadGroup};
 
 use super::workload::Protocol;
-use crate::publish::World;
-use crate::store::Key;
+use crate::publish::{Resource, World};
+use crate::store::{Key, SharedStore, StoreError};
+
+/// The group of this name, as it is planned with: in memory, a moment after it was stored.
+pub fn known(world: &World, namespace: &str, name: &str) -> Option<WorkloadGroup> {
+    read(world.resources.get(&key(namespace, name))?.object.clone())
+}
 
 /// The group of this name.
-pub fn find(world: &World, namespace: &str, name: &str) -> Option<WorkloadGroup> {
-    let resource = world.resources.get(&Key::new("WorkloadGroup", namespace, name))?;
+///
+/// *Errors*: the store's.
+pub async fn stored(
+    store: &SharedStore,
+    namespace: &str,
+    name: &str,
+) -> Result<Option<WorkloadGroup>, StoreError> {
+    let record = store.get(key(namespace, name)).await?;
+    Ok(record.and_then(|record| read(Resource::from(record).object.clone())))
+}
+
+fn key(namespace: &str, name: &str) -> Key {
+    Key::new("WorkloadGroup", namespace, name)
+}
+
+fn read(object: serde_json::Value) -> Option<WorkloadGroup> {
     // It was read without problems before it was stored.
-    match Object::from_value(resource.object.clone()).ok()?.spec {
+    match Object::from_value(object).ok()?.spec {
         Spec::WorkloadGroup(group) => Some(group),
         _ => None,
     }

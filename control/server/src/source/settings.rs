@@ -519,7 +519,10 @@ mod tests {
             ("sources: [{name: a, kubernetes: {locality: a/b/c/d}}]", "locality"),
             ("sources: [{name: a, kubernetes: {tokens: {}}}]", "issuer"),
             ("sources: [{name: a, kubernetes: {tokens: {issuer: ''}}}]", "tokens.issuer"),
-            ("sources: [{name: a, kubernetes: {tokens: {issuer: i, uri: 'http://keys.example'}}}]", "tokens.uri"),
+            (
+                "sources: [{name: a, kubernetes: {tokens: {issuer: i, uri: 'http://keys.example'}}}]",
+                "tokens.uri",
+            ),
             ("sources: [{name: a, kubernetes: {tokens: {issuer: i, caFile: x}}}]", "tokens.caFile"),
             (
                 "sources: [{name: a, dns: {names: [{host: h, service: s, namespace: n, port: {number: 1, protocol: smtp}}]}}]",

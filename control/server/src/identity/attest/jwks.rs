@@ -14,9 +14,8 @@ use std::time::Duration;
 
 use aws_lc_rs::rsa::PublicKeyComponents as RsaPublicKeyComponents;
 use aws_lc_rs::signature::{
-    ECDSA_P256_SHA256_FIXED, ECDSA_P384_SHA384_FIXED, EcdsaVerificationAlgorithm,
-    RSA_PKCS1_2048_8192_SHA256, RSA_PKCS1_2048_8192_SHA384, RSA_PKCS1_2048_8192_SHA512, RsaParameters,
-    UnparsedPublicKey,
+    ECDSA_P256_SHA256_FIXED, ECDSA_P384_SHA384_FIXED, EcdsaVerificationAlgorithm, RSA_PKCS1_2048_8192_SHA256,
+    RSA_PKCS1_2048_8192_SHA384, RSA_PKCS1_2048_8192_SHA512, RsaParameters, UnparsedPublicKey,
 };
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
@@ -127,7 +126,8 @@ impl Keys {
         if set.keys.len() > KEYS_MAX {
             return Err("too many keys");
         }
-        let usable = |jwk: &Jwk| jwk.purpose.as_deref().is_none_or(|purpose| purpose == "sig") && !jwk.kid.is_empty();
+        let usable =
+            |jwk: &Jwk| jwk.purpose.as_deref().is_none_or(|purpose| purpose == "sig") && !jwk.kid.is_empty();
         let read = |jwk: Jwk| Some((jwk.kid.clone(), Key::of(&jwk)?));
         Ok(Self { by_id: set.keys.into_iter().filter(usable).filter_map(read).collect() })
     }

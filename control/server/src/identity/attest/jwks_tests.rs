@@ -110,7 +110,11 @@ fn key_set_is_read_up_to_its_limit_and_what_is_not_for_signatures_is_left_out() 
     other["use"] = json!("enc");
     let mut nameless = jwk("", &one);
     nameless["kid"] = Value::Null;
-    let all = [other, json!({"kty": "oct", "kid": "o", "k": "AA"}), json!({"kty": "EC", "crv": "P-256", "kid": "short", "x": "AA", "y": "AA"})];
+    let all = [
+        other,
+        json!({"kty": "oct", "kid": "o", "k": "AA"}),
+        json!({"kty": "EC", "crv": "P-256", "kid": "short", "x": "AA", "y": "AA"}),
+    ];
     assert_eq!(keys(&all).by_id.len(), 0);
 }
 

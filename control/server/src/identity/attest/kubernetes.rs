@@ -183,8 +183,7 @@ impl Cluster {
     async fn fetch(&self, jwks: &JwksSettings) -> Result<Keys, ClusterError> {
         let (origin, path, authorization) = match &jwks.uri {
             Some(uri) => {
-                let (origin, path) =
-                    Origin::parse(uri, || outward::tls_of_file(jwks.ca_file.as_deref()))?;
+                let (origin, path) = Origin::parse(uri, || outward::tls_of_file(jwks.ca_file.as_deref()))?;
                 (origin, path, None)
             }
             None => {
