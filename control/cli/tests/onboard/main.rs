@@ -30,6 +30,7 @@ impl Mesh {
             registry: RegistrySettings::default(),
             sources: Default::default(),
             sts: None,
+            observing: Default::default(),
             names: ServerNames { dns: vec!["localhost".to_owned()], ip: vec![any.ip()] },
         };
         let service = Service::start(settings).await.unwrap();
