@@ -173,9 +173,8 @@ fn read_http(node: &Node<'_>) -> Option<ProbeKind> {
         let port = f.required("port").map(|n| n.port());
         let path = f.text("path");
         let visible = |b: u8| b.is_ascii_graphic();
-        if !path.is_empty()
-            && !(path.starts_with('/') && path.len() <= TEXT_BYTES_MAX && path.bytes().all(visible))
-        {
+        let fits = path.starts_with('/') && path.len() <= TEXT_BYTES_MAX && path.bytes().all(visible);
+        if !(path.is_empty() || fits) {
             f.problem("path", "must begin with / and have only visible ASCII characters");
         }
         if let Some(scheme) = f.field("scheme") {
