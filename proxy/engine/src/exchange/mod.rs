@@ -6,7 +6,7 @@
 //! 3. run the filters, authorization first ([`crate::filter`]);
 //! 4. answer here ([`respond`]), or
 //! 5. choose the cluster, edit, rewrite, set the time limits ([`forward`]);
-//! 6. make attempts ([`retry`]); in each, pick a host, take permits and a connection ([`set_out`], [`attempt`]), send ([`upload`]) and
+//! 6. make attempts ([`retry`]), with copies to other clusters ([`mirror`]) and redirects followed ([`internal_redirect`]); in each, pick a host, take permits and a connection ([`set_out`], [`attempt`]), send ([`upload`]) and
 //!    read ([`converse`]), and pass the response on ([`response`]) or become a tunnel ([`upgrade`], [`connect`]);
 //! 7. count, log, trace ([`finish`]).
 //!
@@ -18,6 +18,8 @@ mod converse;
 pub mod express;
 mod finish;
 mod forward;
+mod internal_redirect;
+mod mirror;
 pub mod notes;
 mod respond;
 mod response;
@@ -54,7 +56,8 @@ pub use notes::Notes;
 use attempt::First;
 use express::Express;
 use forward::Plan;
-use retry::Attempts;
+use internal_redirect::Redirection;
+use retry::{Attempts, Replay};
 use timeout::Clock;
 
 /// One request, its stream, and the memory it is worked on in, which a connection uses again for its next request.
@@ -216,12 +219,17 @@ fn decide(x: &mut Exchange, notes: &mut Notes) -> Result<Decided, ProxyError> {
         Prepared::Go => {}
         Prepared::RedirectToPath => return Ok(Decided::RedirectToPath),
     }
-    let serving = x.front.serving.clone();
-    if let Some(table) = serving.table() {
+    if let Some(table) = x.front.serving.clone().table() {
         for name in &table.config.internal_only_headers {
             x.front.request.fields.remove(name.as_bytes());
         }
     }
+    decide_where(x, notes)
+}
+
+/// Steps 2 to 5, for a request that is prepared.
+fn decide_where(x: &mut Exchange, notes: &mut Notes) -> Result<Decided, ProxyError> {
+    let serving = x.front.serving.clone();
     let matched = route::find(&x.front, &serving, notes)?;
     notes.route = Some(matched.route.clone());
     filter::on_request(&x.front.connection, &serving, &x.front.request, matched.route, notes)?;
@@ -244,10 +252,34 @@ async fn act(
                 return Box::pin(connect::terminate(x, notes, plan)).await;
             }
             let mut shared = Attempts::new(&x.front, plan);
-            retry::attempts(x, notes, plan, &mut shared, &mut First::Fresh).await
+            retry::attempts(x, notes, plan, &mut shared, &mut First::Fresh).await?;
+            match shared.redirect.take() {
+                None => Ok(()),
+                Some(to) => Box::pin(go_elsewhere(x, notes, *to, shared.replay)).await,
+            }
         }
         Decided::Redirect(route) => Box::pin(respond::redirect(x, notes, route)).await,
         Decided::Direct(route) => Box::pin(respond::direct(x, notes, route)).await,
         Decided::RedirectToPath => Box::pin(respond::redirect_to_path(x, notes)).await,
+    }
+}
+
+/// Follows redirects of upstreams, until a response is passed on.
+async fn go_elsewhere(
+    x: &mut Exchange,
+    notes: &mut Notes,
+    mut to: Redirection,
+    mut replay: Replay,
+) -> Result<(), ProxyError> {
+    loop {
+        internal_redirect::follow(x, &to, &mut replay)?;
+        let Decided::Forward(plan) = decide_where(x, notes)? else { return Err(ProxyError::Defect) };
+        let mut shared = Attempts::again(&x.front, &plan, replay);
+        retry::attempts(x, notes, &plan, &mut shared, &mut First::Fresh).await?;
+        replay = shared.replay;
+        match shared.redirect {
+            None => return Ok(()),
+            Some(next) => to = *next,
+        }
     }
 }

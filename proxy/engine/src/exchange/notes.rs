@@ -51,6 +51,10 @@ pub struct Notes {
     pub trailers: Option<Trailers>,
     /// Bytes of a tunnel: received, sent.
     pub tunnelled: (u64, u64),
+    /// Redirects followed.
+    pub redirects: u32,
+    /// Routes they led to, where each may be taken only once.
+    pub redirect_routes: Vec<Arc<Route>>,
 }
 
 impl Notes {
@@ -75,6 +79,8 @@ impl Notes {
             status: 0,
             trailers: None,
             tunnelled: (0, 0),
+            redirects: 0,
+            redirect_routes: Vec::new(),
         }
     }
 

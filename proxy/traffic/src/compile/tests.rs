@@ -307,6 +307,7 @@ fn route_mistakes_are_refused() {
     };
     let share = |weight| WeightedCluster {
         name: "a".into(),
+        cluster_header: None,
         weight,
         headers: HeaderEdits::default(),
         host_rewrite: None,
@@ -319,6 +320,7 @@ fn route_mistakes_are_refused() {
             forward(|a| {
                 let share = |weight| WeightedCluster {
                     name: "a".into(),
+                    cluster_header: None,
                     weight,
                     headers: HeaderEdits::default(),
                     host_rewrite: None,

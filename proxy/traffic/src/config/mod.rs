@@ -44,8 +44,9 @@ pub use retry::{RateLimitedBackoff, ResetHeader, ResetHeaderFormat, RetryOn, Ret
 pub use route::RbacOverrides;
 pub use route::{
     Action, ClusterChoice, DirectResponse, HeaderAppend, HeaderEdit, HeaderEdits, HeaderMatch,
-    HeaderValueMatch, HostRewrite, PathMatch, PathRewrite, QueryMatch, QueryValueMatch, Redirect, Route,
-    RouteAction, RouteConfig, RouteMatch, VirtualHost, WeightedCluster,
+    HeaderValueMatch, HostRewrite, InternalRedirect, Mirror, MirrorCluster, PathMatch, PathRewrite, QueryMatch,
+    QueryValueMatch, Redirect, Route, RouteAction, RouteConfig, RouteMatch, TlsMatch, VirtualHost,
+    WeightedCluster,
 };
 pub use shared::Shared;
 pub use string_match::{StringMatch, StringPattern};

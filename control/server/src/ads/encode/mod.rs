@@ -11,6 +11,7 @@ mod http;
 mod listener;
 mod listener_filter;
 mod rbac;
+mod mirror;
 mod route;
 mod secret;
 mod tls;

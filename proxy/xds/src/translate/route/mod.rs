@@ -7,6 +7,7 @@ mod action;
 pub(super) mod after;
 mod headers;
 pub(super) mod matches;
+mod mirror;
 mod retry;
 
 use super::value::{header_name, metadata, metadata_switch};
@@ -54,6 +55,7 @@ pub(super) fn route_config(message: &proto::RouteConfiguration, inline: bool, at
         validate_clusters: message.validate_clusters.unwrap_or(inline),
         most_specific_header_mutations_wins: message.most_specific_header_mutations_wins,
         ignore_port_in_host_matching: message.ignore_port_in_host_matching,
+        mirrors: mirror::mirrors(&message.request_mirror_policies, at),
     }
 }
 
@@ -104,6 +106,7 @@ fn virtual_host(message: &proto::VirtualHost, body_bytes_max: u32, at: &At<'_>) 
         include_attempt_count_in_response: message.include_attempt_count_in_response,
         per_request_buffer_limit_bytes: message.per_request_buffer_limit_bytes,
         rbac: per_filter(&message.typed_per_filter_config, at),
+        mirrors: mirror::mirrors(&message.request_mirror_policies, at),
     }
 }
 
