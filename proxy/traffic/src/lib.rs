@@ -36,6 +36,7 @@ pub mod retry;
 
 pub mod template;
 pub mod text;
+pub mod tracing;
 pub mod view;
 
 pub use compile::compile;

@@ -126,6 +126,7 @@ fn plain(name: &str, matches: RouteMatch, action: Action) -> Route {
         rbac: None,
         per_request_buffer_limit_bytes: None,
         decorator: None,
+        tracing: None,
     }
 }
 

@@ -178,7 +178,7 @@ pub(crate) fn workloads() -> Vec<Workload> {
 pub(crate) fn world(workloads: Vec<Workload>, text: &str) -> World {
     let json = serde_json::json!({"a_status": "%RESPONSE_CODE%", "nested": {"path": "%REQ(:PATH)%"}});
     let serde_json::Value::Object(json) = json else { panic!("an object") };
-    let log = |sink, format| AccessLog { sink, format };
+    let log = |sink, format| AccessLog { sink, format, filter: None };
     let settings = Settings {
         access_log: vec![
             log(AccessLogSink::Stdout, AccessLogFormat::Json(json)),

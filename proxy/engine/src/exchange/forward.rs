@@ -158,11 +158,15 @@ fn rewrite(
     let mut new = Vec::new();
     // The host first: it may be made from the path as the client sent it.
     if let Some(host) = host
-        && (host.rewrite(&HeadView(&x.request), &mut new) || written(x, notes, host.format(), &mut new))
+        && (host.rewrite(&HeadView(&x.request), &mut new) || written(x, notes, host.format(), b"-", &mut new))
     {
         if forward.append_x_forwarded_host {
             let old = x.request.authority().to_vec();
             x.request.fields.join(b"x-forwarded-host", b", ", &old);
+        }
+        if !x.serving.config().suppress_envoy_headers {
+            let old = x.request.authority().to_vec();
+            x.request.fields.set(b"x-envoy-original-host", &old);
         }
         if !x.request.set_authority(&new) {
             return Err(ProxyError::BadRequest("host_rewrite_failed", 400));
@@ -173,7 +177,7 @@ fn rewrite(
     let is_rewritten = match format {
         None => matched.route.rewrite_path(x.request.path(), &mut new),
         Some(_) => {
-            let is_written = written(x, notes, format, &mut new);
+            let is_written = written(x, notes, format, b"", &mut new);
             if is_written && let Some(query) = x.request.query() {
                 new.push(b'?');
                 new.extend_from_slice(query);
@@ -195,10 +199,10 @@ fn rewrite(
 }
 
 /// Writes a text with commands; false where there is none, or nothing came of it.
-fn written(x: &Front, notes: &Notes, format: Option<&Template>, out: &mut Vec<u8>) -> bool {
+fn written(x: &Front, notes: &Notes, format: Option<&Template>, absent: &[u8], out: &mut Vec<u8>) -> bool {
     let Some(format) = format else { return false };
     let record = notes.record(&x.connection, &x.serving, &x.request, None, (0, 0));
-    telemetry::render(&x.connection.worker, &record, format, out);
+    telemetry::render_with(&x.connection.worker, &record, format, absent, out);
     !out.is_empty()
 }
 
@@ -208,8 +212,8 @@ fn limits(x: &mut Front, notes: &Notes, forward: &Forward) -> Option<Duration> {
     if notes.is_grpc
         && let (Some(most), Some(asked)) = (forward.grpc_timeout_header_max, grpc_timeout(&x.request.fields))
     {
-        // Source: Envoy: grpc_timeout_header_offset, of requests that have more time than that.
-        let asked = asked.checked_sub(forward.grpc_timeout_header_offset).filter(|t| !t.is_zero()).unwrap_or(asked);
+        // A client with no more time than that gets none: it would not hear the answer any more.
+        let asked = asked.saturating_sub(forward.grpc_timeout_header_offset).max(Duration::from_millis(1));
         timeout = Some(if most.is_zero() { asked } else { asked.min(most) });
     }
     if let Some(idle) = forward.idle_timeout {

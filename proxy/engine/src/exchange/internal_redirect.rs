@@ -5,11 +5,11 @@
 //! route. [`follow`] makes the next request of it. Source: Envoy: internal redirects.
 
 use outrigger_traffic::config::InternalRedirect;
-use outrigger_traffic::route::{Action, Route};
+use outrigger_traffic::route::Route;
 use outrigger_traffic::view::ClientCertificate;
 use outrigger_traffic::{FieldView, RequestView};
+use outrigger_wire::Scheme;
 use outrigger_wire::h1::BodyLength;
-use outrigger_wire::{Scheme, syntax};
 use std::sync::Arc;
 
 use super::forward::Plan;
@@ -91,16 +91,18 @@ fn next(
         path: &path,
     };
     let route = x.serving.table()?.find(&view, x.worker().draw_u32())?.route;
-    let is_listed = policy.allowed_routes.as_ref().is_none_or(|names| names.iter().any(|n| **n == *route.name));
+    let is_listed =
+        policy.allowed_routes.as_ref().is_none_or(|names| names.iter().any(|n| **n == *route.name));
     let is_new = !policy.new_routes_only
         || !(notes.redirect_routes.iter().chain(&notes.route)).any(|other| Arc::ptr_eq(other, route));
-    if !is_listed || !is_new || !matches!(route.action, Action::Forward(_)) {
+    if !is_listed || !is_new {
         return None;
     }
     let method = x.request.method_bytes();
-    let copied = policy.copied_headers.iter().map(|name| {
-        (name.clone(), x.response.fields.get(name.as_bytes()).map(<[u8]>::to_vec))
-    });
+    let copied = policy
+        .copied_headers
+        .iter()
+        .map(|name| (name.clone(), x.response.fields.get(name.as_bytes()).map(<[u8]>::to_vec)));
     let redirection = Box::new(Redirection {
         scheme,
         authority: authority.to_vec(),
@@ -112,13 +114,14 @@ fn next(
 }
 
 /// Makes the next request of the one before.
-pub(super) fn follow(x: &mut Exchange, redirection: &Redirection, replay: &mut Replay) -> Result<(), ProxyError> {
+pub(super) fn follow(
+    x: &mut Exchange,
+    redirection: &Redirection,
+    replay: &mut Replay,
+) -> Result<(), ProxyError> {
     let request = &mut x.front.request;
-    if !request.fields.contains(b"x-envoy-original-url") {
-        let url =
-            [request.scheme().as_bytes(), b"://", request.authority(), request.path()].concat();
-        request.fields.set(b"x-envoy-original-url", &url);
-    }
+    let url = [request.scheme().as_bytes(), b"://", request.authority(), request.path()].concat();
+    request.fields.set(b"x-envoy-original-url", &url);
     for (name, value) in &redirection.copied {
         match value {
             Some(value) => {
@@ -138,7 +141,6 @@ pub(super) fn follow(x: &mut Exchange, redirection: &Redirection, replay: &mut R
     }
     request.set_scheme(redirection.scheme);
     let fits = request.set_authority(&redirection.authority) && request.set_path(&redirection.path);
-    debug_assert!(syntax::host_of(request.authority()).len() <= request.authority().len());
     if fits { Ok(()) } else { Err(ProxyError::BadPath) }
 }
 

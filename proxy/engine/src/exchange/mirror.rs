@@ -153,7 +153,9 @@ impl Copied {
             fresh: false,
             proxied: None,
         };
-        let Ok(checked) = Box::pin(worker.pools.checkout(worker, &cluster, &host, want)).await else { return };
+        let Ok(checked) = Box::pin(worker.pools.checkout(worker, &cluster, &host, want)).await else {
+            return;
+        };
         let Ok(mut stream) = checked.open(&self.head, content.length, ConnectionHeader::None) else { return };
         let _in_flight = host.start_request();
         let _active = Raised::new(cluster.stats.clone(), worker.id, |s: &ClusterStats| &s.upstream_rq_active);

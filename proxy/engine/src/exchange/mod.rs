@@ -232,6 +232,12 @@ fn decide_where(x: &mut Exchange, notes: &mut Notes) -> Result<Decided, ProxyErr
     let serving = x.front.serving.clone();
     let matched = route::find(&x.front, &serving, notes)?;
     notes.route = Some(matched.route.clone());
+    if let (Some(of_route), Some(of_chain), Some(trace)) =
+        (&matched.route.tracing, &serving.config().tracing, &mut notes.trace)
+    {
+        let worker = x.front.worker();
+        trace.sample_by_route(&x.front.request, of_chain, of_route, &mut || worker.draw());
+    }
     filter::on_request(&x.front.connection, &serving, &x.front.request, matched.route, notes)?;
     Ok(match &matched.route.action {
         Action::Forward(forward) => Decided::Forward(forward::plan(x, notes, &serving, matched, forward)?),
@@ -273,7 +279,12 @@ async fn go_elsewhere(
 ) -> Result<(), ProxyError> {
     loop {
         internal_redirect::follow(x, &to, &mut replay)?;
-        let Decided::Forward(plan) = decide_where(x, notes)? else { return Err(ProxyError::Defect) };
+        let plan = match decide_where(x, notes)? {
+            Decided::Forward(plan) => plan,
+            Decided::Redirect(route) => return respond::redirect(x, notes, &route).await,
+            Decided::Direct(route) => return respond::direct(x, notes, &route).await,
+            Decided::RedirectToPath => return Err(ProxyError::Defect),
+        };
         let mut shared = Attempts::again(&x.front, &plan, replay);
         retry::attempts(x, notes, &plan, &mut shared, &mut First::Fresh).await?;
         replay = shared.replay;

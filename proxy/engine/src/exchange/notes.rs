@@ -114,6 +114,7 @@ impl Notes {
             flags: self.flags,
             details: if self.details_named.is_empty() { self.details } else { &self.details_named },
             route: self.route.as_ref().map_or("", |route| &route.name),
+            rule: self.route.as_deref(),
             cluster: self.cluster.as_ref(),
             upstream: self.upstream.as_ref(),
             attempts: self.attempts,

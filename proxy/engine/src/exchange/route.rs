@@ -18,7 +18,9 @@ pub(super) fn find<'s>(
 ) -> Result<Matched<'s>, ProxyError> {
     let table = serving.table();
     let draw = x.worker().draw_u32();
-    match table.and_then(|table| table.find(&ClientView { head: HeadView(&x.request), facts: &x.connection.facts }, draw)) {
+    match table.and_then(|table| {
+        table.find(&ClientView { head: HeadView(&x.request), facts: &x.connection.facts }, draw)
+    }) {
         Some(matched) => Ok(matched),
         None => {
             serving.stats(x.worker()).no_route.inc();

@@ -31,7 +31,7 @@ impl Drop for Folder {
 fn logging(path: &Path, format: AccessLogFormat, addresses: &[SocketAddr]) -> Config {
     simple_with(addresses, |hcm| {
         let sink = AccessLogSink::File(path.to_str().unwrap().to_owned());
-        hcm.access_log = vec![AccessLog { sink, format }];
+        hcm.access_log = vec![AccessLog { sink, format, filter: None }];
     })
 }
 

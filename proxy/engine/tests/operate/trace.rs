@@ -20,6 +20,7 @@ async fn traced(random: Fraction, origin: &Origin) -> (ProxyHandle, Receiver<Spa
             overall_sampling: Fraction::ONE,
             service_name: "front-service".into(),
             collector_cluster: String::new(),
+            ..Tracing::default()
         });
     });
     proxy.apply(config).unwrap();
@@ -100,6 +101,7 @@ async fn full_queue_drops_and_counts() {
             overall_sampling: Fraction::ONE,
             service_name: String::new(),
             collector_cluster: String::new(),
+            ..Tracing::default()
         });
     });
     proxy.apply(config).unwrap();

@@ -144,8 +144,12 @@ pub(super) fn mirrors(
                 compilation.refuse(resource, format!("{path}[{i}].cluster"), "must not be empty");
                 continue;
             }
-            config::MirrorCluster::Single(name) => Choice::Single(ClusterId(compilation.clusters.number(name))),
-            config::MirrorCluster::Header(name) => Choice::Header(name.to_ascii_lowercase().into_bytes().into()),
+            config::MirrorCluster::Single(name) => {
+                Choice::Single(ClusterId(compilation.clusters.number(name)))
+            }
+            config::MirrorCluster::Header(name) => {
+                Choice::Header(name.to_ascii_lowercase().into_bytes().into())
+            }
         };
         targets.push(MirrorTarget {
             cluster,

@@ -11,6 +11,7 @@ use crate::route::{
     QueryMatcher, RbacOverrides, Redirect, Route, RouteTable, VirtualHost,
 };
 use crate::snapshot::ClusterId;
+use crate::tracing::RouteTracing;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -333,6 +334,7 @@ fn tls_redirect(defaults: &HostDefaults) -> Route {
         rbac: defaults.rbac.clone(),
         per_request_buffer_limit_bytes: None,
         decorator: None,
+        tracing: None,
         path: PathMatcher::Prefix(Box::default()),
         criteria: Criteria::default(),
     }
@@ -363,6 +365,11 @@ fn route(
         rbac,
         per_request_buffer_limit_bytes: from.per_request_buffer_limit_bytes.or(defaults.buffer),
         decorator: from.decorator.as_deref().map(Into::into),
+        tracing: from.tracing.as_ref().map(|tracing| {
+            Box::new(RouteTracing::new(tracing, &mut |field, reason| {
+                compilation.refuse(resource, format!("{path}.tracing.{field}"), reason);
+            }))
+        }),
         path: matcher?,
         criteria,
     })

@@ -395,7 +395,8 @@ fn listener_mistakes_are_refused() {
             Terminal::Tcp(Box::new(tcp(ClusterChoice::Header("x".into())))))
         .contains("header")
     );
-    let bad_log = AccessLog { sink: AccessLogSink::Stdout, format: AccessLogFormat::Text("%X%".into()) };
+    let bad_log =
+        AccessLog { sink: AccessLogSink::Stdout, format: AccessLogFormat::Text("%X%".into()), filter: None };
     let text = with(&|l| {
         let mut h = http();
         h.access_log.push(bad_log.clone());

@@ -21,9 +21,10 @@ mod shared;
 mod string_match;
 mod tcp;
 mod tls;
+mod tracing;
 mod units;
 
-pub use access_log::{AccessLog, AccessLogFormat, AccessLogSink};
+pub use access_log::{AccessLog, AccessLogFormat, AccessLogSink, Comparison, LogFilter, LogKind, Order};
 pub use cluster::{
     CircuitBreakers, Cluster, ClusterDiscovery, DnsFamily, FailurePercentage, HttpUpstream, LbPolicy,
     LocalityLb, OriginalDst, OutlierDetection, RetryBudget, SuccessRate, TcpKeepalive, Thresholds,
@@ -34,7 +35,7 @@ pub use endpoint::{Endpoint, EndpointAddress, Endpoints, HealthStatus, Locality,
 pub use error::ConfigError;
 pub use http::{
     CodecType, EscapedSlashes, ForwardClientCert, Http1Options, Http2Options, HttpConnectionManager,
-    HttpFilter, RouteSource, ServerHeader, SetClientCertDetails, Tracing, Upgrade,
+    HttpFilter, RouteSource, ServerHeader, SetClientCertDetails, Upgrade,
 };
 pub use listener::{FilterChain, FilterChainMatch, Listener, NetworkFilter, Terminal, TrafficDirection};
 pub use listener_filter::{ForwardProxy, PortPredicate, ProxyProtocol, ProxyProtocolVersion};
@@ -44,9 +45,9 @@ pub use retry::{RateLimitedBackoff, ResetHeader, ResetHeaderFormat, RetryOn, Ret
 pub use route::RbacOverrides;
 pub use route::{
     Action, ClusterChoice, DirectResponse, HeaderAppend, HeaderEdit, HeaderEdits, HeaderMatch,
-    HeaderValueMatch, HostRewrite, InternalRedirect, Mirror, MirrorCluster, PathMatch, PathRewrite, QueryMatch,
-    QueryValueMatch, Redirect, Route, RouteAction, RouteConfig, RouteMatch, TlsMatch, VirtualHost,
-    WeightedCluster,
+    HeaderValueMatch, HostRewrite, InternalRedirect, Mirror, MirrorCluster, PathMatch, PathRewrite,
+    QueryMatch, QueryValueMatch, Redirect, Route, RouteAction, RouteConfig, RouteMatch, TlsMatch,
+    VirtualHost, WeightedCluster,
 };
 pub use shared::Shared;
 pub use string_match::{StringMatch, StringPattern};
@@ -55,6 +56,7 @@ pub use tls::{
     CertificateSource, DownstreamTls, SanMatch, SanType, Secret, SecretValue, TlsCertificate, TlsParams,
     TlsVersion, UpstreamTls, ValidationContext, ValidationSource,
 };
+pub use tracing::{CustomTag, RouteTracing, SpanExport, SpanOptions, Tracing};
 pub use units::Fraction;
 
 use serde::{Deserialize, Serialize};

@@ -1,6 +1,6 @@
 //! Route tables (`envoy.config.route.v3`).
 
-use super::{Fraction, Rbac, RetryPolicy, Shared, StringMatch, Upgrade};
+use super::{Fraction, Rbac, RetryPolicy, RouteTracing, Shared, StringMatch, Upgrade};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -75,6 +75,8 @@ pub struct Route {
     pub per_request_buffer_limit_bytes: Option<u32>,
     /// Name of the operation in traces (`decorator.operation`).
     pub decorator: Option<String>,
+    /// What holds for its traces alone.
+    pub tracing: Option<RouteTracing>,
 }
 
 /// All given criteria must hold.
@@ -212,7 +214,7 @@ pub struct RouteAction {
     pub max_stream_duration: Option<Duration>,
     /// `grpc-timeout` of the request is honoured up to this; `Some(ZERO)`: without limit; `None`: not honoured.
     pub grpc_timeout_header_max: Option<Duration>,
-    /// Taken off `grpc-timeout`, unless nothing would be left. Default 0.
+    /// Taken off `grpc-timeout`. Default 0.
     pub grpc_timeout_header_offset: Duration,
     /// Retries; `None`: the virtual host's.
     pub retry_policy: Option<RetryPolicy>,

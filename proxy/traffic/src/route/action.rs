@@ -49,7 +49,7 @@ pub struct Forward {
     pub upgrades: Box<[Upgrade]>,
     /// A CONNECT ends here, and its bytes go on over TCP.
     pub connect_ends: bool,
-    /// Taken off `grpc-timeout`, unless nothing would be left.
+    /// Taken off `grpc-timeout`.
     pub grpc_timeout_header_offset: Duration,
     /// The request header whose number chooses among weighted clusters.
     pub split_header: Option<Box<[u8]>>,
@@ -156,7 +156,8 @@ impl Forward {
         request_edits: &'r Edits,
         response_edits: &'r Edits,
     ) -> Result<Target<'r>, NotFoundStatus> {
-        let given = || std::str::from_utf8(view.header(self.split_header.as_ref()?)?).ok()?.trim().parse().ok();
+        let given =
+            || std::str::from_utf8(view.header(self.split_header.as_ref()?)?).ok()?.trim().parse().ok();
         let draw = given().map_or(Draw::Random(draw), Draw::Given);
         let (cluster, share) =
             self.choice.choose(snapshot, view, draw).ok_or(NotFoundStatus(self.cluster_not_found_status))?;

@@ -21,7 +21,12 @@ pub struct MirrorTarget {
 
 impl MirrorTarget {
     /// Where the copy goes; `None`: there is none this time. `draw` is uniformly random.
-    pub fn choose<F: FieldView + ?Sized>(&self, snapshot: &Snapshot, fields: &F, draw: u32) -> Option<ClusterId> {
+    pub fn choose<F: FieldView + ?Sized>(
+        &self,
+        snapshot: &Snapshot,
+        fields: &F,
+        draw: u32,
+    ) -> Option<ClusterId> {
         if !self.fraction.contains(draw) {
             return None;
         }

@@ -77,6 +77,8 @@ pub struct Route {
     pub per_request_buffer_limit_bytes: Option<u32>,
     /// Name of the operation in traces.
     pub decorator: Option<Arc<str>>,
+    /// What holds for its traces alone.
+    pub tracing: Option<Box<crate::tracing::RouteTracing>>,
     pub(crate) path: PathMatcher,
     pub(crate) criteria: Criteria,
 }

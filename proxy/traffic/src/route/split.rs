@@ -117,7 +117,11 @@ mod tests {
         assert_eq!(pick_share(&shares, Draw::Random(0)).unwrap().cluster, ClusterId(1));
         assert_eq!(pick_share(&shares, Draw::Random(u64::MAX)).unwrap().cluster, ClusterId(3));
         for (number, cluster) in [(0, 1), (9, 1), (10, 3), (99, 3), (100, 1), (u64::MAX, 3)] {
-            assert_eq!(pick_share(&shares, Draw::Given(number)).unwrap().cluster, ClusterId(cluster), "{number}");
+            assert_eq!(
+                pick_share(&shares, Draw::Given(number)).unwrap().cluster,
+                ClusterId(cluster),
+                "{number}"
+            );
         }
         assert!(pick_share(&[], Draw::Given(1)).is_none());
         assert!(pick_share(&[], Draw::Random(0)).is_none());

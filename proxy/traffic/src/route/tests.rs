@@ -73,6 +73,7 @@ pub(crate) fn rule(name: &str, matches: RouteMatch, action: ConfigAction) -> Con
         rbac: None,
         per_request_buffer_limit_bytes: None,
         decorator: None,
+        tracing: None,
     }
 }
 
@@ -147,7 +148,9 @@ fn slow_find(table: &RouteConfig, head: &Head) -> Option<String> {
             PathMatch::Prefix(p) => path.starts_with(p.as_str()),
             PathMatch::Exact(p) => path == p,
             PathMatch::PathSeparatedPrefix(p) => path == p || path.starts_with(&format!("{p}/")),
-            PathMatch::Regex(_) | PathMatch::Template(_) | PathMatch::Connect => unreachable!("not generated"),
+            PathMatch::Regex(_) | PathMatch::Template(_) | PathMatch::Connect => {
+                unreachable!("not generated")
+            }
         };
         path_ok
             && route.matches.headers.iter().all(|h| {

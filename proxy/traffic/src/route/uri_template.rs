@@ -47,8 +47,10 @@ impl UriTemplate {
         let mut rest = text;
         while let Some(first) = rest.chars().next() {
             if first == '{' {
-                let (inside, after) =
-                    rest.get(1..).and_then(|r| r.split_once('}')).ok_or_else(|| refused("`{` is not closed"))?;
+                let (inside, after) = rest
+                    .get(1..)
+                    .and_then(|r| r.split_once('}'))
+                    .ok_or_else(|| refused("`{` is not closed"))?;
                 parsed.variable(inside).map_err(|reason| refused(&reason))?;
                 rest = after;
             } else {

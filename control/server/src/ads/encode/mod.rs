@@ -10,11 +10,12 @@ mod endpoint;
 mod http;
 mod listener;
 mod listener_filter;
-mod rbac;
 mod mirror;
+mod rbac;
 mod route;
 mod secret;
 mod tls;
+mod tracing;
 mod value;
 
 pub use cluster::cluster;

@@ -6,9 +6,9 @@ use outrigger_api::envoy::config::core::v3::header_value_option::HeaderAppendAct
 use outrigger_api::envoy::config::core::v3::{HeaderValue, HeaderValueOption, RoutingPriority};
 use outrigger_api::envoy::config::route::v3 as proto;
 use outrigger_api::envoy::extensions::filters::http::rbac::v3::RbacPerRoute;
-use outrigger_api::envoy::extensions::retry::host::previous_hosts::v3::PreviousHostsPredicate;
 use outrigger_api::envoy::extensions::path::r#match::uri_template::v3::UriTemplateMatchConfig;
 use outrigger_api::envoy::extensions::path::rewrite::uri_template::v3::UriTemplateRewriteConfig;
+use outrigger_api::envoy::extensions::retry::host::previous_hosts::v3::PreviousHostsPredicate;
 use outrigger_api::envoy::r#type::v3::Int64Range;
 use outrigger_api::{any, metadata};
 use outrigger_traffic::config::{
@@ -21,6 +21,7 @@ use proto::route_action as ra;
 
 use super::mirror::{extension, internal_redirect, mirror, share_of};
 use super::rbac;
+use super::tracing::route_tracing;
 use super::value::{bytes, duration, limit, regex, string_match, substitution};
 
 /// A table of routes.
@@ -131,6 +132,7 @@ fn route(value: &Route) -> proto::Route {
         request_headers_to_remove: edits.request_remove,
         typed_per_filter_config: per_filter(value.rbac.as_ref()),
         name: value.name.clone(),
+        tracing: value.tracing.as_ref().map(route_tracing),
         per_request_buffer_limit_bytes: value.per_request_buffer_limit_bytes,
         action: Some(action),
     }
@@ -220,14 +222,13 @@ fn forward(value: &RouteAction) -> proto::RouteAction {
         _ => String::new(),
     };
     let offset = Some(value.grpc_timeout_header_offset).filter(|offset| !offset.is_zero());
-    let durations = (value.max_stream_duration.is_some()
-        || value.grpc_timeout_header_max.is_some()
-        || offset.is_some())
-    .then(|| ra::MaxStreamDuration {
-        max_stream_duration: value.max_stream_duration.map(duration),
-        grpc_timeout_header_max: value.grpc_timeout_header_max.map(duration),
-        grpc_timeout_header_offset: offset.map(duration),
-    });
+    let durations =
+        (value.max_stream_duration.is_some() || value.grpc_timeout_header_max.is_some() || offset.is_some())
+            .then(|| ra::MaxStreamDuration {
+                max_stream_duration: value.max_stream_duration.map(duration),
+                grpc_timeout_header_max: value.grpc_timeout_header_max.map(duration),
+                grpc_timeout_header_offset: offset.map(duration),
+            });
     let upgrade = |u: &outrigger_traffic::config::Upgrade| ra::UpgradeConfig {
         connect_config: (value.connect_ends && u.upgrade_type.eq_ignore_ascii_case("connect"))
             .then_some(ra::upgrade_config::ConnectConfig {}),

@@ -172,8 +172,7 @@ fn stream_durations(message: &proto::RouteAction, action: &mut RouteAction, at: 
             limit(max.max_stream_duration.as_ref(), &at.field("max_stream_duration"));
         action.grpc_timeout_header_max =
             limit(max.grpc_timeout_header_max.as_ref(), &at.field("grpc_timeout_header_max"));
-        let offset =
-            limit(max.grpc_timeout_header_offset.as_ref(), &at.field("grpc_timeout_header_offset"));
+        let offset = limit(max.grpc_timeout_header_offset.as_ref(), &at.field("grpc_timeout_header_offset"));
         action.grpc_timeout_header_offset = offset.unwrap_or_default();
     }
     if let Some(older) = limit(message.max_grpc_timeout.as_ref(), &at.field("max_grpc_timeout")) {

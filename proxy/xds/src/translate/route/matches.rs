@@ -54,7 +54,10 @@ pub(super) fn route_match(message: &proto::RouteMatch, at: &At<'_>) -> Option<Ro
         query,
         grpc: message.grpc.is_some(),
         fraction,
-        tls: message.tls_context.as_ref().map(|t| TlsMatch { presented: t.presented, validated: t.validated }),
+        tls: message
+            .tls_context
+            .as_ref()
+            .map(|t| TlsMatch { presented: t.presented, validated: t.validated }),
     })
 }
 

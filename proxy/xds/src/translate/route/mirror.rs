@@ -42,7 +42,8 @@ fn mirror(message: &ra::RequestMirrorPolicy, at: &At<'_>) -> Mirror {
 
 /// Redirects that are followed.
 pub(super) fn internal_redirect(message: &proto::InternalRedirectPolicy, at: &At<'_>) -> InternalRedirect {
-    let mut policy = InternalRedirect { cross_scheme: message.allow_cross_scheme_redirect, ..Default::default() };
+    let mut policy =
+        InternalRedirect { cross_scheme: message.allow_cross_scheme_redirect, ..Default::default() };
     policy.max = message.max_internal_redirects.unwrap_or(policy.max);
     if !message.redirect_response_codes.is_empty() {
         // Others are left out, as in Envoy.

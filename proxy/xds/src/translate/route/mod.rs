@@ -10,6 +10,7 @@ pub(super) mod matches;
 mod mirror;
 mod retry;
 
+use super::trace::route_tracing;
 use super::value::{header_name, metadata, metadata_switch};
 use super::{At, rbac};
 use headers::header_edits;
@@ -146,6 +147,7 @@ fn route(message: &proto::Route, body_bytes_max: u32, at: &At<'_>) -> Option<Rou
         rbac,
         per_request_buffer_limit_bytes: message.per_request_buffer_limit_bytes,
         decorator,
+        tracing: message.tracing.as_ref().map(|t| route_tracing(t, &at.field("tracing"))),
     })
 }
 
