@@ -14,6 +14,7 @@ mod h2_link;
 mod invalid;
 mod limits;
 mod mesh;
+mod mirror;
 mod outlier;
 mod overload;
 mod pool;
