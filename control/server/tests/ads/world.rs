@@ -198,7 +198,6 @@ pub(crate) fn world(workloads: Vec<Workload>, text: &str) -> World {
                         LogFilter::GrpcStatus { statuses: vec![14], exclude: true },
                     ]),
                     LogFilter::NotHealthCheck,
-                    LogFilter::Traceable,
                     LogFilter::Share(Fraction::from_percent(50)),
                     LogFilter::Kind { kinds: vec![LogKind::Request, LogKind::Connection], exclude: false },
                     LogFilter::Header(HeaderMatch {

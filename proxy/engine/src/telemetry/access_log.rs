@@ -12,6 +12,7 @@ pub use format::LineFormat;
 pub(super) use format::start_time;
 pub use writer::{LogChannel, log_writer};
 
+pub(super) use filter::grpc_of;
 use filter::{Filter, Sample};
 
 use super::facts::{ConnectionView, RequestView};
@@ -180,7 +181,7 @@ pub(super) fn write_request(
     if log.filter.as_ref().is_some_and(|filter| !filter.wants(&Sample::of_request(worker, record, total))) {
         return;
     }
-    let view = RequestView { record, total, telemetry: &worker.shared.telemetry };
+    let view = RequestView { record, total, telemetry: &worker.shared.telemetry, is_logged: true };
     append(worker, log, |out| log.format.write(&view, out));
 }
 

@@ -1,7 +1,7 @@
 //! Values of the command operators for a request or connection that is over.
 
 use super::Telemetry;
-use super::access_log::start_time;
+use super::access_log::{grpc_of, start_time};
 use super::record::{ConnectionRecord, RequestRecord, Timeline, UpstreamFacts};
 use crate::io::PeerCert;
 use crate::listener::ConnFacts;
@@ -21,6 +21,8 @@ pub(super) struct RequestView<'a> {
     pub(super) record: &'a RequestRecord<'a>,
     pub(super) total: Duration,
     pub(super) telemetry: &'a Telemetry,
+    /// It is over, and this is its line in a log.
+    pub(super) is_logged: bool,
 }
 
 /// A TCP connection's values.
@@ -56,7 +58,10 @@ impl Facts for RequestView<'_> {
                 });
                 let value =
                     pairs.into_iter().find(|(key, _)| *key == name.as_bytes()).map(|(_, value)| value);
-                write_bytes(out, value.filter(|value| !value.is_empty()))
+                value.is_some_and(|value| {
+                    out.extend(percent_encoding::percent_decode(value));
+                    true
+                })
             }
             Command::QueryParams => {
                 write_bytes(out, query_only(r.request.path()).filter(|query| !query.is_empty()))
@@ -74,7 +79,9 @@ impl Facts for RequestView<'_> {
             Command::UpstreamConnectionPoolReadyDuration => {
                 write_millis(out, t.since_start(t.upstream_start))
             }
-            Command::AccessLogType => write_text(out, "DownstreamEnd"),
+            Command::AccessLogType => {
+                write_text(out, if self.is_logged { "DownstreamEnd" } else { "NotSet" })
+            }
             Command::ResponseHeader { name, fallback } => {
                 let field = |name: &str| r.response.and_then(|head| head.fields.get(name.as_bytes()));
                 if &**name == ":status" {
@@ -86,7 +93,13 @@ impl Facts for RequestView<'_> {
                 let field = |name: &str| r.trailers.and_then(|trailers| trailers.get(name.as_bytes()));
                 write_bytes(out, field(name).or_else(|| field(fallback.as_deref()?)))
             }
-            Command::GrpcStatus(format) => write_grpc(out, r.grpc_status, *format),
+            Command::GrpcStatus(format) => {
+                // Of a gRPC request without one, the one that its HTTP status stands for.
+                let implied = || (r.is_grpc && r.status != 0).then(|| grpc_of(r.status));
+                write_grpc(out, r.grpc_status.or_else(implied), *format)
+            }
+            // What is answered here is known to the answer alone; a log has the empty text, as in Envoy.
+            Command::LocalReplyBody => true,
             Command::DownstreamRemoteAddress(part) => write_address(out, Some(r.remote), *part),
             // 0 where none was sent, as in Envoy.
             Command::ResponseCode => write_number(out, Some(r.status.into())),
@@ -269,7 +282,8 @@ fn write_common(command: &Command, timeline: &Timeline, telemetry: &Telemetry, o
         Command::StartTime(format) => write_time(out, telemetry.calendar(timeline.start), format.as_deref()),
         Command::EmitTime(format) => write_time(out, telemetry.calendar(Instant::now()), format.as_deref()),
         Command::Environment(variable) => {
-            std::env::var(&**variable).is_ok_and(|value| write_text(out, &value))
+            // What is not set is a text too, as in Envoy.
+            write_text(out, std::env::var(&**variable).as_deref().unwrap_or("-"))
         }
         Command::Hostname => write_text(out, &telemetry.hostname),
         // What this proxy never has: session ids of TLS 1.3 say nothing, bodies of local replies are not kept,

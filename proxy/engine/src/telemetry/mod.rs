@@ -148,7 +148,7 @@ pub fn render_with(
     out: &mut Vec<u8>,
 ) {
     let total = record.timeline.total();
-    let view = facts::RequestView { record, total, telemetry: &worker.shared.telemetry };
+    let view = facts::RequestView { record, total, telemetry: &worker.shared.telemetry, is_logged: false };
     template.render_with(&view, absent, out);
 }
 

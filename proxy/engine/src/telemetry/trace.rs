@@ -94,7 +94,7 @@ impl RequestTrace {
             Some(_) => (false, Sampling::Not),
             None => decide(head, tracing, draw),
         };
-        formats.b3_multi |= always_b3;
+        formats.b3_multi |= always_b3 && !formats.b3_single;
         let trace_id = match incoming.trace_id {
             0 if tracing.wide_trace_ids => (u128::from(draw()) << 64) | u128::from(draw() | 1),
             0 => u128::from(draw() | 1),

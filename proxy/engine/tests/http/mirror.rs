@@ -12,8 +12,7 @@ use crate::bed::{Bed, action, cluster, eventually, forward, host, to, to_h2};
 #[tokio::test]
 async fn copy_reaches_the_other_cluster_and_its_fate_touches_nothing() {
     for upstream_h2 in [false, true] {
-        let origin =
-            if upstream_h2 { Origin::h2c("one").await } else { Origin::h1("one").await };
+        let origin = if upstream_h2 { Origin::h2c("one").await } else { Origin::h1("one").await };
         let copy = Origin::h1("copy").await;
         let mut config = if upstream_h2 { to_h2(&[&origin]) } else { to(&[&origin]) };
         config.clusters.push(cluster("b", &[&copy]));
@@ -32,8 +31,10 @@ async fn copy_reaches_the_other_cluster_and_its_fate_touches_nothing() {
         eventually("copies", || copy.requests() == 4).await;
         let mut seen = copy.seen();
         seen.sort_by_key(|request| request.body.len());
-        let hosts: Vec<_> = seen.iter().map(|r| (r.field("host").unwrap().to_owned(), r.body.len())).collect();
-        let expected = [("h-shadow", 0), ("h.test-shadow", 3), ("h.test-shadow:81", 5), ("h.test-shadow:81", 5)];
+        let hosts: Vec<_> =
+            seen.iter().map(|r| (r.field("host").unwrap().to_owned(), r.body.len())).collect();
+        let expected =
+            [("h-shadow", 0), ("h.test-shadow", 3), ("h.test-shadow:81", 5), ("h.test-shadow:81", 5)];
         assert_eq!(hosts, expected.map(|(host, length)| (host.to_owned(), length)));
         assert!(seen.iter().all(|request| request.field("x-envoy-internal") == Some("true")));
         assert_eq!(origin.requests(), 3);
@@ -87,14 +88,16 @@ async fn redirect_is_followed_as_often_as_allowed() {
     host(&mut config).routes = vec![to_target, moved];
     let bed = Bed::start(config);
     let mut client = bed.h1().await;
-    let response = client.request("POST", "/redirect/302/http://h/target/count", &[("host", "h")], b"12345").await;
+    let response =
+        client.request("POST", "/redirect/302/http://h/target/count", &[("host", "h")], b"12345").await;
     let response = response.unwrap();
     assert_eq!((response.status, response.origin()), (200, "two"));
     let seen = &target.seen()[0];
     assert_eq!((seen.target.as_str(), seen.body.len()), ("/target/count", 5));
     assert!(seen.field("x-envoy-original-url").unwrap().starts_with("http://h/"));
     // No route leads there: the client is told.
-    let response = client.request("GET", "/redirect/302/http://h/nowhere", &[("host", "h")], b"").await.unwrap();
+    let response =
+        client.request("GET", "/redirect/302/http://h/nowhere", &[("host", "h")], b"").await.unwrap();
     assert_eq!((response.status, response.field("location")), (302, Some("http://h/nowhere")));
     let counted = |pick: fn(&outrigger_engine::telemetry::ClusterStats) -> u64| bed.cluster_stat("a", pick);
     assert_eq!(counted(|stats| stats.upstream_internal_redirect_succeeded_total.value()), 1);
@@ -136,7 +139,11 @@ async fn templates_texts_headers_and_certificates_choose_and_rewrite() {
     assert_eq!(seen.field("x-envoy-original-host"), Some("h"));
     for (number, expected) in [("0", "one"), ("1", "two"), ("9", "two"), ("10", "one")] {
         let fields = [("host", "h"), ("x-number", number)];
-        assert_eq!(client.request("GET", "/split", &fields, b"").await.unwrap().origin(), expected, "{number}");
+        assert_eq!(
+            client.request("GET", "/split", &fields, b"").await.unwrap().origin(),
+            expected,
+            "{number}"
+        );
     }
     // Nobody shows a certificate without TLS.
     assert_eq!(client.request("GET", "/x", &[("host", "h")], b"").await.unwrap().status, 404);

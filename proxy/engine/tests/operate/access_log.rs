@@ -116,12 +116,19 @@ async fn filters_choose_lines_and_operators_say_where_a_request_went() {
     });
     let requests = LogFilter::Kind { kinds: vec![LogKind::Request], exclude: false };
     let config = simple_with(&[origin.address()], |hcm| {
-        hcm.access_log =
-            vec![log(&failed, server_error.clone()), log(&tagged, LogFilter::And(vec![header.clone(), requests.clone()]))];
+        hcm.access_log = vec![
+            log(&failed, server_error.clone()),
+            log(&tagged, LogFilter::And(vec![header.clone(), requests.clone()])),
+        ];
     });
     proxy.apply(config).unwrap();
     let mut client = H1Client::connect(address(&proxy)).await;
-    for (path, tag) in [("/status/200?q=1&r=2", "n"), ("/status/503?q=a%20b", "n"), ("/status/404", "y"), ("/status/500?r=1", "y")] {
+    for (path, tag) in [
+        ("/status/200?q=1&r=2", "n"),
+        ("/status/503?q=a%20b", "n"),
+        ("/status/404", "y"),
+        ("/status/500?r=1", "y"),
+    ] {
         let mut fields = vec![("host", "h")];
         if tag == "y" {
             fields.push(("x-log", "1"));

@@ -129,7 +129,11 @@ async fn spans_have_the_names_tags_lengths_and_events_that_were_asked_for() {
     let mut config = simple_with(&[origin.address()], |hcm| {
         hcm.tracing = Some(Tracing {
             spans: SpanOptions {
-                tags: vec![tag("who", "%REQ(x-who)%", "nobody"), tag("fixed", "a", ""), tag("none", "%REQ(x-none)%", "")],
+                tags: vec![
+                    tag("who", "%REQ(x-who)%", "nobody"),
+                    tag("fixed", "a", ""),
+                    tag("none", "%REQ(x-none)%", ""),
+                ],
                 path_bytes_max: 4,
                 verbose: true,
                 attempts: false,
@@ -148,9 +152,15 @@ async fn spans_have_the_names_tags_lengths_and_events_that_were_asked_for() {
     assert_eq!(text(&span, "who"), Some(SpanValue::Text("me".into())));
     assert_eq!(text(&span, "fixed"), Some(SpanValue::Text("a".into())));
     assert_eq!(text(&span, "none"), None);
-    assert_eq!((text(&span, "url.path"), text(&span, "url.query")), (Some(SpanValue::Text("/x".into())), Some(SpanValue::Text("y".into()))));
+    assert_eq!(
+        (text(&span, "url.path"), text(&span, "url.query")),
+        (Some(SpanValue::Text("/x".into())), Some(SpanValue::Text("y".into())))
+    );
     let events: Vec<&str> = span.events.iter().map(|(name, _)| *name).collect();
-    assert_eq!((events.first(), events.last()), (Some(&"last_downstream_rx_byte_received"), Some(&"last_downstream_tx_byte_sent")));
+    assert_eq!(
+        (events.first(), events.last()),
+        (Some(&"last_downstream_rx_byte_received"), Some(&"last_downstream_tx_byte_sent"))
+    );
     // No span of the attempt: the host is told of the request's.
     let seen = origin.seen().remove(0);
     assert_eq!(seen.field("x-b3-spanid"), Some(format!("{:016x}", span.span_id).as_str()));
@@ -163,18 +173,26 @@ async fn spans_have_the_names_tags_lengths_and_events_that_were_asked_for() {
     proxy.apply(config.clone()).unwrap();
     send(&proxy, &[]).await;
     let span = within("a span", spans.recv()).await.unwrap();
-    assert_eq!((span.name.as_str(), text(&span, "who")), ("of the route", Some(SpanValue::Text("route".into()))));
+    assert_eq!(
+        (span.name.as_str(), text(&span, "who")),
+        ("of the route", Some(SpanValue::Text("route".into())))
+    );
     route(&mut config).tracing =
         Some(RouteTracing { random_sampling: Some(Fraction::ZERO), ..RouteTracing::default() });
     proxy.apply(config.clone()).unwrap();
     send(&proxy, &[]).await;
     send(&proxy, &[("traceparent", PARENT)]).await;
     let span = within("a span", spans.recv()).await.unwrap();
-    assert_eq!(span.parent_span_id, 0xb7ad_6b71_6920_3331, "the caller's decision stands, the route's share gave none");
+    assert_eq!(
+        span.parent_span_id, 0xb7ad_6b71_6920_3331,
+        "the caller's decision stands, the route's share gave none"
+    );
 }
 
 fn route(config: &mut Config) -> &mut Route {
-    let Terminal::Http(manager) = &mut config.listeners[0].filter_chains[0].terminal else { panic!("not HTTP") };
+    let Terminal::Http(manager) = &mut config.listeners[0].filter_chains[0].terminal else {
+        panic!("not HTTP")
+    };
     let RouteSource::Inline(table) = &mut manager.routes else { panic!("not inline") };
     &mut table.virtual_hosts[0].routes[0]
 }

@@ -375,7 +375,6 @@ fn check_log_filter(compilation: &mut Compilation<'_>, resource: &str, path: &st
             LogFilter::Status(_)
             | LogFilter::Duration(_)
             | LogFilter::NotHealthCheck
-            | LogFilter::Traceable
             | LogFilter::Share(_)
             | LogFilter::Flags(_)
             | LogFilter::GrpcStatus { .. }

@@ -24,8 +24,6 @@ pub enum LogFilter {
     Duration(Comparison),
     /// Those that are no health checks: all, because none is answered here.
     NotHealthCheck,
-    /// Those whose trace is sampled.
-    Traceable,
     /// This share.
     Share(Fraction),
     /// Those that satisfy all; at least two.

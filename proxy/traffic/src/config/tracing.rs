@@ -23,7 +23,8 @@ pub struct Tracing {
     pub spans: SpanOptions,
     /// Make trace ids of 128 bits. Default true.
     pub wide_trace_ids: bool,
-    /// Send B3 fields (`x-b3-…`) to hosts even if the request came without. Default false.
+    /// Send B3 fields (`x-b3-…`) to hosts even if the request came without; one that came with a single field `b3` leaves
+    /// with that. Default false.
     pub always_b3: bool,
 }
 

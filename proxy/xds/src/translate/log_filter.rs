@@ -31,7 +31,6 @@ fn nested(message: &proto::AccessLogFilter, depth: usize, at: &At<'_>) -> Option
             LogFilter::Duration(comparison(f.comparison.as_ref(), &at.field("duration_filter"))?)
         }
         F::NotHealthCheckFilter(_) => LogFilter::NotHealthCheck,
-        F::TraceableFilter(_) => LogFilter::Traceable,
         F::RuntimeFilter(f) => {
             let at = at.field("runtime_filter");
             at.field("runtime_key").need_text(&f.runtime_key);

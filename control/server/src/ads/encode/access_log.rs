@@ -55,7 +55,6 @@ fn filter(value: &LogFilter) -> proto::AccessLogFilter {
             F::DurationFilter(proto::DurationFilter { comparison: Some(comparison(*c)) })
         }
         LogFilter::NotHealthCheck => F::NotHealthCheckFilter(proto::NotHealthCheckFilter {}),
-        LogFilter::Traceable => F::TraceableFilter(proto::TraceableFilter {}),
         LogFilter::Share(share) => F::RuntimeFilter(proto::RuntimeFilter {
             // Required; no runtime value of such a name exists.
             runtime_key: "outrigger.access_log".into(),

@@ -15,7 +15,6 @@ pub(super) enum Filter {
     Status(Comparison),
     Duration(Comparison),
     All,
-    Traceable,
     Share(Fraction),
     And(Box<[Filter]>),
     Or(Box<[Filter]>),
@@ -33,7 +32,6 @@ pub(super) struct Sample<'a> {
     flags: ResponseFlags,
     request: Option<&'a RequestHead>,
     grpc_status: u32,
-    traced: bool,
     kind: LogKind,
     draw: u32,
 }
@@ -46,7 +44,6 @@ impl<'a> Sample<'a> {
             flags: record.flags,
             request: Some(record.request),
             grpc_status: record.grpc_status.unwrap_or_else(|| grpc_of(record.status)),
-            traced: record.trace.is_some_and(|trace| trace.sampled),
             kind: LogKind::Request,
             draw: worker.draw_u32(),
         }
@@ -59,7 +56,6 @@ impl<'a> Sample<'a> {
             flags: record.flags,
             request: None,
             grpc_status: grpc_of(0),
-            traced: false,
             kind: LogKind::Connection,
             draw: worker.draw_u32(),
         }
@@ -67,7 +63,7 @@ impl<'a> Sample<'a> {
 }
 
 /// The gRPC status that an HTTP status stands for. Source: gRPC: HTTP to gRPC status code mapping.
-const fn grpc_of(status: u16) -> u32 {
+pub(in crate::telemetry) const fn grpc_of(status: u16) -> u32 {
     match status {
         400 => 13,
         401 => 16,
@@ -88,7 +84,6 @@ impl Filter {
             LogFilter::Status(comparison) => Self::Status(*comparison),
             LogFilter::Duration(comparison) => Self::Duration(*comparison),
             LogFilter::NotHealthCheck => Self::All,
-            LogFilter::Traceable => Self::Traceable,
             LogFilter::Share(share) => Self::Share(*share),
             LogFilter::And(parts) => Self::And(all(parts)?),
             LogFilter::Or(parts) => Self::Or(all(parts)?),
@@ -120,7 +115,6 @@ impl Filter {
                 comparison.holds(u64::try_from(sample.duration.as_millis()).unwrap_or(u64::MAX))
             }
             Self::All => true,
-            Self::Traceable => sample.traced,
             Self::Share(share) => share.contains(sample.draw),
             Self::And(parts) => parts.iter().all(|part| part.wants(sample)),
             Self::Or(parts) => parts.iter().any(|part| part.wants(sample)),
@@ -150,7 +144,6 @@ mod tests {
             flags: ResponseFlags::NONE,
             request: None,
             grpc_status: grpc_of(200),
-            traced: false,
             kind: LogKind::Request,
             draw: 0,
         };
@@ -196,8 +189,8 @@ mod tests {
     #[test]
     fn combined_filters_need_all_or_any_and_shares_chance() {
         let status = |than| LogFilter::Status(Comparison { is: Order::Equal, than });
-        assert!(!wants(&LogFilter::And(vec![status(200), LogFilter::Traceable]), |_| {}));
-        assert!(wants(&LogFilter::And(vec![status(200), LogFilter::Traceable]), |s| s.traced = true));
+        assert!(!wants(&LogFilter::And(vec![status(200), status(500)]), |_| {}));
+        assert!(wants(&LogFilter::And(vec![status(200), LogFilter::NotHealthCheck]), |_| {}));
         assert!(wants(&LogFilter::Or(vec![status(500), status(200)]), |_| {}));
         assert!(!wants(&LogFilter::Or(vec![status(500), status(400)]), |_| {}));
         assert!(wants(&LogFilter::Share(Fraction::from_percent(50)), |s| s.draw = 0));

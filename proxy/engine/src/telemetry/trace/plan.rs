@@ -5,7 +5,7 @@ use crate::telemetry::Telemetry;
 use crate::telemetry::facts::RequestView;
 use crate::telemetry::record::RequestRecord;
 use outrigger_traffic::config::SpanOptions;
-use outrigger_traffic::template::Template;
+use outrigger_traffic::template::{Command, Template};
 use outrigger_traffic::tracing::{SpanTag, operation, tags};
 use std::borrow::Cow;
 
@@ -88,7 +88,12 @@ impl<'a> Wishes<'a> {
         let chain = self.plan().map_or(&[][..], |plan| &plan.tags);
         let of_chain = chain.iter().filter(|tag| route.iter().all(|other| other.name != tag.name));
         for tag in of_chain.chain(route) {
-            let value = self.written(Some(&tag.value)).unwrap_or_else(|| tag.default_value.to_string());
+            let found = match tag.value.only_command() {
+                // A variable that is not set has no value here, unlike in a text.
+                Some(Command::Environment(variable)) => std::env::var(&**variable).ok(),
+                _ => self.written(Some(&tag.value)),
+            };
+            let value = found.unwrap_or_else(|| tag.default_value.to_string());
             if !value.is_empty() {
                 attributes.push((tag.name.to_string().into(), SpanValue::Text(value)));
             }
@@ -96,7 +101,8 @@ impl<'a> Wishes<'a> {
     }
 
     fn written(&self, template: Option<&Template>) -> Option<String> {
-        let view = RequestView { record: self.0, total: self.0.timeline.total(), telemetry: self.1 };
+        let total = self.0.timeline.total();
+        let view = RequestView { record: self.0, total, telemetry: self.1, is_logged: false };
         let mut out = Vec::new();
         template?.render_with(&view, b"", &mut out);
         (!out.is_empty()).then(|| String::from_utf8_lossy(&out).into_owned())
