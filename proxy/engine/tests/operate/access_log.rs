@@ -139,7 +139,7 @@ async fn filters_choose_lines_and_operators_say_where_a_request_went() {
     let found: Vec<String> = lines(&failed, 2).await.iter().map(cut).collect();
     assert_eq!(
         found,
-        ["/status/503 a%20b q=a%20b 503 DownstreamEnd in", "/status/500 - r=1 500 DownstreamEnd in"]
+        ["/status/503 a b q=a%20b 503 DownstreamEnd in", "/status/500 - r=1 500 DownstreamEnd in"]
     );
     let found: Vec<String> = lines(&tagged, 2).await.iter().map(cut).collect();
     assert_eq!(found, ["/status/404 - - 404 DownstreamEnd in", "/status/500 - r=1 500 DownstreamEnd in"]);
