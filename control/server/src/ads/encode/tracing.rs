@@ -60,7 +60,6 @@ fn provider(value: &Tracing) -> (&'static str, Any) {
             let service = core::HttpService {
                 http_uri: Some(core::HttpUri {
                     uri: format!("http://{host}{path}"),
-                    timeout: None,
                     http_upstream_type: Some(core::http_uri::HttpUpstreamType::Cluster(
                         value.collector_cluster.clone(),
                     )),
