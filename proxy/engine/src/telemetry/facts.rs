@@ -41,41 +41,10 @@ impl Facts for RequestView<'_> {
                 let cut = |v: &'_ [u8]| if *without_query { v.iter().position(|b| *b == b'?') } else { None };
                 write_bytes(out, value.map(|v| v.get(..cut(v).unwrap_or(v.len())).unwrap_or(v)))
             }
-            Command::Path { query, source } => {
-                let original = || r.original_path.or_else(|| r.request.fields.get(b"x-envoy-original-path"));
-                let path = match source {
-                    PathSource::Original => original(),
-                    PathSource::Current => Some(r.request.path()),
-                    PathSource::OriginalOrCurrent => original().or_else(|| Some(r.request.path())),
-                };
-                write_bytes(out, path.map(|path| if *query { path } else { path_only(path) }))
-            }
-            Command::QueryParam(name) => {
-                let query = query_only(r.request.path()).unwrap_or_default();
-                let pairs = query.split(|b| *b == b'&').map(|pair| {
-                    let end = pair.iter().position(|b| *b == b'=').unwrap_or(pair.len());
-                    (pair.get(..end).unwrap_or_default(), pair.get(end + 1..).unwrap_or_default())
-                });
-                let value =
-                    pairs.into_iter().find(|(key, _)| *key == name.as_bytes()).map(|(_, value)| value);
-                value.is_some_and(|value| {
-                    out.extend(percent_encoding::percent_decode(value));
-                    true
-                })
-            }
-            Command::QueryParams => {
-                write_bytes(out, query_only(r.request.path()).filter(|query| !query.is_empty()))
-            }
-            Command::CommonDuration { from, to, unit } => {
-                let between =
-                    t.at(*from).zip(t.at(*to)).and_then(|(from, to)| to.checked_duration_since(from));
-                let count = between.map(|time| match unit {
-                    TimeUnit::Milliseconds => time.as_millis(),
-                    TimeUnit::Microseconds => time.as_micros(),
-                    TimeUnit::Nanoseconds => time.as_nanos(),
-                });
-                write_number(out, count.map(|count| u64::try_from(count).unwrap_or(u64::MAX)))
-            }
+            Command::Path { .. }
+            | Command::QueryParam(_)
+            | Command::QueryParams
+            | Command::CommonDuration { .. } => self.write_part(command, out),
             Command::UpstreamConnectionPoolReadyDuration => {
                 write_millis(out, t.since_start(t.upstream_start))
             }
@@ -153,6 +122,50 @@ impl Facts for RequestView<'_> {
 }
 
 impl RequestView<'_> {
+    /// Parts of the target, and times between two moments.
+    fn write_part(&self, command: &Command, out: &mut Vec<u8>) -> bool {
+        let r = self.record;
+        let t = r.timeline;
+        match command {
+            Command::Path { query, source } => {
+                let original = || r.original_path.or_else(|| r.request.fields.get(b"x-envoy-original-path"));
+                let path = match source {
+                    PathSource::Original => original(),
+                    PathSource::Current => Some(r.request.path()),
+                    PathSource::OriginalOrCurrent => original().or_else(|| Some(r.request.path())),
+                };
+                write_bytes(out, path.map(|path| if *query { path } else { path_only(path) }))
+            }
+            Command::QueryParam(name) => {
+                let query = query_only(r.request.path()).unwrap_or_default();
+                let pairs = query.split(|b| *b == b'&').map(|pair| {
+                    let end = pair.iter().position(|b| *b == b'=').unwrap_or(pair.len());
+                    (pair.get(..end).unwrap_or_default(), pair.get(end + 1..).unwrap_or_default())
+                });
+                let value =
+                    pairs.into_iter().find(|(key, _)| *key == name.as_bytes()).map(|(_, value)| value);
+                value.is_some_and(|value| {
+                    out.extend(percent_encoding::percent_decode(value));
+                    true
+                })
+            }
+            Command::QueryParams => {
+                write_bytes(out, query_only(r.request.path()).filter(|query| !query.is_empty()))
+            }
+            Command::CommonDuration { from, to, unit } => {
+                let between =
+                    t.at(*from).zip(t.at(*to)).and_then(|(from, to)| to.checked_duration_since(from));
+                let count = between.map(|time| match unit {
+                    TimeUnit::Milliseconds => time.as_millis(),
+                    TimeUnit::Microseconds => time.as_micros(),
+                    TimeUnit::Nanoseconds => time.as_nanos(),
+                });
+                write_number(out, count.map(|count| u64::try_from(count).unwrap_or(u64::MAX)))
+            }
+            _ => false,
+        }
+    }
+
     fn request_header(&self, name: &str) -> Option<&[u8]> {
         let head = self.record.request;
         let value = match name {
