@@ -56,6 +56,7 @@ fn trace(criterion: &mut Criterion) {
         overall_sampling: Fraction::ONE,
         service_name: String::new(),
         collector_cluster: "spans".into(),
+        ..Tracing::default()
     };
     let mut seed = 1_u64;
     let mut draw = move || {

@@ -53,6 +53,7 @@ fn route(path: PathMatch, cluster: usize) -> Route {
         rbac: None,
         per_request_buffer_limit_bytes: None,
         decorator: None,
+        tracing: None,
     }
 }
 

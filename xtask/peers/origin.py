@@ -27,6 +27,11 @@ class Origin:
             heard, self.seen = self.seen, []
         return heard
 
+    def answer(self, request):
+        """Status, fields and body of the answer."""
+        asked = request.target.removeprefix("/bytes/")
+        return 200, [], bytes(int(asked)) if asked.isdecimal() else self.body
+
     async def _serve(self):
         server = await asyncio.start_server(self._connection, sock=self.socket, limit=1 << 20)
         await server.serve_forever()
@@ -37,9 +42,9 @@ class Origin:
                 request = await self._request(reader)
                 with self.lock:
                     self.seen.append(request)
-                asked = request.target.removeprefix("/bytes/")
-                body = bytes(int(asked)) if asked.isdecimal() else self.body
-                writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % len(body) + (b"" if request.method == "HEAD" else body))
+                status, fields, body = self.answer(request)
+                lines = [f"HTTP/1.1 {status} Said", *(f"{name}: {value}" for name, value in fields), f"content-length: {len(body)}", "", ""]
+                writer.write("\r\n".join(lines).encode() + (b"" if request.method == "HEAD" else body))
                 await writer.drain()
         except (asyncio.IncompleteReadError, ConnectionError):
             pass

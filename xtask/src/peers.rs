@@ -58,6 +58,8 @@ const CHECKS: &[(&str, Check)] = &[
     ("tools", |p| p.python("tools.py", &[])),
     ("envoy", |p| p.python("envoy.py", &[])),
     ("balance", |p| p.python("balance.py", &[])),
+    ("routes", |p| p.python("routes.py", &[])),
+    ("observe", |p| p.python("observe.py", &[])),
     ("grpc-xds", |p| p.python("grpc_xds.py", &[])),
     ("h2spec", |p| p.python("h2spec.py", &[])),
     ("websocket", |p| p.python("websocket.py", &[])),

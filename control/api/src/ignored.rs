@@ -53,6 +53,7 @@ pub const SAFE_TO_IGNORE: &[Ignored] = &[
         "timeout",
         "configuration streams have no time limit, and the span exporter has its own",
     ),
+    ignored("envoy.config.core.v3.HttpUri", "timeout", "the span exporter has its own"),
     ignored("envoy.config.core.v3.Node", "extensions", "the control service is told of no extensions"),
     ignored("envoy.config.core.v3.Node", "user_agent_build_version", "the proxy reports its own version"),
     ignored("envoy.config.listener.v3.Listener", "stat_prefix", NAMES),

@@ -164,13 +164,25 @@ const TRAFFIC: &[Task] = &[
         "mirroring",
         VS,
         "metadata: {name: httpbin}\nspec: {hosts: [httpbin], http: [{route: [{destination: {host: httpbin, subset: v1}, weight: 100}], mirror: {host: httpbin, subset: v2}, mirrorPercentage: {value: 100.0}}]}",
-        Refused("spec.http[0].mirror: not supported yet"),
+        Accepted,
     ),
     (
         "mirroring to several",
         VS,
         "metadata: {name: httpbin}\nspec: {hosts: [httpbin], http: [{route: [{destination: {host: httpbin}}], mirrors: [{destination: {host: httpbin, subset: v2}}]}]}",
-        Refused("spec.http[0].mirrors: not supported yet"),
+        Accepted,
+    ),
+    (
+        "mirroring in two ways",
+        VS,
+        "metadata: {name: httpbin}\nspec: {hosts: [httpbin], http: [{route: [{destination: {host: httpbin}}], mirror: {host: httpbin}, mirrors: [{destination: {host: httpbin, subset: v2}}]}]}",
+        Refused("spec.http[0].mirrors: excludes mirror"),
+    ),
+    (
+        "mirroring of more than all",
+        VS,
+        "metadata: {name: httpbin}\nspec: {hosts: [httpbin], http: [{route: [{destination: {host: httpbin}}], mirror: {host: httpbin}, mirrorPercentage: {value: 101}}]}",
+        Refused("spec.http[0].mirrorPercentage.value: must be a number between 0 and 100"),
     ),
     (
         "locality load balancing",

@@ -435,6 +435,23 @@ fn prefix_rewritten_to_a_slash_does_not_leave_two() {
 }
 
 #[test]
+fn mirrors_send_copies_to_the_clusters_of_their_destinations() {
+    let text = "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: b, namespace: demo}\nspec: {hosts: [b], http: [{mirror: {host: b, subset: v2}, mirrorPercentage: {value: 12.5}, route: [{destination: {host: b}}]}]}\n---\napiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {name: b, namespace: demo}\nspec: {host: b, subsets: [{name: v2, labels: {version: v2}}]}\n";
+    let world = world(demo(), text);
+    let config = planned_for(&world, "a-v1-1");
+    let outrigger_traffic::config::Action::Forward(to) =
+        &host(table(&config, "outbound"), "b").routes[0].action
+    else {
+        panic!()
+    };
+    let [mirror] = to.mirrors.as_slice() else { panic!("{:?}", to.mirrors) };
+    assert_eq!(mirror.fraction.millionths(), 125_000);
+    let outrigger_traffic::config::MirrorCluster::Single(name) = &mirror.cluster else { panic!() };
+    assert!(config.clusters.iter().any(|cluster| cluster.name == *name), "{name}");
+    assert!(name.contains("v2"), "{name}");
+}
+
+#[test]
 fn default_retries_are_safe_and_an_annotation_is_needed_for_more() {
     let world_with = |annotation: &str| {
         world(

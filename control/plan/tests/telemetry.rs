@@ -13,7 +13,7 @@ use world::*;
 const COLLECTOR: &str = "trace-collector";
 
 fn observed(collector: EndpointAddress) -> outrigger_plan::World {
-    let log = AccessLog { sink: AccessLogSink::Stdout, format: AccessLogFormat::Default };
+    let log = AccessLog { sink: AccessLogSink::Stdout, format: AccessLogFormat::Default, filter: None };
     let settings = Settings {
         access_log: vec![log],
         tracing: Some(MeshTracing { collector, sampling: Fraction::from_percent(5) }),

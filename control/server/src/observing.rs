@@ -55,7 +55,7 @@ pub fn json_access_log(to: &str) -> Result<AccessLog, String> {
     };
     let fields: Map<String, Value> =
         JSON_FIELDS.iter().map(|(name, value)| ((*name).to_owned(), Value::from(*value))).collect();
-    Ok(AccessLog { sink, format: AccessLogFormat::Json(fields) })
+    Ok(AccessLog { sink, format: AccessLogFormat::Json(fields), filter: None })
 }
 
 /// A collector, `HOST:PORT`.

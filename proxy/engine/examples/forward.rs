@@ -53,6 +53,7 @@ fn config(listen: SocketAddr, upstream: SocketAddr, h2: bool) -> Config {
         rbac: None,
         per_request_buffer_limit_bytes: None,
         decorator: None,
+        tracing: None,
     };
     let host = VirtualHost {
         name: "all".into(),

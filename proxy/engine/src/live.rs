@@ -7,6 +7,7 @@ use crate::dns::Zone;
 use crate::identity::{ClientTls, ServerTls};
 use crate::telemetry::access_log::AccessLogger;
 use crate::telemetry::labels::ServiceLabels;
+use crate::telemetry::trace::SpanPlan;
 use crate::telemetry::{ClusterStats, HttpStats, ListenerStats, Sharded, TcpStats};
 use crate::worker::Worker;
 use outrigger_traffic::cluster::{Cluster, Host};
@@ -99,6 +100,8 @@ pub struct LiveChain {
     pub direction: TrafficDirection,
     /// `service.name` of spans.
     pub service_name: Arc<str>,
+    /// What spans say; `None`: nothing is traced.
+    pub spans: Option<Box<SpanPlan>>,
 }
 
 /// A chain as connections hold it.

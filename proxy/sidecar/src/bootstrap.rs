@@ -328,12 +328,12 @@ fn control_address(
 pub fn collector(proxy: ProxyHandle) -> crate::otlp::CollectorSource {
     Arc::new(move || {
         let config = proxy.config();
-        let name =
-            connection_managers(&config).find_map(|h| Some(h.tracing.as_ref()?.collector_cluster.clone()))?;
-        let cluster = config.clusters.iter().find(|c| c.name == name)?;
-        control_address(cluster, &config, "")
+        let traced = connection_managers(&config).find_map(|h| h.tracing.as_ref())?;
+        let cluster = config.clusters.iter().find(|c| c.name == traced.collector_cluster)?;
+        let address = control_address(cluster, &config, "")
             .inspect_err(|errors| tracing::warn!(?errors, "collector cluster cannot be used"))
-            .ok()
+            .ok()?;
+        Some(crate::otlp::Collector { address, export: traced.export.clone() })
     })
 }
 

@@ -1,4 +1,4 @@
-//! Spans to a collector, as OTLP over gRPC, off the data path.
+//! Spans to a collector, off the data path: as OTLP over gRPC or HTTP, or as Zipkin's JSON ([`zipkin`]).
 //!
 //! Spans come through a bounded queue (full: dropped and counted by the engine), leave in batches of at most
 //! [`BATCH_MAX`] or every [`BATCH_WAIT`], and a batch that cannot be delivered is dropped and counted: traces are worth less
@@ -10,13 +10,17 @@ use outrigger_api::opentelemetry::proto::common::v1::{AnyValue, InstrumentationS
 use outrigger_api::opentelemetry::proto::resource::v1::Resource;
 use outrigger_api::opentelemetry::proto::trace::v1 as proto;
 use outrigger_engine::telemetry::trace::{Span, SpanKind, SpanValue};
+use outrigger_traffic::config::SpanExport;
 use outrigger_xds::transport::{ControlAddress, Transport};
+use prost::Message;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tonic::transport::Channel;
+
+mod zipkin;
 
 /// Spans in a batch.
 pub const BATCH_MAX: usize = 512;
@@ -36,8 +40,17 @@ pub struct ExportStatus {
     pub lost: AtomicU64,
 }
 
+/// Where spans go and in which form.
+#[derive(Clone)]
+pub struct Collector {
+    /// Where.
+    pub address: ControlAddress,
+    /// In which form.
+    pub export: SpanExport,
+}
+
 /// Where the collector is at the moment; `None`: tracing is not configured.
-pub type CollectorSource = Arc<dyn Fn() -> Option<ControlAddress> + Send + Sync>;
+pub type CollectorSource = Arc<dyn Fn() -> Option<Collector> + Send + Sync>;
 
 /// Exports until the queue's other end is gone.
 pub async fn export(
@@ -61,7 +74,7 @@ pub async fn export(
         // Cancel safe: `recv` loses nothing when it is dropped.
         let _ = tokio::time::timeout(BATCH_WAIT, full).await;
         let count = batch.len() as u64;
-        match deliver(&mut channel, &collector, request(&node, batch.drain(..))).await {
+        match deliver(&mut channel, &collector, &node, batch.drain(..)).await {
             Ok(()) => status.delivered.fetch_add(count, Ordering::Relaxed),
             Err(error) => {
                 channel = None;
@@ -75,18 +88,40 @@ pub async fn export(
 async fn deliver(
     channel: &mut Option<Channel>,
     collector: &CollectorSource,
-    request: ExportTraceServiceRequest,
+    node: &str,
+    spans: impl Iterator<Item = Span>,
 ) -> anyhow::Result<()> {
-    let open = match channel.clone() {
-        Some(open) => open,
-        None => {
-            let address = collector().ok_or_else(|| anyhow::anyhow!("no collector is configured"))?;
-            channel.insert(address.channel().await?).clone()
+    let Collector { address, export } =
+        collector().ok_or_else(|| anyhow::anyhow!("no collector is configured"))?;
+    match export {
+        SpanExport::OtlpGrpc => {
+            let open = match channel.clone() {
+                Some(open) => open,
+                None => channel.insert(address.channel().await?).clone(),
+            };
+            let mut request = tonic::Request::new(request(node, spans));
+            request.set_timeout(EXPORT_TIMEOUT);
+            TraceServiceClient::new(open).export(request).await?;
+            Ok(())
         }
-    };
-    let mut request = tonic::Request::new(request);
-    request.set_timeout(EXPORT_TIMEOUT);
-    TraceServiceClient::new(open).export(request).await?;
+        SpanExport::OtlpHttp { host, path, headers } => {
+            let mut head =
+                format!("POST {path} HTTP/1.1\r\nhost: {host}\r\ncontent-type: application/x-protobuf\r\n");
+            for (name, value) in &headers {
+                head.push_str(&format!("{name}: {value}\r\n"));
+            }
+            post(&address, &head, &request(node, spans).encode_to_vec()).await
+        }
+        SpanExport::Zipkin { host, path } => {
+            let head = format!("POST {path} HTTP/1.1\r\nhost: {host}\r\ncontent-type: application/json\r\n");
+            post(&address, &head, &serde_json::to_vec(&zipkin::spans(spans))?).await
+        }
+    }
+}
+
+async fn post(address: &ControlAddress, head: &str, body: &[u8]) -> anyhow::Result<()> {
+    let status = tokio::time::timeout(EXPORT_TIMEOUT, address.post(head, body)).await??;
+    anyhow::ensure!((200..300).contains(&status), "the collector answered {status}");
     Ok(())
 }
 
@@ -137,7 +172,16 @@ fn message(span: Span) -> proto::Span {
         kind: kind.into(),
         start_time_unix_nano: span.start_unix_nanos,
         end_time_unix_nano: span.end_unix_nanos,
-        attributes: span.attributes.into_iter().map(|(key, value)| attribute(key, value)).collect(),
+        attributes: span.attributes.into_iter().map(|(key, value)| attribute(&key, value)).collect(),
+        events: span
+            .events
+            .into_iter()
+            .map(|(name, at)| proto::span::Event {
+                time_unix_nano: at,
+                name: name.into(),
+                ..proto::span::Event::default()
+            })
+            .collect(),
         status: Some(proto::Status { code: code.into(), ..proto::Status::default() }),
         flags: FLAG_SAMPLED,
         ..proto::Span::default()

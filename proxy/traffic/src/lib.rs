@@ -38,6 +38,7 @@ pub mod retry;
 pub mod hash;
 pub mod template;
 pub mod text;
+pub mod tracing;
 pub mod view;
 
 pub use compile::compile;

@@ -19,6 +19,19 @@ pub trait RequestView: FieldView {
     fn authority(&self) -> &[u8];
     /// Path with query. Empty for plain `CONNECT`.
     fn path(&self) -> &[u8];
+    /// What is known of the client's certificate.
+    fn client_certificate(&self) -> ClientCertificate {
+        ClientCertificate::default()
+    }
+}
+
+/// What is known of a client's certificate.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ClientCertificate {
+    /// The client showed one.
+    pub presented: bool,
+    /// It is valid.
+    pub validated: bool,
 }
 
 /// A message without fields.

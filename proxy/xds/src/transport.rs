@@ -8,6 +8,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tonic::transport::{Channel, Endpoint};
 
@@ -101,6 +102,63 @@ fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
+/// Longest answer head to a [`ControlAddress::post`] that is read.
+const ANSWER_BYTES_MAX: usize = 16 << 10;
+
+impl ControlAddress {
+    /// Sends one HTTP/1.1 request with a body on a connection of its own; gives the status of the answer. `head` is
+    /// everything from the method to the last field, without the empty line.
+    ///
+    /// *Errors*: no address could be connected to, or the answer is none. *Limits*: takes as long as it takes: put a
+    /// time limit around it.
+    pub async fn post(&self, head: &str, body: &[u8]) -> Result<u16, TransportError> {
+        let mut last = TransportError::Address(String::new());
+        for address in &self.addresses {
+            let failed = |error: &io::Error| TransportError::Connect {
+                address: address.clone(),
+                reason: chain(error),
+            };
+            let tls = match &self.tls {
+                None => None,
+                Some(source) => {
+                    let name = ServerName::try_from(self.server_name.clone())
+                        .map_err(|_| TransportError::Address(address.clone()))?;
+                    let mut config = (*source()).clone();
+                    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+                    Some((Arc::new(config), name))
+                }
+            };
+            let connector = Connector { address: address.clone(), tls, timeout: self.connect_timeout };
+            match connector.open().await {
+                Ok(stream) => return exchange(stream, head, body).await.map_err(|error| failed(&error)),
+                Err(error) => last = failed(&error),
+            }
+        }
+        Err(last)
+    }
+}
+
+/// Sends a request and reads the status of its answer.
+async fn exchange(mut stream: Either, head: &str, body: &[u8]) -> io::Result<u16> {
+    let head = format!("{head}content-length: {}\r\nconnection: close\r\n\r\n", body.len());
+    stream.write_all(head.as_bytes()).await?;
+    stream.write_all(body).await?;
+    stream.flush().await?;
+    let mut answer = Vec::new();
+    loop {
+        // `HTTP/1.1 200 …`
+        let line = answer.split(|b| *b == b'\n').next().filter(|line| line.len() < answer.len());
+        if let Some(line) = line {
+            let status = line.get(9..12).and_then(|digits| std::str::from_utf8(digits).ok()?.parse().ok());
+            let is_http = line.starts_with(b"HTTP/1.");
+            return status.filter(|_| is_http).ok_or_else(|| io::ErrorKind::InvalidData.into());
+        }
+        if answer.len() > ANSWER_BYTES_MAX || stream.read_buf(&mut answer).await? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+    }
+}
+
 #[derive(Clone)]
 struct Connector {
     address: String,
@@ -121,23 +179,25 @@ impl tower_service::Service<http::Uri> for Connector {
 
     fn call(&mut self, _: http::Uri) -> Self::Future {
         let this = self.clone();
-        Box::pin(async move {
-            let connect = async {
-                let tcp = TcpStream::connect(&this.address).await?;
-                tcp.set_nodelay(true)?;
-                match this.tls {
-                    None => Ok(Either::Plain(tcp)),
-                    Some((config, name)) => {
-                        let tls = tokio_rustls::TlsConnector::from(config).connect(name, tcp).await?;
-                        Ok(Either::Tls(Box::new(tls)))
-                    }
+        Box::pin(async move { Ok(hyper_util::rt::TokioIo::new(this.open().await?)) })
+    }
+}
+
+impl Connector {
+    async fn open(self) -> io::Result<Either> {
+        let connect = async {
+            let tcp = TcpStream::connect(&self.address).await?;
+            tcp.set_nodelay(true)?;
+            match self.tls {
+                None => Ok(Either::Plain(tcp)),
+                Some((config, name)) => {
+                    let tls = tokio_rustls::TlsConnector::from(config).connect(name, tcp).await?;
+                    Ok(Either::Tls(Box::new(tls)))
                 }
-            };
-            let timeout = || io::Error::new(io::ErrorKind::TimedOut, "connecting took too long");
-            let stream: io::Result<Either> =
-                tokio::time::timeout(this.timeout, connect).await.map_err(|_| timeout())?;
-            Ok(hyper_util::rt::TokioIo::new(stream?))
-        })
+            }
+        };
+        let timeout = || io::Error::new(io::ErrorKind::TimedOut, "connecting took too long");
+        tokio::time::timeout(self.timeout, connect).await.map_err(|_| timeout())?
     }
 }
 

@@ -191,6 +191,7 @@ fn as_it_was() -> Route {
         rbac: None,
         per_request_buffer_limit_bytes: None,
         decorator: None,
+        tracing: None,
     }
 }
 

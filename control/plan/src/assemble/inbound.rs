@@ -188,6 +188,7 @@ fn connection_manager(
         rbac: None,
         per_request_buffer_limit_bytes: None,
         decorator: None,
+        tracing: None,
     };
     let host = VirtualHost {
         name: format!("inbound|http|{}", port.number),

@@ -130,6 +130,7 @@ pub fn layer4_choice(
                 .iter()
                 .map(|d| WeightedCluster {
                     name: scope.cluster(object, &d.destination, port),
+                    cluster_header: None,
                     weight: d.weight,
                     headers: Default::default(),
                     host_rewrite: None,

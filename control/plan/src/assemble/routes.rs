@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use outrigger_traffic::config::{
     Action, ClusterChoice, DirectResponse, HashPolicy, HeaderAppend, HeaderEdit, HeaderEdits, HeaderMatch,
-    HeaderValueMatch, HostRewrite, PathMatch, PathRewrite, QueryMatch, QueryValueMatch, Redirect,
+    HeaderValueMatch, HostRewrite, Mirror, PathMatch, PathRewrite, QueryMatch, QueryValueMatch, Redirect,
     RetryPolicy, Route, RouteAction, RouteMatch, StringMatch, StringPattern, WeightedCluster,
 };
 
@@ -127,6 +127,7 @@ fn plain(name: &str, matches: RouteMatch, action: Action) -> Route {
         rbac: None,
         per_request_buffer_limit_bytes: None,
         decorator: None,
+        tracing: None,
     }
 }
 
@@ -175,6 +176,7 @@ fn forward(
                 .iter()
                 .map(|d| WeightedCluster {
                     name: cluster(d),
+                    cluster_header: None,
                     weight: d.weight,
                     headers: edits(&d.headers),
                     host_rewrite: authority(&d.headers),
@@ -192,6 +194,14 @@ fn forward(
     action.host_rewrite = told.map(HostRewrite::Literal);
     action.path_rewrite = rule.rewrite.as_ref().and_then(|r| path_rewrite(r, matched));
     action.retry_policy = for_client(place.scope, retries(place.scope, object, rule.retries.as_ref()));
+    action.mirrors = rule
+        .mirrors
+        .iter()
+        .map(|mirror| {
+            let cluster = place.scope.cluster(object, &mirror.destination, place.port);
+            Mirror { fraction: mirror.share, ..Mirror::to(cluster) }
+        })
+        .collect();
     action
 }
 

@@ -25,6 +25,7 @@ pub fn tracing(scope: &Scope<'_>) -> Option<Tracing> {
         overall_sampling: Fraction::ONE,
         service_name: service_name(scope),
         collector_cluster: COLLECTOR.to_owned(),
+        ..Tracing::default()
     })
 }
 

@@ -113,6 +113,17 @@ impl<'a> Node<'a> {
         })
     }
 
+    /// A number in a range.
+    pub fn decimal(&self, min: f64, max: f64) -> f64 {
+        match self.raw().as_f64() {
+            Some(value) if (min..=max).contains(&value) => value,
+            _ => {
+                self.problem(format!("must be a number between {min} and {max}"));
+                min
+            }
+        }
+    }
+
     /// A whole number in a range.
     pub fn number(&self, min: u32, max: u32) -> u32 {
         let Some(number) = self.value.as_i64() else {

@@ -47,8 +47,10 @@ shapes! {
     WORKLOAD_SELECTOR = "WorkloadSelector (networking)" { "labels" } {}
 
     VIRTUAL_SERVICE = "VirtualService" { "hosts" "gateways" "http" "tls" "tcp" "exportTo" } {}
-    HTTP_ROUTE = "HTTPRoute" { "name" "match" "route" "redirect" "directResponse" "rewrite" "timeout" "retries" "headers" }
-        { "delegate" "fault" "mirror" "mirrors" "mirrorPercent" "mirrorPercentage" "mirror_percent" "corsPolicy" }
+    HTTP_ROUTE = "HTTPRoute" { "name" "match" "route" "redirect" "directResponse" "rewrite" "timeout" "retries" "headers" "mirror" "mirrors" "mirrorPercentage" "mirrorPercent" "mirror_percent" }
+        { "delegate" "fault" "corsPolicy" }
+    MIRROR_POLICY = "HTTPMirrorPolicy" { "destination" "percentage" } {}
+    PERCENT = "Percent" { "value" } {}
     HTTP_MATCH = "HTTPMatchRequest" { "name" "uri" "scheme" "method" "authority" "headers" "withoutHeaders" "queryParams" "port" "ignoreUriCase" "gateways" "sourceLabels" "sourceNamespace" }
         { "statPrefix" }
     STRING_MATCH = "StringMatch" { "exact" "prefix" "regex" } {}

@@ -8,7 +8,10 @@ use outrigger_plan::{
     Capture, Health, MeshTracing, NodeConfig, NodeKind, Planner, ProxyNode, Settings, Workload, WorkloadPort,
     World, parse_documents,
 };
-use outrigger_traffic::config::{AccessLog, AccessLogFormat, AccessLogSink, EndpointAddress, Fraction};
+use outrigger_traffic::config::{
+    AccessLog, AccessLogFormat, AccessLogSink, Comparison, EndpointAddress, Fraction, HeaderMatch,
+    HeaderValueMatch, LogFilter, LogKind, Order,
+};
 
 pub(crate) fn workload(namespace: &str, service: &str, version: &str, host: u8) -> Workload {
     let labels = [("app", service), ("version", version)].map(|(k, v)| (k.to_owned(), v.to_owned()));
@@ -95,9 +98,12 @@ spec:
   - match: [{uri: {prefix: /api}}]
     rewrite: {uri: /, authority: rewritten.example.com}
     route: [{destination: {host: b}}]
+    mirror: {host: b, subset: v2}
+    mirrorPercentage: {value: 12.5}
   - match: [{uri: {prefix: /re/}}]
     rewrite: {uriRegexRewrite: {match: "^/re/(.*)$", rewrite: '/\1'}}
     route: [{destination: {host: b}}]
+    mirrors: [{destination: {host: b, subset: v1}}, {destination: {host: b, subset: v2}, percentage: {value: 50}}]
   - route: [{destination: {host: b, subset: v2}}]
 ---
 apiVersion: networking.istio.io/v1
@@ -178,11 +184,31 @@ pub(crate) fn workloads() -> Vec<Workload> {
 pub(crate) fn world(workloads: Vec<Workload>, text: &str) -> World {
     let json = serde_json::json!({"a_status": "%RESPONSE_CODE%", "nested": {"path": "%REQ(:PATH)%"}});
     let serde_json::Value::Object(json) = json else { panic!("an object") };
-    let log = |sink, format| AccessLog { sink, format };
+    let log = |sink, format| AccessLog { sink, format, filter: None };
     let settings = Settings {
         access_log: vec![
             log(AccessLogSink::Stdout, AccessLogFormat::Json(json)),
             log(AccessLogSink::Stderr, AccessLogFormat::Default),
+            AccessLog {
+                filter: Some(LogFilter::And(vec![
+                    LogFilter::Or(vec![
+                        LogFilter::Status(Comparison { is: Order::AtLeast, than: 500 }),
+                        LogFilter::Duration(Comparison { is: Order::NotEqual, than: 1 }),
+                        LogFilter::Flags(vec!["UF".into(), "UO".into()]),
+                        LogFilter::GrpcStatus { statuses: vec![14], exclude: true },
+                    ]),
+                    LogFilter::NotHealthCheck,
+                    LogFilter::Share(Fraction::from_percent(50)),
+                    LogFilter::Kind { kinds: vec![LogKind::Request, LogKind::Connection], exclude: false },
+                    LogFilter::Header(HeaderMatch {
+                        name: "x-log".into(),
+                        value: HeaderValueMatch::Present(true),
+                        invert: true,
+                        treat_missing_as_empty: false,
+                    }),
+                ])),
+                ..log(AccessLogSink::Stdout, AccessLogFormat::Default)
+            },
             log(AccessLogSink::File("/dev/null".into()), AccessLogFormat::Text("%RESPONSE_CODE%\n".into())),
         ],
         tracing: Some(MeshTracing {

@@ -8,6 +8,7 @@ use crate::identity::{ClientTls, Secrets, ServerTls};
 use crate::live::{Live, LiveChain, LiveCluster, LiveListener};
 use crate::telemetry::access_log::{AccessLogger, check_sink};
 use crate::telemetry::labels::ServiceLabels;
+use crate::telemetry::trace::SpanPlan;
 use crate::telemetry::{HttpStats, Sharded, StatSet, TcpStats};
 use crate::worker::Shared;
 use outrigger_traffic::cluster::Cluster;
@@ -156,7 +157,12 @@ fn build_chain(
         }
     };
     let service = if service.is_empty() { parts.shared.telemetry.node.cluster.as_str() } else { service };
+    let spans = match &chain.config.terminal {
+        config::Terminal::Http(hcm) => hcm.tracing.as_ref().map(|t| Box::new(SpanPlan::new(&t.spans))),
+        config::Terminal::Tcp(_) => None,
+    };
     LiveChain {
+        spans,
         name: chain.config.name.as_str().into(),
         chain: chain.clone(),
         tls,

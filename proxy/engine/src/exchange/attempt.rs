@@ -15,6 +15,7 @@ use tokio::time::Instant;
 
 use super::converse::converse;
 use super::forward::Plan;
+use super::internal_redirect::Redirection;
 use super::notes::Notes;
 use super::retry::Attempts;
 use super::set_out::{Begun, Held, Talk, begin, start, want};
@@ -34,6 +35,8 @@ pub(super) enum End {
     Failed(ProxyError),
     /// The upstream's response is one that the policy wants to try again, after this time.
     Again(Permit, Duration),
+    /// The upstream's response is a redirect that is followed.
+    Redirected(Box<Redirection>),
     /// The attempt was lost before its response began.
     Lost(Lost),
 }

@@ -14,6 +14,7 @@ use outrigger_wire::h1::ResponseFraming;
 use tokio::time::Instant;
 
 use super::attempt::{Call, End, Lost, report, timed_out};
+use super::internal_redirect::{Redirection, followed};
 use super::notes::Notes;
 use super::retry::{Attempts, wants_response};
 use super::timeout::Clock;
@@ -39,6 +40,7 @@ enum Heard {
 enum Answer {
     Passed(ResponseFraming, Result<(), ProxyError>),
     Again(ResponseFraming, Duration, Permit),
+    Redirected(ResponseFraming, Box<Redirection>),
     Switch,
 }
 
@@ -95,6 +97,9 @@ pub(super) async fn converse(
         replay.borrow_mut().ended = true;
         request_end.set(Some(call.sent));
         clock.request_complete(call.sent, plan.timeout);
+        if let Some(mirrors) = &plan.mirrors {
+            mirrors.launch(&[], x.body, x.reader.trailers());
+        }
         let trailers = x.reader.trailers().filter(|section| up_trailers_too && !section.is_empty());
         if let Err(heard) = send_whole(&mut x.front, &mut stream.halves.writer, trailers).await {
             notes.timeline.request_end = notes.timeline.request_end.or(request_end.get());
@@ -110,6 +115,7 @@ pub(super) async fn converse(
             trailers: up_trailers_too,
             tunnel: plan.tunnel && x.front.request.version() == Version::Http2,
             end: &request_end,
+            mirrors: plan.mirrors.as_deref().map(|mirrors| (mirrors, x.body)),
         };
         let upload = pin!(upload.run(&mut x.reader, &mut stream.halves.writer, &replay));
         let mut uploading =
@@ -125,6 +131,9 @@ pub(super) async fn converse(
                 shared.replay.lost = replay.borrow().lost;
                 match wants_response(&x.front, notes, plan, shared) {
                     Some((after, permit)) => Ok(Answer::Again(framing, after, permit)),
+                    None if let Some(to) = followed(&x.front, notes, plan, &replay.borrow()) => {
+                        Ok(Answer::Redirected(framing, to))
+                    }
                     None => {
                         let passed = match response::begin(&mut x.front, notes, plan, framing, now) {
                             Ok(()) => {
@@ -246,13 +255,12 @@ async fn conclude(
             response::finish(x, notes, call, stream, framing, passed, Instant::now())
         }
         Ok(Answer::Again(framing, after, permit)) => {
-            response::count(&x.front, notes, call, Instant::now());
-            let clean = {
-                let mut rest = pin!(discard(&mut stream.halves.reader, 64 * 1024));
-                poll_now(|cx| rest.as_mut().poll(cx)).await == Some(true)
-            };
-            stream.give_back(&worker, clean && framing.keep_alive, Instant::now());
+            give_up(x, notes, call, stream, framing).await;
             End::Again(permit, after)
+        }
+        Ok(Answer::Redirected(framing, to)) => {
+            give_up(x, notes, call, stream, framing).await;
+            End::Redirected(to)
         }
         Ok(Answer::Switch) if call.plan.tunnel => {
             response::count(&x.front, notes, call, Instant::now());
@@ -279,6 +287,22 @@ async fn conclude(
             lose(&x.front, call, heard, sent)
         }
     }
+}
+
+/// The response is counted and not passed on.
+async fn give_up(
+    x: &Exchange,
+    notes: &Notes,
+    call: &Call<'_>,
+    mut stream: UpstreamStream,
+    framing: ResponseFraming,
+) {
+    response::count(&x.front, notes, call, Instant::now());
+    let clean = {
+        let mut rest = pin!(discard(&mut stream.halves.reader, 64 * 1024));
+        poll_now(|cx| rest.as_mut().poll(cx)).await == Some(true)
+    };
+    stream.give_back(x.front.worker(), clean && framing.keep_alive, Instant::now());
 }
 
 /// No response head came.

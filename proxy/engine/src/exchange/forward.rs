@@ -5,16 +5,19 @@ use std::time::Duration;
 
 use outrigger_traffic::balance::Criteria;
 use outrigger_traffic::config::Upgrade;
-use outrigger_traffic::route::{Edits, Forward, HostRewriter, Matched};
+use outrigger_traffic::route::{Edits, Forward, HostRewriter, Matched, PathRewriter};
+use outrigger_traffic::template::Template;
 use outrigger_wire::h1::ConnectionHeader;
 use outrigger_wire::{Known, Method, Version};
 
+use super::mirror::Mirrors;
 use super::notes::Notes;
 use super::{Exchange, Front, affinity, respond};
 use crate::error::ProxyError;
 use crate::http::Serving;
 use crate::http::view::{HeadView, grpc_timeout};
 use crate::live::LiveCluster;
+use crate::telemetry;
 use crate::text::Digits;
 
 /// What stays the same in every attempt.
@@ -48,6 +51,20 @@ pub(super) struct Plan {
     pub(super) criteria: Option<Arc<Criteria>>,
     /// Cookies that keep the client with its host, made here.
     pub(super) set_cookies: Vec<Vec<u8>>,
+    /// Copies that leave when the request is here as a whole.
+    pub(super) mirrors: Option<Box<Mirrors>>,
+}
+
+impl Plan {
+    /// Whether it takes more than sending the request and passing the response on.
+    pub(super) fn is_unusual(&self) -> bool {
+        self.tunnel || self.mirrors.is_some() || self.forward.internal_redirect.is_some()
+    }
+
+    /// Whether the body is kept although there may be no retry.
+    pub(super) fn keeps_body(&self) -> bool {
+        self.mirrors.is_some() || self.forward.internal_redirect.is_some()
+    }
 }
 
 /// Makes the plan, and of the request what the upstream is to see of it.
@@ -90,7 +107,13 @@ pub(super) fn plan(
     let buffer =
         matched.route.per_request_buffer_limit_bytes.map_or(serving.buffer_limit(), |limit| limit as usize);
     let down_h1 = x.front.request.version() != Version::Http2;
+    let mirrors = if forward.mirrors.is_empty() || tunnel {
+        None
+    } else {
+        Mirrors::new(&x.front, notes, serving, &forward.mirrors, timeout)
+    };
     Ok(Plan {
+        mirrors,
         forward: forward.clone(),
         response_edits: target.response_edits.clone(),
         cluster,
@@ -152,18 +175,34 @@ fn rewrite(
     let mut new = Vec::new();
     // The host first: it may be made from the path as the client sent it.
     if let Some(host) = host
-        && host.rewrite(&HeadView(&x.request), &mut new)
+        && (host.rewrite(&HeadView(&x.request), &mut new) || written(x, notes, host.format(), b"-", &mut new))
     {
         if forward.append_x_forwarded_host {
             let old = x.request.authority().to_vec();
             x.request.fields.join(b"x-forwarded-host", b", ", &old);
+        }
+        if !x.serving.config().suppress_envoy_headers {
+            let old = x.request.authority().to_vec();
+            x.request.fields.set(b"x-envoy-original-host", &old);
         }
         if !x.request.set_authority(&new) {
             return Err(ProxyError::BadRequest("host_rewrite_failed", 400));
         }
     }
     new.clear();
-    if matched.route.rewrite_path(x.request.path(), &mut new) && new != x.request.path() {
+    let format = forward.path_rewrite.as_ref().and_then(PathRewriter::format);
+    let is_rewritten = match format {
+        None => matched.route.rewrite_path(x.request.path(), &mut new),
+        Some(_) => {
+            let is_written = written(x, notes, format, b"", &mut new);
+            if is_written && let Some(query) = x.request.query() {
+                new.push(b'?');
+                new.extend_from_slice(query);
+            }
+            is_written
+        }
+    };
+    if is_rewritten && new != x.request.path() {
         let old = x.request.path().to_vec();
         if !x.serving.config().suppress_envoy_headers {
             x.request.fields.set(b"x-envoy-original-path", &old);
@@ -176,12 +215,22 @@ fn rewrite(
     Ok(())
 }
 
+/// Writes a text with commands; false where there is none, or nothing came of it.
+fn written(x: &Front, notes: &Notes, format: Option<&Template>, absent: &[u8], out: &mut Vec<u8>) -> bool {
+    let Some(format) = format else { return false };
+    let record = notes.record(&x.connection, &x.serving, &x.request, None, (0, 0));
+    telemetry::render_with(&x.connection.worker, &record, format, absent, out);
+    !out.is_empty()
+}
+
 /// Sets the time limits of the route; returns its timeout.
 fn limits(x: &mut Front, notes: &Notes, forward: &Forward) -> Option<Duration> {
     let mut timeout = forward.timeout.filter(|timeout| !timeout.is_zero());
     if notes.is_grpc
         && let (Some(most), Some(asked)) = (forward.grpc_timeout_header_max, grpc_timeout(&x.request.fields))
     {
+        // A client with no more time than that gets none: it would not hear the answer any more.
+        let asked = asked.saturating_sub(forward.grpc_timeout_header_offset).max(Duration::from_millis(1));
         timeout = Some(if most.is_zero() { asked } else { asked.min(most) });
     }
     if let Some(idle) = forward.idle_timeout {

@@ -6,7 +6,7 @@
 //! 3. run the filters, authorization first ([`crate::filter`]);
 //! 4. answer here ([`respond`]), or
 //! 5. choose the cluster, edit, rewrite, set the time limits ([`forward`]);
-//! 6. make attempts ([`retry`]); in each, pick a host, take permits and a connection ([`set_out`], [`attempt`]), send ([`upload`]) and
+//! 6. make attempts ([`retry`]), with copies to other clusters ([`mirror`]) and redirects followed ([`internal_redirect`]); in each, pick a host, take permits and a connection ([`set_out`], [`attempt`]), send ([`upload`]) and
 //!    read ([`converse`]), and pass the response on ([`response`]) or become a tunnel ([`upgrade`], [`connect`]);
 //! 7. count, log, trace ([`finish`]).
 //!
@@ -19,6 +19,8 @@ mod converse;
 pub mod express;
 mod finish;
 mod forward;
+mod internal_redirect;
+mod mirror;
 pub mod notes;
 mod respond;
 mod response;
@@ -55,7 +57,8 @@ pub use notes::Notes;
 use attempt::First;
 use express::Express;
 use forward::Plan;
-use retry::Attempts;
+use internal_redirect::Redirection;
+use retry::{Attempts, Replay};
 use timeout::Clock;
 
 /// One request, its stream, and the memory it is worked on in, which a connection uses again for its next request.
@@ -217,14 +220,25 @@ fn decide(x: &mut Exchange, notes: &mut Notes) -> Result<Decided, ProxyError> {
         Prepared::Go => {}
         Prepared::RedirectToPath => return Ok(Decided::RedirectToPath),
     }
-    let serving = x.front.serving.clone();
-    if let Some(table) = serving.table() {
+    if let Some(table) = x.front.serving.clone().table() {
         for name in &table.config.internal_only_headers {
             x.front.request.fields.remove(name.as_bytes());
         }
     }
+    decide_where(x, notes)
+}
+
+/// Steps 2 to 5, for a request that is prepared.
+fn decide_where(x: &mut Exchange, notes: &mut Notes) -> Result<Decided, ProxyError> {
+    let serving = x.front.serving.clone();
     let matched = route::find(&x.front, &serving, notes)?;
     notes.route = Some(matched.route.clone());
+    if let (Some(of_route), Some(of_chain), Some(trace)) =
+        (&matched.route.tracing, &serving.config().tracing, &mut notes.trace)
+    {
+        let worker = x.front.worker();
+        trace.sample_by_route(&x.front.request, of_chain, of_route, &mut || worker.draw());
+    }
     filter::on_request(&x.front.connection, &serving, &x.front.request, matched.route, notes)?;
     Ok(match &matched.route.action {
         Action::Forward(forward) => Decided::Forward(forward::plan(x, notes, &serving, matched, forward)?),
@@ -245,10 +259,39 @@ async fn act(
                 return Box::pin(connect::terminate(x, notes, plan)).await;
             }
             let mut shared = Attempts::new(&x.front, plan);
-            retry::attempts(x, notes, plan, &mut shared, &mut First::Fresh).await
+            retry::attempts(x, notes, plan, &mut shared, &mut First::Fresh).await?;
+            match shared.redirect.take() {
+                None => Ok(()),
+                Some(to) => Box::pin(go_elsewhere(x, notes, *to, shared.replay)).await,
+            }
         }
         Decided::Redirect(route) => Box::pin(respond::redirect(x, notes, route)).await,
         Decided::Direct(route) => Box::pin(respond::direct(x, notes, route)).await,
         Decided::RedirectToPath => Box::pin(respond::redirect_to_path(x, notes)).await,
+    }
+}
+
+/// Follows redirects of upstreams, until a response is passed on.
+async fn go_elsewhere(
+    x: &mut Exchange,
+    notes: &mut Notes,
+    mut to: Redirection,
+    mut replay: Replay,
+) -> Result<(), ProxyError> {
+    loop {
+        internal_redirect::follow(x, &to, &mut replay)?;
+        let plan = match decide_where(x, notes)? {
+            Decided::Forward(plan) => plan,
+            Decided::Redirect(route) => return respond::redirect(x, notes, &route).await,
+            Decided::Direct(route) => return respond::direct(x, notes, &route).await,
+            Decided::RedirectToPath => return Err(ProxyError::Defect),
+        };
+        let mut shared = Attempts::again(&x.front, &plan, replay);
+        retry::attempts(x, notes, &plan, &mut shared, &mut First::Fresh).await?;
+        replay = shared.replay;
+        match shared.redirect {
+            None => return Ok(()),
+            Some(next) => to = *next,
+        }
     }
 }

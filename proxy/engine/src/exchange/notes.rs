@@ -51,6 +51,10 @@ pub struct Notes {
     pub trailers: Option<Trailers>,
     /// Bytes of a tunnel: received, sent.
     pub tunnelled: (u64, u64),
+    /// Redirects followed.
+    pub redirects: u32,
+    /// Routes they led to, where each may be taken only once.
+    pub redirect_routes: Vec<Arc<Route>>,
 }
 
 impl Notes {
@@ -75,6 +79,8 @@ impl Notes {
             status: 0,
             trailers: None,
             tunnelled: (0, 0),
+            redirects: 0,
+            redirect_routes: Vec::new(),
         }
     }
 
@@ -108,6 +114,7 @@ impl Notes {
             flags: self.flags,
             details: if self.details_named.is_empty() { self.details } else { &self.details_named },
             route: self.route.as_ref().map_or("", |route| &route.name),
+            rule: self.route.as_deref(),
             cluster: self.cluster.as_ref(),
             upstream: self.upstream.as_ref(),
             attempts: self.attempts,

@@ -217,6 +217,12 @@ pub(super) fn decorate(x: &mut Front, notes: &Notes, now: Instant) {
     }
     let id = x.request.fields.get_known(Known::XRequestId);
     forwarded::response(&mut x.response, x.serving.config(), id);
+    if notes.trace.is_some()
+        && let Some(operation) = notes.route.as_ref().and_then(|route| route.decorator.as_deref())
+        && x.serving.chain.direction != TrafficDirection::Outbound
+    {
+        x.response.fields.set(b"x-envoy-decorator-operation", operation.as_bytes());
+    }
     let fields = &mut x.response.fields;
     x.connection.worker.dates.fill(fields, now);
     if notes.tell_attempts && notes.attempts > 0 {

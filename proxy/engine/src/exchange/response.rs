@@ -49,16 +49,8 @@ pub(super) fn begin(
 pub(super) fn count(x: &Front, notes: &Notes, call: &Call<'_>, now: Instant) {
     let plan = call.plan;
     let stats = plan.cluster.stats.at(x.worker().id);
-    stats.upstream_rq_completed.inc();
     let status = x.response.status;
-    match status / 100 {
-        1 => stats.upstream_rq_1xx.inc(),
-        2 => stats.upstream_rq_2xx.inc(),
-        3 => stats.upstream_rq_3xx.inc(),
-        4 => stats.upstream_rq_4xx.inc(),
-        5 => stats.upstream_rq_5xx.inc(),
-        _ => {}
-    }
+    stats.count_status(status);
     let outcome = match notes.grpc_status {
         Some(code) if notes.is_grpc => Outcome::grpc(code),
         _ => Outcome::Response(status),

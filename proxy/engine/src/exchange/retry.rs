@@ -15,6 +15,7 @@ use smallvec::SmallVec;
 
 use super::attempt::{self, End, First, Lost, until_gone};
 use super::forward::Plan;
+use super::internal_redirect::Redirection;
 use super::notes::Notes;
 use super::{Exchange, Front};
 use crate::error::ProxyError;
@@ -60,13 +61,16 @@ pub(super) struct Attempts {
     pub(super) fresh: bool,
     repeated: bool,
     permit: Option<Permit>,
+    /// The upstream sent the request somewhere else, and it is to go there.
+    pub(super) redirect: Option<Box<Redirection>>,
 }
 
 impl Attempts {
     /// Before the first one.
     pub(super) fn new(x: &Front, plan: &Plan) -> Self {
         let policy = plan.forward.retry.as_deref().filter(|policy| policy.is_eligible(&HeadView(&x.request)));
-        let limit = if policy.is_some() && !plan.tunnel { plan.replay_limit } else { 0 };
+        let keeps = (policy.is_some() || plan.keeps_body()) && !plan.tunnel;
+        let limit = if keeps { plan.replay_limit } else { 0 };
         Self {
             replay: Replay { limit, ..Replay::default() },
             tried: SmallVec::new(),
@@ -74,7 +78,15 @@ impl Attempts {
             fresh: false,
             repeated: false,
             permit: None,
+            redirect: None,
         }
+    }
+
+    /// Of a request that was sent before, to another place: its body is here.
+    pub(super) fn again(x: &Front, plan: &Plan, replay: Replay) -> Self {
+        let fresh = Self::new(x, plan);
+        let limit = fresh.replay.limit;
+        Self { replay: Replay { limit, ..replay }, ..fresh }
     }
 }
 
@@ -102,6 +114,10 @@ pub(super) async fn attempts(
                 return Ok(());
             }
             End::Failed(error) => return Err(error),
+            End::Redirected(to) => {
+                shared.redirect = Some(to);
+                return Ok(());
+            }
             End::Again(permit, after) => {
                 wait(&mut x.front, after).await?;
                 Some(permit)

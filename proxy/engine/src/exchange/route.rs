@@ -6,7 +6,7 @@ use super::Front;
 use super::notes::Notes;
 use crate::error::ProxyError;
 use crate::http::Serving;
-use crate::http::view::HeadView;
+use crate::http::view::{ClientView, HeadView};
 
 /// Finds the route.
 ///
@@ -18,7 +18,9 @@ pub(super) fn find<'s>(
 ) -> Result<Matched<'s>, ProxyError> {
     let table = serving.table();
     let draw = x.worker().draw_u32();
-    match table.and_then(|table| table.find(&HeadView(&x.request), draw)) {
+    match table.and_then(|table| {
+        table.find(&ClientView { head: HeadView(&x.request), facts: &x.connection.facts }, draw)
+    }) {
         Some(matched) => Ok(matched),
         None => {
             serving.stats(x.worker()).no_route.inc();

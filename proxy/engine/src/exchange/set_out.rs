@@ -146,7 +146,8 @@ pub(super) fn start(
 fn inject_trace(x: &mut Front, notes: &Notes) -> u64 {
     let Some(trace) = &notes.trace else { return 0 };
     let worker = x.worker().clone();
-    let span_id = trace.attempt_span_id(&mut || worker.draw());
+    let own = x.serving.chain.spans.as_ref().is_none_or(|plan| plan.has_attempts());
+    let span_id = if own { trace.attempt_span_id(&mut || worker.draw()) } else { trace.span_id };
     trace.inject(&mut x.request, span_id);
     span_id
 }

@@ -3,8 +3,10 @@
 use std::cell::{Cell, RefCell};
 use std::time::Duration;
 
+use outrigger_wire::h1::BodyLength;
 use tokio::time::Instant;
 
+use super::mirror::Mirrors;
 use super::retry::Replay;
 use super::timeout::Clock;
 use crate::http::body::{BodyReader, BodyWriter, Failed, Fill, Progress, fill_or_flush};
@@ -23,6 +25,8 @@ pub(super) struct Upload<'a> {
     pub(super) started: Instant,
     /// When the last byte had arrived.
     pub(super) end: &'a Cell<Option<Instant>>,
+    /// Copies that leave then.
+    pub(super) mirrors: Option<(&'a Mirrors, BodyLength)>,
 }
 
 impl Upload<'_> {
@@ -55,6 +59,14 @@ impl Upload<'_> {
                 Fill::End => {
                     replay.borrow_mut().ended = true;
                     self.complete(now.filter(|_| !waited).unwrap_or_else(Instant::now));
+                    if let Some((mirrors, length)) = self.mirrors {
+                        let replay = replay.borrow();
+                        if replay.lost {
+                            mirrors.abandon();
+                        } else {
+                            mirrors.launch(&replay.kept, length, reader.trailers());
+                        }
+                    }
                     let trailers = reader.trailers().filter(|section| self.trailers && !section.is_empty());
                     writer.finish(trailers).map_err(Failed::Sink)?;
                     return writer.flush().await.map_err(Failed::Sink);

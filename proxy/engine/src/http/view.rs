@@ -1,5 +1,7 @@
 //! How the decisions of `outrigger_traffic` look at heads, and what gRPC means for one.
 
+use crate::listener::ConnFacts;
+use outrigger_traffic::view::ClientCertificate;
 use outrigger_traffic::{FieldView, RequestView};
 use outrigger_wire::{FieldBlock, Known, RequestHead};
 use std::time::Duration;
@@ -47,6 +49,49 @@ impl RequestView for HeadView<'_> {
 
     fn path(&self) -> &[u8] {
         self.0.path()
+    }
+}
+
+/// A request head and the connection it came on, as the route table sees them.
+#[derive(Clone, Copy, Debug)]
+pub struct ClientView<'a> {
+    /// The head.
+    pub head: HeadView<'a>,
+    /// The connection.
+    pub facts: &'a ConnFacts,
+}
+
+impl FieldView for ClientView<'_> {
+    fn header(&self, lower: &[u8]) -> Option<&[u8]> {
+        self.head.header(lower)
+    }
+
+    fn for_each_header(&self, lower: &[u8], f: &mut dyn FnMut(&[u8])) {
+        self.head.for_each_header(lower, f);
+    }
+}
+
+impl RequestView for ClientView<'_> {
+    fn method(&self) -> &[u8] {
+        self.head.method()
+    }
+
+    fn scheme(&self) -> &[u8] {
+        self.head.scheme()
+    }
+
+    fn authority(&self) -> &[u8] {
+        self.head.authority()
+    }
+
+    fn path(&self) -> &[u8] {
+        self.head.path()
+    }
+
+    fn client_certificate(&self) -> ClientCertificate {
+        // A certificate that is not valid ends the handshake.
+        let shown = self.facts.tls.as_ref().is_some_and(|tls| tls.peer.is_some());
+        ClientCertificate { presented: shown, validated: shown }
     }
 }
 

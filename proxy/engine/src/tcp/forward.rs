@@ -13,6 +13,7 @@ use outrigger_traffic::cluster::{ConnectionPermit, Host, HostId};
 use outrigger_traffic::config::TcpProxy;
 use outrigger_traffic::listener::{TcpChain, Terminal};
 use outrigger_traffic::outcome::Outcome;
+use outrigger_traffic::route::split::Draw;
 use outrigger_traffic::view::NoFields;
 use outrigger_wire::Version;
 use smallvec::SmallVec;
@@ -127,7 +128,7 @@ async fn reach(
     facts: &ConnFacts,
 ) -> Option<Upstream> {
     let live: LiveRef = worker.live();
-    let chosen = tcp.choice.choose(&live.snapshot, &NoFields, worker.draw());
+    let chosen = tcp.choice.choose(&live.snapshot, &NoFields, Draw::Random(worker.draw()));
     let Some(cluster) = chosen.and_then(|(id, _)| live.cluster(id)).cloned() else {
         stats.downstream_cx_no_route.inc();
         outline.flags = ResponseFlags::NO_CLUSTER;

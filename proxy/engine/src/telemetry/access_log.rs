@@ -4,12 +4,16 @@
 //! later, over a bounded channel to one writer thread ([`log_writer`]), so that a slow disk or a blocked pipe never
 //! stops a worker. When the channel stays full and the buffer has reached its limit, lines are dropped and counted.
 
+mod filter;
 mod format;
 mod writer;
 
 pub use format::LineFormat;
 pub(super) use format::start_time;
 pub use writer::{LogChannel, log_writer};
+
+pub(super) use filter::grpc_of;
+use filter::{Filter, Sample};
 
 use super::facts::{ConnectionView, RequestView};
 use super::record::{ConnectionRecord, RequestRecord};
@@ -48,6 +52,8 @@ pub struct AccessLogger {
     pub sink: Arc<AccessLogSink>,
     /// How they look.
     pub format: LineFormat,
+    /// Which there are; `None`: all.
+    filter: Option<Filter>,
 }
 
 impl AccessLogger {
@@ -55,7 +61,11 @@ impl AccessLogger {
     ///
     /// *Errors*: a text that is no valid format, with its reason.
     pub fn compile(config: &AccessLog) -> Result<Self, String> {
-        Ok(Self { sink: Arc::new(config.sink.clone()), format: LineFormat::compile(&config.format)? })
+        Ok(Self {
+            sink: Arc::new(config.sink.clone()),
+            format: LineFormat::compile(&config.format)?,
+            filter: config.filter.as_ref().map(Filter::compile).transpose()?,
+        })
     }
 }
 
@@ -168,12 +178,18 @@ pub(super) fn write_request(
     record: &RequestRecord<'_>,
     total: Duration,
 ) {
-    let view = RequestView { record, total, telemetry: &worker.shared.telemetry };
+    if log.filter.as_ref().is_some_and(|filter| !filter.wants(&Sample::of_request(worker, record, total))) {
+        return;
+    }
+    let view = RequestView { record, total, telemetry: &worker.shared.telemetry, is_logged: true };
     append(worker, log, |out| log.format.write(&view, out));
 }
 
 /// Logs a TCP connection that is over.
 pub(super) fn write_connection(worker: &Worker, log: &AccessLogger, record: &ConnectionRecord<'_>) {
+    if log.filter.as_ref().is_some_and(|filter| !filter.wants(&Sample::of_connection(worker, record))) {
+        return;
+    }
     let view = ConnectionView { record, telemetry: &worker.shared.telemetry };
     append(worker, log, |out| log.format.write(&view, out));
 }

@@ -1,24 +1,28 @@
 //! Values of the command operators for a request or connection that is over.
 
 use super::Telemetry;
-use super::access_log::start_time;
+use super::access_log::{grpc_of, start_time};
 use super::record::{ConnectionRecord, RequestRecord, Timeline, UpstreamFacts};
 use crate::io::PeerCert;
 use crate::listener::ConnFacts;
 use crate::live::{LiveChain, LiveCluster};
 use crate::text::Digits;
 use jiff::Timestamp;
-use outrigger_traffic::template::{AddressPart, Command, Facts, GrpcStatusFormat};
+use outrigger_traffic::template::{AddressPart, Command, Facts, GrpcStatusFormat, PathSource, TimeUnit};
+use outrigger_traffic::view::{path_only, query_only};
 use std::io::Write as _;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
+use tokio::time::Instant;
 
 /// A request's values.
 pub(super) struct RequestView<'a> {
     pub(super) record: &'a RequestRecord<'a>,
     pub(super) total: Duration,
     pub(super) telemetry: &'a Telemetry,
+    /// It is over, and this is its line in a log.
+    pub(super) is_logged: bool,
 }
 
 /// A TCP connection's values.
@@ -37,6 +41,16 @@ impl Facts for RequestView<'_> {
                 let cut = |v: &'_ [u8]| if *without_query { v.iter().position(|b| *b == b'?') } else { None };
                 write_bytes(out, value.map(|v| v.get(..cut(v).unwrap_or(v.len())).unwrap_or(v)))
             }
+            Command::Path { .. }
+            | Command::QueryParam(_)
+            | Command::QueryParams
+            | Command::CommonDuration { .. } => self.write_part(command, out),
+            Command::UpstreamConnectionPoolReadyDuration => {
+                write_millis(out, t.since_start(t.upstream_start))
+            }
+            Command::AccessLogType => {
+                write_text(out, if self.is_logged { "DownstreamEnd" } else { "NotSet" })
+            }
             Command::ResponseHeader { name, fallback } => {
                 let field = |name: &str| r.response.and_then(|head| head.fields.get(name.as_bytes()));
                 if &**name == ":status" {
@@ -48,7 +62,13 @@ impl Facts for RequestView<'_> {
                 let field = |name: &str| r.trailers.and_then(|trailers| trailers.get(name.as_bytes()));
                 write_bytes(out, field(name).or_else(|| field(fallback.as_deref()?)))
             }
-            Command::GrpcStatus(format) => write_grpc(out, r.grpc_status, *format),
+            Command::GrpcStatus(format) => {
+                // Of a gRPC request without one, the one that its HTTP status stands for.
+                let implied = || (r.is_grpc && r.status != 0).then(|| grpc_of(r.status));
+                write_grpc(out, r.grpc_status.or_else(implied), *format)
+            }
+            // What is answered here is known to the answer alone; a log has the empty text, as in Envoy.
+            Command::LocalReplyBody => true,
             Command::DownstreamRemoteAddress(part) => write_address(out, Some(r.remote), *part),
             // 0 where none was sent, as in Envoy.
             Command::ResponseCode => write_number(out, Some(r.status.into())),
@@ -102,6 +122,50 @@ impl Facts for RequestView<'_> {
 }
 
 impl RequestView<'_> {
+    /// Parts of the target, and times between two moments.
+    fn write_part(&self, command: &Command, out: &mut Vec<u8>) -> bool {
+        let r = self.record;
+        let t = r.timeline;
+        match command {
+            Command::Path { query, source } => {
+                let original = || r.original_path.or_else(|| r.request.fields.get(b"x-envoy-original-path"));
+                let path = match source {
+                    PathSource::Original => original(),
+                    PathSource::Current => Some(r.request.path()),
+                    PathSource::OriginalOrCurrent => original().or_else(|| Some(r.request.path())),
+                };
+                write_bytes(out, path.map(|path| if *query { path } else { path_only(path) }))
+            }
+            Command::QueryParam(name) => {
+                let query = query_only(r.request.path()).unwrap_or_default();
+                let pairs = query.split(|b| *b == b'&').map(|pair| {
+                    let end = pair.iter().position(|b| *b == b'=').unwrap_or(pair.len());
+                    (pair.get(..end).unwrap_or_default(), pair.get(end + 1..).unwrap_or_default())
+                });
+                let value =
+                    pairs.into_iter().find(|(key, _)| *key == name.as_bytes()).map(|(_, value)| value);
+                value.is_some_and(|value| {
+                    out.extend(percent_encoding::percent_decode(value));
+                    true
+                })
+            }
+            Command::QueryParams => {
+                write_bytes(out, query_only(r.request.path()).filter(|query| !query.is_empty()))
+            }
+            Command::CommonDuration { from, to, unit } => {
+                let between =
+                    t.at(*from).zip(t.at(*to)).and_then(|(from, to)| to.checked_duration_since(from));
+                let count = between.map(|time| match unit {
+                    TimeUnit::Milliseconds => time.as_millis(),
+                    TimeUnit::Microseconds => time.as_micros(),
+                    TimeUnit::Nanoseconds => time.as_nanos(),
+                });
+                write_number(out, count.map(|count| u64::try_from(count).unwrap_or(u64::MAX)))
+            }
+            _ => false,
+        }
+    }
+
     fn request_header(&self, name: &str) -> Option<&[u8]> {
         let head = self.record.request;
         let value = match name {
@@ -132,6 +196,7 @@ impl Facts for ConnectionView<'_> {
                 r.flags.write_long(out);
                 out.len() > start
             }
+            Command::AccessLogType => write_text(out, "TcpConnectionEnd"),
             // A connection has no status; Envoy logs 0.
             Command::ResponseCode => write_number(out, Some(0)),
             Command::DownstreamRemoteAddress(part) => write_address(out, Some(r.connection.remote), *part),
@@ -173,6 +238,15 @@ fn write_upstream(
             Some(u) => write_text(out, &u.host.hostname),
             None => false,
         },
+        Command::UpstreamHostNameWithoutPort => match upstream {
+            Some(u) if u.host.hostname.is_empty() => {
+                write_address(out, Some(u.host.address), AddressPart::WithoutPort)
+            }
+            Some(u) => write_text(out, &u.host.hostname),
+            None => false,
+        },
+        Command::UpstreamPeerIssuer => peer.is_some_and(|p| write_text(out, &p.issuer)),
+        Command::UpstreamPeerDnsSan => peer.is_some_and(|p| write_list(out, &p.dns_sans)),
         Command::UpstreamTransportFailureReason => upstream.is_some_and(|u| write_text(out, &u.failure)),
         Command::UpstreamProtocol => upstream.is_some_and(|u| write_text(out, u.protocol.as_str())),
         Command::UpstreamTlsVersion => tls.is_some_and(|tls| write_text(out, tls.version)),
@@ -191,6 +265,7 @@ fn write_connection(command: &Command, facts: &ConnFacts, chain: &LiveChain, out
         Command::DownstreamDirectRemoteAddress(part) => write_address(out, Some(facts.peer), *part),
         Command::DownstreamLocalAddress(part) => write_address(out, Some(facts.local), *part),
         Command::RequestedServerName => facts.server_name.as_ref().is_some_and(|name| write_text(out, name)),
+        Command::ListenerName => write_text(out, &facts.listener),
         Command::FilterChainName => write_text(out, &facts.chain),
         Command::ConnectionId => write_number(out, Some(facts.id)),
         Command::DownstreamTlsVersion => tls.is_some_and(|tls| write_text(out, tls.version)),
@@ -217,18 +292,57 @@ fn write_connection(command: &Command, facts: &ConnFacts, chain: &LiveChain, out
 /// Values that are the same for every kind of record.
 fn write_common(command: &Command, timeline: &Timeline, telemetry: &Telemetry, out: &mut Vec<u8>) -> bool {
     match command {
-        Command::StartTime(format) => {
-            let at = Timestamp::try_from(telemetry.calendar(timeline.start)).unwrap_or_default();
-            start_time(at, format.as_deref()).is_some_and(|text| write_text(out, &text))
-        }
+        Command::StartTime(format) => write_time(out, telemetry.calendar(timeline.start), format.as_deref()),
+        Command::EmitTime(format) => write_time(out, telemetry.calendar(Instant::now()), format.as_deref()),
         Command::Environment(variable) => {
-            std::env::var(&**variable).is_ok_and(|value| write_text(out, &value))
+            // What is not set is a text too, as in Envoy.
+            write_text(out, std::env::var(&**variable).as_deref().unwrap_or("-"))
         }
         Command::Hostname => write_text(out, &telemetry.hostname),
         // What this proxy never has: session ids of TLS 1.3 say nothing, bodies of local replies are not kept,
         // a connection that failed its handshake has no record.
         _ => false,
     }
+}
+
+fn write_time(out: &mut Vec<u8>, at: SystemTime, format: Option<&str>) -> bool {
+    if format.is_none() && put_rfc3339(out, at) {
+        return true;
+    }
+    let at = Timestamp::try_from(at).unwrap_or_default();
+    start_time(at, format).is_some_and(|text| write_text(out, &text))
+}
+
+/// Appends `2026-11-23T13:30:00.123Z`; false, with nothing done, for times outside of 1970 to 9999.
+///
+/// Every line of a log begins with a time, so that it is worth to write it without a general formatter. The date is
+/// counted in eras of 400 years that begin in March, so that leap days come last.
+fn put_rfc3339(out: &mut Vec<u8>, at: SystemTime) -> bool {
+    let Ok(since) = at.duration_since(SystemTime::UNIX_EPOCH) else { return false };
+    let (days, second) = (since.as_secs() / 86_400, since.as_secs() % 86_400);
+    if days >= 2_932_897 {
+        return false;
+    }
+    let shifted = days + 719_468;
+    let (era, of_era) = (shifted / 146_097, shifted % 146_097);
+    let year_of_era = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let from_march = (5 * of_year + 2) / 153;
+    let day = of_year - (153 * from_march + 2) / 5 + 1;
+    let month = if from_march < 10 { from_march + 3 } else { from_march - 9 };
+    let year = year_of_era + era * 400 + u64::from(month <= 2);
+    let digit = |value: u64| b'0' + (value % 10) as u8;
+    let two = |value: u64| [digit(value / 10), digit(value)];
+    let ([y1, y2], [y3, y4]) = (two(year / 100), two(year));
+    let ([m1, m2], [d1, d2]) = (two(month), two(day));
+    let ([h1, h2], [n1, n2], [s1, s2]) = (two(second / 3_600), two(second / 60 % 60), two(second % 60));
+    let milli = u64::from(since.subsec_millis());
+    let (f1, [f2, f3]) = (digit(milli / 100), two(milli));
+    out.extend_from_slice(&[
+        y1, y2, y3, y4, b'-', m1, m2, b'-', d1, d2, b'T', h1, h2, b':', n1, n2, b':', s1, s2, b'.', f1, f2,
+        f3, b'Z',
+    ]);
+    true
 }
 
 fn write_bytes(out: &mut Vec<u8>, value: Option<&[u8]>) -> bool {
@@ -336,6 +450,23 @@ fn write_grpc(out: &mut Vec<u8>, status: Option<u32>, format: GrpcStatusFormat) 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn times_are_what_the_formatter_writes() {
+        let mut rng = fastrand::Rng::with_seed(11);
+        let days = [0, 58, 59, 60, 789, 790, 11_016, 11_017, 20_000, 47_540, 2_932_896];
+        let random = (0..2_000).map(|_| rng.u64(0..2_932_897));
+        for day in days.into_iter().chain(random.collect::<Vec<_>>()) {
+            let since = Duration::from_millis(day * 86_400_000 + rng.u64(0..86_400_000));
+            let at = SystemTime::UNIX_EPOCH + since;
+            let mut out = Vec::new();
+            assert!(put_rfc3339(&mut out, at));
+            let expected = start_time(Timestamp::try_from(at).unwrap(), None).unwrap();
+            assert_eq!(String::from_utf8(out).unwrap(), expected, "{since:?}");
+        }
+        let far = SystemTime::UNIX_EPOCH + Duration::from_secs(2_932_897 * 86_400);
+        assert!(!put_rfc3339(&mut Vec::new(), far), "year 10000");
+    }
 
     #[test]
     fn numbers_and_addresses_are_what_the_formatter_writes() {

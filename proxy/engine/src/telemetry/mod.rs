@@ -136,9 +136,20 @@ pub fn finish(worker: &Worker, record: &RequestRecord<'_>) {
 /// Renders a text with command operators for a request under way, as header values need it: what is not known (yet) is
 /// the empty text.
 pub fn render(worker: &Worker, record: &RequestRecord<'_>, template: &Template, out: &mut Vec<u8>) {
+    render_with(worker, record, template, b"", out);
+}
+
+/// As [`render`], with another text for what is not known.
+pub fn render_with(
+    worker: &Worker,
+    record: &RequestRecord<'_>,
+    template: &Template,
+    absent: &[u8],
+    out: &mut Vec<u8>,
+) {
     let total = record.timeline.total();
-    let view = facts::RequestView { record, total, telemetry: &worker.shared.telemetry };
-    template.render_with(&view, b"", out);
+    let view = facts::RequestView { record, total, telemetry: &worker.shared.telemetry, is_logged: false };
+    template.render_with(&view, absent, out);
 }
 
 /// Records an attempt of a sampled request as a client span; `span_id` is the one given to [`RequestTrace::inject`].
@@ -152,7 +163,7 @@ pub fn finish_attempt(
     status: u16,
 ) {
     let telemetry = &worker.shared.telemetry;
-    if let (true, Some(sink)) = (trace.sampled, &telemetry.spans) {
+    if let (true, Some(sink)) = (trace.sampled && trace::spans_of_attempts(record), &telemetry.spans) {
         let stats = worker.shared.server.at(worker.id);
         let span = trace::attempt_span(telemetry, trace, span_id, record, started, status);
         if sink.accept(span) { stats.spans_exported.inc() } else { stats.spans_dropped.inc() }

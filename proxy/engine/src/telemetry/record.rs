@@ -6,6 +6,8 @@ use crate::io::TlsFacts;
 use crate::listener::ConnFacts;
 use crate::live::{LiveChain, LiveCluster};
 use outrigger_traffic::cluster::Host;
+use outrigger_traffic::route::Route;
+use outrigger_traffic::template::Moment;
 use outrigger_wire::{RequestHead, ResponseHead, Trailers, Version};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -48,6 +50,20 @@ impl Timeline {
     /// From the start to `at`; `None` where that did not happen.
     pub fn since_start(&self, at: Option<Instant>) -> Option<Duration> {
         at.map(|at| at.saturating_duration_since(self.start))
+    }
+
+    /// When a moment was; the end is now where it is still to come.
+    pub fn at(&self, moment: Moment) -> Option<Instant> {
+        match moment {
+            Moment::DownstreamReceiveBegin => Some(self.start),
+            Moment::DownstreamReceiveEnd => self.request_end,
+            Moment::UpstreamSendBegin => self.upstream_start,
+            Moment::UpstreamSendEnd => self.upstream_request_end,
+            // A response head is passed on as soon as it is there.
+            Moment::UpstreamReceiveBegin | Moment::DownstreamSendBegin => self.response_start,
+            Moment::UpstreamReceiveEnd => self.response_end,
+            Moment::DownstreamSendEnd => Some(self.end.unwrap_or_else(Instant::now)),
+        }
     }
 
     /// From the start to the end, or to now.
@@ -100,6 +116,8 @@ pub struct RequestRecord<'a> {
     pub details: &'a str,
     /// Name of the route; may be empty.
     pub route: &'a str,
+    /// The route.
+    pub rule: Option<&'a Route>,
     /// Where it was to go.
     pub cluster: Option<&'a Arc<LiveCluster>>,
     /// Where the last attempt went.

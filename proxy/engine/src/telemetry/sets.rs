@@ -172,6 +172,9 @@ stat_set! {
         counter upstream_rq_retry_backoff_exponential = "upstream_rq_retry_backoff_exponential", "Retries after an exponential back-off";
         counter upstream_rq_retry_backoff_ratelimited = "upstream_rq_retry_backoff_ratelimited", "Retries after a back-off that the host asked for";
         counter upstream_rq_retry_limit_exceeded = "upstream_rq_retry_limit_exceeded", "Requests not retried because the number of attempts was used up";
+        counter retry_or_shadow_abandoned = "retry_or_shadow_abandoned", "Copies of requests not made because the body was larger than what is kept";
+        counter upstream_internal_redirect_succeeded_total = "upstream_internal_redirect_succeeded_total", "Redirects that were followed here";
+        counter upstream_internal_redirect_failed_total = "upstream_internal_redirect_failed_total", "Redirects of a followed status that went to the client all the same";
         counter upstream_rq_retry_success = "upstream_rq_retry_success", "Retries that succeeded";
         counter upstream_rq_retry_overflow = "upstream_rq_retry_overflow", "Retries refused by the circuit breaker or the budget";
         counter lb_healthy_panic = "lb_healthy_panic", "Picks made among all hosts because too few are healthy";
@@ -283,5 +286,20 @@ stat_set! {
         counter spans_exported = "outrigger_spans_queued", "Spans handed to the exporter";
         counter series_overflow = "outrigger_series_overflow", "Requests counted in the overflow series because there were too many label sets";
         counter defects = "outrigger_defects", "Broken assumptions inside the proxy; every one is a bug";
+    }
+}
+
+impl ClusterStats {
+    /// Counts a response by its class.
+    pub fn count_status(&self, status: u16) {
+        self.upstream_rq_completed.inc();
+        match status / 100 {
+            1 => self.upstream_rq_1xx.inc(),
+            2 => self.upstream_rq_2xx.inc(),
+            3 => self.upstream_rq_3xx.inc(),
+            4 => self.upstream_rq_4xx.inc(),
+            5 => self.upstream_rq_5xx.inc(),
+            _ => {}
+        }
     }
 }

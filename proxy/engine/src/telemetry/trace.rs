@@ -8,15 +8,19 @@
 //! Sources: W3C Trace Context (level 1), B3 propagation specification, OpenTelemetry HTTP semantic conventions.
 
 use outrigger_traffic::config::Tracing;
+use outrigger_traffic::tracing::RouteTracing;
 use outrigger_wire::RequestHead;
 use outrigger_wire::syntax::hex_digits;
 use std::fmt;
 use std::time::SystemTime;
 
 mod b3;
+mod plan;
 mod span;
 mod w3c;
 
+pub use plan::SpanPlan;
+pub(crate) use plan::spans_of_attempts;
 pub use span::{Span, SpanKind, SpanQueue, SpanSink, SpanValue, span_queue};
 pub(crate) use span::{attempt_span, server_span};
 
@@ -34,6 +38,8 @@ pub struct RequestTrace {
     /// Flags of `traceparent` other than `sampled` that are handed on.
     other_flags: u8,
     formats: Formats,
+    /// The caller decided on sampling.
+    by_caller: bool,
 }
 
 /// Which headers the request came with; the same ones are written towards the host, `traceparent` always.
@@ -78,6 +84,7 @@ impl RequestTrace {
         draw: &mut dyn FnMut() -> u64,
     ) -> (Self, Sampling) {
         let mut formats = Formats::default();
+        let always_b3 = tracing.always_b3;
         let w3c = w3c::extract(head);
         let single = b3::extract_single(head, &mut formats.b3_single);
         let multi = b3::extract_multi(head, &mut formats.b3_multi);
@@ -87,8 +94,10 @@ impl RequestTrace {
             Some(_) => (false, Sampling::Not),
             None => decide(head, tracing, draw),
         };
+        formats.b3_multi |= always_b3 && !formats.b3_single;
         let trace_id = match incoming.trace_id {
-            0 => (u128::from(draw()) << 64) | u128::from(draw() | 1),
+            0 if tracing.wide_trace_ids => (u128::from(draw()) << 64) | u128::from(draw() | 1),
+            0 => u128::from(draw() | 1),
             id => id,
         };
         let trace = Self {
@@ -98,8 +107,29 @@ impl RequestTrace {
             sampled,
             other_flags: incoming.other_flags,
             formats,
+            by_caller: incoming.sampled.is_some(),
         };
         (trace, why)
+    }
+
+    /// Decides again, by what the route says; a caller's decision stands.
+    pub fn sample_by_route(
+        &mut self,
+        head: &RequestHead,
+        chain: &Tracing,
+        route: &RouteTracing,
+        draw: &mut dyn FnMut() -> u64,
+    ) {
+        if self.by_caller {
+            return;
+        }
+        let shares = Tracing {
+            client_sampling: route.client_sampling.unwrap_or(chain.client_sampling),
+            random_sampling: route.random_sampling.unwrap_or(chain.random_sampling),
+            overall_sampling: route.overall_sampling.unwrap_or(chain.overall_sampling),
+            ..Tracing::default()
+        };
+        self.sampled = decide(head, &shares, draw).0;
     }
 
     /// Writes the context for an attempt whose (client) span is `span_id`. Returns false where the head is full.

@@ -65,6 +65,7 @@ pub(crate) fn proxy(
         rbac: None,
         per_request_buffer_limit_bytes: None,
         decorator: None,
+        tracing: None,
     };
     let host = VirtualHost {
         name: "all".into(),

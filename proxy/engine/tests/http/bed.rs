@@ -131,6 +131,7 @@ pub(crate) fn forward(prefix: &str, cluster: &str) -> Route {
         rbac: None,
         per_request_buffer_limit_bytes: None,
         decorator: None,
+        tracing: None,
     }
 }
 

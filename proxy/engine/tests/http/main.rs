@@ -16,6 +16,7 @@ mod health;
 mod invalid;
 mod limits;
 mod mesh;
+mod mirror;
 mod outlier;
 mod overload;
 mod pool;

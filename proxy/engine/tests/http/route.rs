@@ -151,6 +151,7 @@ async fn weights_share_and_header_chooses_the_cluster() {
     host(&mut config).routes.insert(0, by_header);
     let share = |name: &str, weight| WeightedCluster {
         name: name.into(),
+        cluster_header: None,
         weight,
         headers: Default::default(),
         host_rewrite: None,

@@ -2,7 +2,10 @@
 
 use crate::support::*;
 use outrigger_testkit::{H1Client, Origin};
-use outrigger_traffic::config::{AccessLog, AccessLogFormat, AccessLogSink, Config};
+use outrigger_traffic::config::{
+    AccessLog, AccessLogFormat, AccessLogSink, Comparison, Config, HeaderMatch, HeaderValueMatch, LogFilter,
+    LogKind, Order,
+};
 use serde_json::{Value, json};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -31,7 +34,7 @@ impl Drop for Folder {
 fn logging(path: &Path, format: AccessLogFormat, addresses: &[SocketAddr]) -> Config {
     simple_with(addresses, |hcm| {
         let sink = AccessLogSink::File(path.to_str().unwrap().to_owned());
-        hcm.access_log = vec![AccessLog { sink, format }];
+        hcm.access_log = vec![AccessLog { sink, format, filter: None }];
     })
 }
 
@@ -89,6 +92,59 @@ async fn json_line_has_types_and_flags() {
     assert_eq!(line["details"], "no_healthy_upstream");
     assert_eq!(line["from"], "127.0.0.1");
     assert!(line["took"].is_u64() && line["nested"]["protocol"] == "HTTP/1.1", "{line}");
+}
+
+#[tokio::test]
+async fn filters_choose_lines_and_operators_say_where_a_request_went() {
+    let folder = Folder::new("filters");
+    let origin = Origin::h1("one").await;
+    let proxy = start();
+    let (failed, tagged) = (folder.file("failed"), folder.file("tagged"));
+    let format = "%PATH(NQ)% %QUERY_PARAM(q)% %QUERY_PARAMS(ORIG)% %RESPONSE_CODE% %ACCESS_LOG_TYPE% %LISTENER_NAME% \
+        %COMMON_DURATION(DS_RX_BEG:DS_TX_END:us)%\n";
+    let log = |path: &Path, filter| AccessLog {
+        sink: AccessLogSink::File(path.to_str().unwrap().to_owned()),
+        format: AccessLogFormat::Text(format.into()),
+        filter: Some(filter),
+    };
+    let server_error = LogFilter::Status(Comparison { is: Order::AtLeast, than: 500 });
+    let header = LogFilter::Header(HeaderMatch {
+        name: "x-log".into(),
+        value: HeaderValueMatch::Present(true),
+        invert: false,
+        treat_missing_as_empty: false,
+    });
+    let requests = LogFilter::Kind { kinds: vec![LogKind::Request], exclude: false };
+    let config = simple_with(&[origin.address()], |hcm| {
+        hcm.access_log = vec![
+            log(&failed, server_error.clone()),
+            log(&tagged, LogFilter::And(vec![header.clone(), requests.clone()])),
+        ];
+    });
+    proxy.apply(config).unwrap();
+    let mut client = H1Client::connect(address(&proxy)).await;
+    for (path, tag) in [
+        ("/status/200?q=1&r=2", "n"),
+        ("/status/503?q=a%20b", "n"),
+        ("/status/404", "y"),
+        ("/status/500?r=1", "y"),
+    ] {
+        let mut fields = vec![("host", "h")];
+        if tag == "y" {
+            fields.push(("x-log", "1"));
+        }
+        client.request("GET", path, &fields, b"").await.unwrap();
+    }
+    let cut = |line: &String| line.rsplit_once(' ').unwrap().0.to_owned();
+    let found: Vec<String> = lines(&failed, 2).await.iter().map(cut).collect();
+    assert_eq!(
+        found,
+        ["/status/503 a b q=a%20b 503 DownstreamEnd in", "/status/500 - r=1 500 DownstreamEnd in"]
+    );
+    let found: Vec<String> = lines(&tagged, 2).await.iter().map(cut).collect();
+    assert_eq!(found, ["/status/404 - - 404 DownstreamEnd in", "/status/500 - r=1 500 DownstreamEnd in"]);
+    let took = lines(&tagged, 2).await[0].rsplit_once(' ').unwrap().1.parse::<u64>();
+    assert!(took.is_ok_and(|micros| micros > 0));
 }
 
 #[tokio::test]

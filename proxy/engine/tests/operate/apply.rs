@@ -117,6 +117,7 @@ async fn refused_resource_keeps_its_last_good_version_while_others_change() {
         hcm.access_log = vec![outrigger_traffic::config::AccessLog {
             sink: outrigger_traffic::config::AccessLogSink::Stdout,
             format: outrigger_traffic::config::AccessLogFormat::Text("%NO_SUCH%".into()),
+            filter: None,
         }];
     }
     let outcome = proxy.apply_isolated(config);

@@ -72,6 +72,7 @@ pub(crate) fn routes_to(cluster: &str) -> RouteConfig {
         rbac: None,
         per_request_buffer_limit_bytes: None,
         decorator: None,
+        tracing: None,
     };
     let host = VirtualHost {
         name: "any".into(),

@@ -4,7 +4,9 @@ use crate::support::*;
 use outrigger_engine::proxy::ProxyHandle;
 use outrigger_engine::telemetry::trace::{Span, SpanKind, SpanValue, span_queue};
 use outrigger_testkit::{H1Client, Origin, within};
-use outrigger_traffic::config::{Fraction, Tracing};
+use outrigger_traffic::config::{
+    Config, CustomTag, Fraction, Route, RouteSource, RouteTracing, SpanOptions, Terminal, Tracing,
+};
 use std::sync::Arc;
 use tokio::sync::mpsc::Receiver;
 
@@ -20,6 +22,7 @@ async fn traced(random: Fraction, origin: &Origin) -> (ProxyHandle, Receiver<Spa
             overall_sampling: Fraction::ONE,
             service_name: "front-service".into(),
             collector_cluster: String::new(),
+            ..Tracing::default()
         });
     });
     proxy.apply(config).unwrap();
@@ -100,6 +103,7 @@ async fn full_queue_drops_and_counts() {
             overall_sampling: Fraction::ONE,
             service_name: String::new(),
             collector_cluster: String::new(),
+            ..Tracing::default()
         });
     });
     proxy.apply(config).unwrap();
@@ -110,4 +114,85 @@ async fn full_queue_drops_and_counts() {
         (counts == (1, 1)).then_some(())
     })
     .await;
+}
+
+#[tokio::test]
+async fn spans_have_the_names_tags_lengths_and_events_that_were_asked_for() {
+    let origin = Origin::h1("one").await;
+    let (queue, mut spans) = span_queue(64);
+    let proxy = start_with(|options| options.spans = Some(Arc::new(queue)));
+    let tag = |name: &str, value: &str, default_value: &str| CustomTag {
+        name: name.into(),
+        value: value.into(),
+        default_value: default_value.into(),
+    };
+    let mut config = simple_with(&[origin.address()], |hcm| {
+        hcm.tracing = Some(Tracing {
+            spans: SpanOptions {
+                tags: vec![
+                    tag("who", "%REQ(x-who)%", "nobody"),
+                    tag("fixed", "a", ""),
+                    tag("none", "%REQ(x-none)%", ""),
+                ],
+                path_bytes_max: 4,
+                verbose: true,
+                attempts: false,
+                operation: "%REQ(:METHOD)% of %REQ(x-who)%".into(),
+                upstream_operation: String::new(),
+            },
+            always_b3: true,
+            ..Tracing::default()
+        });
+    });
+    proxy.apply(config.clone()).unwrap();
+    send(&proxy, &[("x-who", "me")]).await;
+    let span = within("a span", spans.recv()).await.unwrap();
+    assert_eq!((span.kind, span.name.as_str()), (SpanKind::Server, "GET of me"));
+    let text = |span: &Span, name: &str| attribute(span, name).cloned();
+    assert_eq!(text(&span, "who"), Some(SpanValue::Text("me".into())));
+    assert_eq!(text(&span, "fixed"), Some(SpanValue::Text("a".into())));
+    assert_eq!(text(&span, "none"), None);
+    assert_eq!(
+        (text(&span, "url.path"), text(&span, "url.query")),
+        (Some(SpanValue::Text("/x".into())), Some(SpanValue::Text("y".into())))
+    );
+    let events: Vec<&str> = span.events.iter().map(|(name, _)| *name).collect();
+    assert_eq!(
+        (events.first(), events.last()),
+        (Some(&"last_downstream_rx_byte_received"), Some(&"last_downstream_tx_byte_sent"))
+    );
+    // No span of the attempt: the host is told of the request's.
+    let seen = origin.seen().remove(0);
+    assert_eq!(seen.field("x-b3-spanid"), Some(format!("{:016x}", span.span_id).as_str()));
+    // A route has its own word on names, tags and shares.
+    route(&mut config).tracing = Some(RouteTracing {
+        tags: vec![tag("who", "route", "")],
+        operation: "of the route".into(),
+        ..RouteTracing::default()
+    });
+    proxy.apply(config.clone()).unwrap();
+    send(&proxy, &[]).await;
+    let span = within("a span", spans.recv()).await.unwrap();
+    assert_eq!(
+        (span.name.as_str(), text(&span, "who")),
+        ("of the route", Some(SpanValue::Text("route".into())))
+    );
+    route(&mut config).tracing =
+        Some(RouteTracing { random_sampling: Some(Fraction::ZERO), ..RouteTracing::default() });
+    proxy.apply(config.clone()).unwrap();
+    send(&proxy, &[]).await;
+    send(&proxy, &[("traceparent", PARENT)]).await;
+    let span = within("a span", spans.recv()).await.unwrap();
+    assert_eq!(
+        span.parent_span_id, 0xb7ad_6b71_6920_3331,
+        "the caller's decision stands, the route's share gave none"
+    );
+}
+
+fn route(config: &mut Config) -> &mut Route {
+    let Terminal::Http(manager) = &mut config.listeners[0].filter_chains[0].terminal else {
+        panic!("not HTTP")
+    };
+    let RouteSource::Inline(table) = &mut manager.routes else { panic!("not inline") };
+    &mut table.virtual_hosts[0].routes[0]
 }

@@ -215,6 +215,7 @@ async fn refused_connections_are_logged_by_their_listener() {
     config.listeners[0].access_log = vec![AccessLog {
         sink: AccessLogSink::File(path.to_str().unwrap().into()),
         format: AccessLogFormat::Text("%RESPONSE_FLAGS% %REQUESTED_SERVER_NAME%\n".into()),
+        filter: None,
     }];
     let proxy = start(config);
     let mut stream = TcpStream::connect(address(&proxy)).await.unwrap();
@@ -235,6 +236,7 @@ async fn connections_refused_by_tls_are_logged_by_their_listener() {
     config.listeners[0].access_log = vec![AccessLog {
         sink: AccessLogSink::File(path.to_str().unwrap().into()),
         format: AccessLogFormat::Text("%RESPONSE_FLAGS% %REQUESTED_SERVER_NAME%\n".into()),
+        filter: None,
     }];
     let proxy = start(config);
     let clients = outrigger_testkit::certs::client_config(&authority, None, &[]);

@@ -136,6 +136,7 @@ async fn weights_decide_the_cluster() {
     let (a, b) = (greeter("a").await, greeter("b").await);
     let share = |name: &str, weight| WeightedCluster {
         name: name.into(),
+        cluster_header: None,
         weight,
         headers: HeaderEdits::default(),
         host_rewrite: None,

@@ -21,6 +21,7 @@
 //! | `/grpc-only/N` | the same in the head alone (h2: END_STREAM on HEADERS) |
 //! | `/flaky/KEY/N/STATUS` | STATUS for the first N requests with this KEY, then 200 |
 //! | `/set/NAME/VALUE` | 200 with that header field |
+//! | `/redirect/N/URI` | status N with that `location` |
 //! | `/retry-after/S` | 503 with `retry-after: S` |
 //! | anything else | 200, body `OK` |
 
@@ -142,6 +143,10 @@ impl Script {
                 (Some(name), Some(value)) => Reply::ok("OK").field(name, value),
                 _ => Reply::status(400),
             },
+            "redirect" => {
+                let status = u16::try_from(number(1)).unwrap_or(302);
+                Reply::status(status).field("location", path.splitn(4, '/').nth(3).unwrap_or_default())
+            }
             "retry-after" => Reply::status(503).field("retry-after", &number(1).to_string()),
             _ => Reply::ok("OK"),
         }

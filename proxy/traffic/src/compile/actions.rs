@@ -6,7 +6,9 @@ use crate::balance::Criteria;
 use crate::config;
 use crate::retry::RetryPolicy;
 use crate::route::split::Share;
-use crate::route::{Action, Choice, Direct, Forward, HashRules, HostRewriter, PathRewriter, Redirect};
+use crate::route::{
+    Action, Choice, Direct, Forward, HashRules, HostRewriter, MirrorTarget, PathRewriter, Redirect,
+};
 use crate::snapshot::ClusterId;
 use std::sync::Arc;
 
@@ -103,7 +105,22 @@ fn forward(
         compilation.refuse(resource, format!("{path}.hash_policy[{i}].{field}"), reason);
         HashRules::default()
     });
+    let mirrors = match from.mirrors.as_slice() {
+        [] => defaults.mirrors.clone(),
+        own => mirrors(compilation, resource, &format!("{path}.request_mirror_policies"), own),
+    };
+    if let Some(redirects) = &from.internal_redirect
+        && let Some(status) = redirects.statuses.iter().find(|s| !matches!(s, 301 | 302 | 303 | 307 | 308))
+    {
+        let reason = format!("{status} is none of 301, 302, 303, 307, 308");
+        let at = format!("{path}.internal_redirect_policy.redirect_response_codes");
+        compilation.refuse(resource, at, reason);
+    }
     Some(Forward {
+        grpc_timeout_header_offset: from.grpc_timeout_header_offset,
+        split_header: from.split_header.as_ref().map(|name| name.to_ascii_lowercase().into_bytes().into()),
+        mirrors,
+        internal_redirect: from.internal_redirect.clone().map(Arc::new),
         choice: choice?,
         cluster_not_found_status: from.cluster_not_found_status,
         path_rewrite,
@@ -120,6 +137,38 @@ fn forward(
         hash,
         criteria: Criteria::new(from.metadata_match.iter()).map(Arc::new),
     })
+}
+
+/// Targets of copies.
+pub(super) fn mirrors(
+    compilation: &mut Compilation<'_>,
+    resource: &str,
+    path: &str,
+    from: &[config::Mirror],
+) -> Arc<[MirrorTarget]> {
+    let mut targets = Vec::with_capacity(from.len());
+    for (i, one) in from.iter().enumerate() {
+        let cluster = match &one.cluster {
+            config::MirrorCluster::Single(name) | config::MirrorCluster::Header(name) if name.is_empty() => {
+                compilation.refuse(resource, format!("{path}[{i}].cluster"), "must not be empty");
+                continue;
+            }
+            config::MirrorCluster::Single(name) => {
+                Choice::Single(ClusterId(compilation.clusters.number(name)))
+            }
+            config::MirrorCluster::Header(name) => {
+                Choice::Header(name.to_ascii_lowercase().into_bytes().into())
+            }
+        };
+        targets.push(MirrorTarget {
+            cluster,
+            fraction: one.fraction,
+            trace_sampled: one.trace_sampled,
+            keep_host: one.keep_host,
+            host_rewrite: one.host_rewrite.as_ref().map(|host| host.as_bytes().into()),
+        });
+    }
+    targets.into()
 }
 
 /// A cluster choice; `above` are the edits of the levels above shares.
@@ -164,8 +213,9 @@ fn weighted(
     let mut shares = Vec::with_capacity(from.len());
     for (i, share) in from.iter().enumerate() {
         let path = format!("{path}.clusters[{i}]");
-        if share.name.is_empty() {
-            compilation.refuse(resource, format!("{path}.name"), "must not be empty");
+        if share.name.is_empty() == share.cluster_header.is_none() {
+            let reason = "one of the name of a cluster and a header that names it is needed";
+            compilation.refuse(resource, format!("{path}.name"), reason);
         }
         sum += u64::from(share.weight);
         let level = level(compilation, resource, &format!("{path}."), &share.headers);
@@ -176,6 +226,7 @@ fn weighted(
         });
         shares.push(Share {
             cluster: ClusterId(compilation.clusters.number(&share.name)),
+            cluster_header: share.cluster_header.as_ref().map(|h| h.to_ascii_lowercase().into_bytes().into()),
             upper: u32::try_from(sum).unwrap_or(u32::MAX),
             request_edits: merged.request,
             response_edits: merged.response,
@@ -198,7 +249,8 @@ pub(super) fn choice_references(choice: &Choice) -> impl Iterator<Item = Cluster
         Choice::Weighted(shares) => (None, &**shares),
         Choice::Header(_) => (None, &[][..]),
     };
-    one.into_iter().chain(many.iter().map(|s| s.cluster))
+    let named = many.iter().filter(|share| share.cluster_header.is_none());
+    one.into_iter().chain(named.map(|s| s.cluster))
 }
 
 fn redirect(

@@ -2,16 +2,23 @@
 
 use super::{Compilation, actions, routes};
 use crate::authz::CompiledRbac;
-use crate::config::{self, AccessLog, AccessLogFormat, Config, HttpFilter, NetworkFilter, RouteSource};
+use crate::config::{
+    self, AccessLog, AccessLogFormat, Config, HttpFilter, LogFilter, NetworkFilter, RouteSource,
+};
 use crate::listener::HttpRbac;
 use crate::listener::{ChainMatcher, FilterChain, HttpChain, Listener, TcpChain, Terminal};
+use crate::route::HeaderMatcher;
 use crate::snapshot::TableId;
 use crate::template::Template;
+use crate::tracing;
 use std::collections::HashMap;
 use std::sync::Arc;
 
 /// Source: Envoy: `max_request_headers_kb`.
 const REQUEST_HEADERS_KB: std::ops::RangeInclusive<u32> = 1..=8192;
+
+/// Filters of an access log may be nested this deep.
+const LOG_FILTER_DEPTH_MAX: usize = 8;
 
 pub(super) fn compile(compilation: &mut Compilation<'_>, config: &Config) {
     let mut seen = HashMap::with_capacity(config.listeners.len());
@@ -320,6 +327,9 @@ fn check_http(
         }
     }
     check_access_logs(compilation, resource, &format!("{path}."), &http.access_log);
+    if let Some(tracing) = &http.tracing {
+        check_tracing(compilation, resource, path, tracing);
+    }
 }
 
 fn tcp_chain(
@@ -342,9 +352,53 @@ fn tcp_chain(
     Some(TcpChain { config: Arc::new(tcp.clone()), choice })
 }
 
+/// Header criteria must compile; what is combined is at least two.
+fn check_log_filter(compilation: &mut Compilation<'_>, resource: &str, path: &str, filter: &LogFilter) {
+    let mut open = vec![(path.to_owned(), filter, 0)];
+    while let Some((path, filter, depth)) = open.pop() {
+        match filter {
+            LogFilter::And(parts) | LogFilter::Or(parts) => {
+                if parts.len() < 2 || depth >= LOG_FILTER_DEPTH_MAX {
+                    let reason =
+                        format!("needs at least two filters, nested at most {LOG_FILTER_DEPTH_MAX} deep");
+                    compilation.refuse(resource, path, reason);
+                    continue;
+                }
+                let parts = parts.iter().enumerate();
+                open.extend(parts.map(|(i, part)| (format!("{path}.filters[{i}]"), part, depth + 1)));
+            }
+            LogFilter::Header(header) => {
+                if let Err(reason) = HeaderMatcher::for_request(header) {
+                    compilation.refuse(resource, format!("{path}.header_filter.header"), reason);
+                }
+            }
+            LogFilter::Status(_)
+            | LogFilter::Duration(_)
+            | LogFilter::NotHealthCheck
+            | LogFilter::Share(_)
+            | LogFilter::Flags(_)
+            | LogFilter::GrpcStatus { .. }
+            | LogFilter::Kind { .. } => {}
+        }
+    }
+}
+
+/// Tags and names of spans.
+fn check_tracing(compilation: &mut Compilation<'_>, resource: &str, path: &str, from: &config::Tracing) {
+    let mut refuse = |field: String, reason: String| {
+        compilation.refuse(resource, format!("{path}.tracing.{field}"), reason);
+    };
+    tracing::tags(&from.spans.tags, &mut refuse);
+    tracing::operation(&from.spans.operation, "operation", &mut refuse);
+    tracing::operation(&from.spans.upstream_operation, "upstream_operation", &mut refuse);
+}
+
 /// Formats are parsed again where they are rendered; here they are refused in time.
 fn check_access_logs(compilation: &mut Compilation<'_>, resource: &str, prefix: &str, logs: &[AccessLog]) {
     for (i, log) in logs.iter().enumerate() {
+        if let Some(filter) = &log.filter {
+            check_log_filter(compilation, resource, &format!("{prefix}access_log[{i}].filter"), filter);
+        }
         let path = format!("{prefix}access_log[{i}].typed_config.log_format");
         match &log.format {
             AccessLogFormat::Default => {}

@@ -7,10 +7,11 @@ use crate::config::{self, Config, ConfigError};
 use crate::retry::RetryPolicy;
 use crate::route::edits::Level;
 use crate::route::{
-    Action, Criteria, Edits, HeaderMatcher, HostIndex, PathIndex, PathMatcher, QueryMatcher, RbacOverrides,
-    Redirect, Route, RouteTable, VirtualHost,
+    Action, Criteria, Edits, HeaderMatcher, HostIndex, MirrorTarget, PathIndex, PathMatcher, PathRewriter,
+    QueryMatcher, RbacOverrides, Redirect, Route, RouteTable, VirtualHost,
 };
 use crate::snapshot::ClusterId;
+use crate::tracing::RouteTracing;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -73,10 +74,18 @@ pub(super) fn validate_references(
                 config::ClusterChoice::Single(name) => check(format!("{path}.cluster"), name),
                 config::ClusterChoice::Weighted(shares) => {
                     for (i, share) in shares.iter().enumerate() {
+                        if share.cluster_header.is_some() {
+                            continue;
+                        }
                         check(format!("{path}.weighted_clusters.clusters[{i}].name"), &share.name);
                     }
                 }
                 config::ClusterChoice::Header(_) => {}
+            }
+            for (i, mirror) in action.mirrors.iter().enumerate() {
+                if let config::MirrorCluster::Single(name) = &mirror.cluster {
+                    check(format!("{path}.request_mirror_policies[{i}].cluster"), name);
+                }
             }
         }
     }
@@ -92,6 +101,8 @@ pub(super) fn compile_table(
     let errors_before = compilation.errors.len();
     let Place { resource, prefix, .. } = *place;
     let level = level(compilation, resource, prefix, &table.headers);
+    let mirrors =
+        actions::mirrors(compilation, resource, &format!("{prefix}request_mirror_policies"), &table.mirrors);
     let old = Predecessor::new(compilation, place, table);
     let mut virtual_hosts = Vec::with_capacity(table.virtual_hosts.len());
     for (i, host) in table.virtual_hosts.iter().enumerate() {
@@ -100,7 +111,8 @@ pub(super) fn compile_table(
             None => {
                 let above =
                     Above { level: level.clone(), specific_wins: table.most_specific_header_mutations_wins };
-                virtual_host(compilation, resource, &format!("{prefix}virtual_hosts[{i}]"), host, &above)
+                let path = format!("{prefix}virtual_hosts[{i}]");
+                virtual_host(compilation, resource, &path, host, &above, &mirrors)
             }
         });
     }
@@ -171,6 +183,7 @@ impl<'p> Predecessor<'p> {
     fn new(compilation: &Compilation<'p>, place: &Place<'_>, new: &config::RouteConfig) -> Option<Self> {
         let table = compilation.previous?.tables.entry(place.number)?;
         let same_levels = table.config.headers == new.headers
+            && table.config.mirrors == new.mirrors
             && table.config.most_specific_header_mutations_wins == new.most_specific_header_mutations_wins;
         if !same_levels {
             return None;
@@ -209,6 +222,7 @@ impl<'p> Predecessor<'p> {
             && old.include_request_attempt_count == host.include_request_attempt_count
             && old.include_attempt_count_in_response == host.include_attempt_count_in_response
             && old.per_request_buffer_limit_bytes == host.per_request_buffer_limit_bytes
+            && old.mirrors == host.mirrors
             && old.rbac == host.rbac;
         if same { self.table.virtual_hosts.get(at).cloned() } else { None }
     }
@@ -248,6 +262,7 @@ fn virtual_host(
     path: &str,
     host: &config::VirtualHost,
     above: &Above,
+    mirrors: &Arc<[MirrorTarget]>,
 ) -> Arc<VirtualHost> {
     let level = level(compilation, resource, &format!("{path}."), &host.headers);
     let above = above.with(&level);
@@ -258,6 +273,10 @@ fn virtual_host(
             .and_then(|r| retry(compilation, resource, &format!("{path}.retry_policy"), r)),
         rbac: rbac_override(compilation, resource, path, host.rbac.as_ref(), &RbacOverrides::default()),
         buffer: host.per_request_buffer_limit_bytes,
+        mirrors: match host.mirrors.as_slice() {
+            [] => mirrors.clone(),
+            own => actions::mirrors(compilation, resource, &format!("{path}.request_mirror_policies"), own),
+        },
         above,
     };
     let mut routes = Vec::with_capacity(host.routes.len());
@@ -267,6 +286,7 @@ fn virtual_host(
         if let Some(route) = route(compilation, resource, &path, from, &defaults) {
             if let Action::Forward(forward) = &route.action {
                 references.extend(choice_references(&forward.choice));
+                references.extend(forward.mirrors.iter().filter_map(MirrorTarget::reference));
             }
             routes.push(Arc::new(route));
         }
@@ -289,6 +309,7 @@ fn virtual_host(
 /// What routes take from their virtual host.
 pub(super) struct HostDefaults {
     pub(super) retry: Option<Arc<RetryPolicy>>,
+    pub(super) mirrors: Arc<[MirrorTarget]>,
     rbac: RbacOverrides,
     buffer: Option<u32>,
     above: Above,
@@ -313,6 +334,7 @@ fn tls_redirect(defaults: &HostDefaults) -> Route {
         rbac: defaults.rbac.clone(),
         per_request_buffer_limit_bytes: None,
         decorator: None,
+        tracing: None,
         path: PathMatcher::Prefix(Box::default()),
         criteria: Criteria::default(),
     }
@@ -331,6 +353,9 @@ fn route(
     let matcher = PathMatcher::new(&from.matches.path);
     let matcher = kept(compilation, resource, || format!("{path}.match"), matcher);
     let action = actions::action(compilation, resource, path, &from.action, &above, defaults);
+    if let (Some(matcher), Some(action)) = (&matcher, &action) {
+        variables_are_there(compilation, resource, path, matcher, action);
+    }
     let rbac = rbac_override(compilation, resource, path, from.rbac.as_ref(), &defaults.rbac);
     Some(Route {
         name: from.name.as_str().into(),
@@ -340,9 +365,33 @@ fn route(
         rbac,
         per_request_buffer_limit_bytes: from.per_request_buffer_limit_bytes.or(defaults.buffer),
         decorator: from.decorator.as_deref().map(Into::into),
+        tracing: from.tracing.as_ref().map(|tracing| {
+            Box::new(RouteTracing::new(tracing, &mut |field, reason| {
+                compilation.refuse(resource, format!("{path}.tracing.{field}"), reason);
+            }))
+        }),
         path: matcher?,
         criteria,
     })
+}
+
+/// Refuses a rewrite by variables that the route's path has not.
+fn variables_are_there(
+    compilation: &mut Compilation<'_>,
+    resource: &str,
+    path: &str,
+    matcher: &PathMatcher,
+    action: &Action,
+) {
+    let Action::Forward(forward) = action else { return };
+    let Some(PathRewriter::Template(rewrite)) = &forward.path_rewrite else { return };
+    let checked = match matcher {
+        PathMatcher::Template(template) => rewrite.check(template),
+        _ => Err("needs a route that is matched by a URI template".into()),
+    };
+    if let Err(reason) = checked {
+        compilation.refuse(resource, format!("{path}.route.path_rewrite_policy"), reason);
+    }
 }
 
 /// Keeps a value, or refuses it.
@@ -369,7 +418,7 @@ fn criteria(
         kept(compilation, resource, || format!("{path}.query_parameters[{i}]"), QueryMatcher::new(q))
     });
     let query = query.collect();
-    Criteria { headers, query, grpc: from.grpc, fraction: from.fraction }
+    Criteria { headers, query, grpc: from.grpc, fraction: from.fraction, tls: from.tls }
 }
 
 fn rbac_override(

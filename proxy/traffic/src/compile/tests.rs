@@ -316,6 +316,7 @@ fn route_mistakes_are_refused() {
     };
     let share = |weight| WeightedCluster {
         name: "a".into(),
+        cluster_header: None,
         weight,
         headers: HeaderEdits::default(),
         host_rewrite: None,
@@ -329,6 +330,7 @@ fn route_mistakes_are_refused() {
             forward(|a| {
                 let share = |weight| WeightedCluster {
                     name: "a".into(),
+                    cluster_header: None,
                     weight,
                     headers: HeaderEdits::default(),
                     host_rewrite: None,
@@ -404,7 +406,8 @@ fn listener_mistakes_are_refused() {
             Terminal::Tcp(Box::new(tcp(ClusterChoice::Header("x".into())))))
         .contains("header")
     );
-    let bad_log = AccessLog { sink: AccessLogSink::Stdout, format: AccessLogFormat::Text("%X%".into()) };
+    let bad_log =
+        AccessLog { sink: AccessLogSink::Stdout, format: AccessLogFormat::Text("%X%".into()), filter: None };
     let text = with(&|l| {
         let mut h = http();
         h.access_log.push(bad_log.clone());

@@ -1,5 +1,6 @@
 //! Access logs (`envoy.extensions.access_loggers`).
 
+use super::{Fraction, HeaderMatch};
 use serde::{Deserialize, Serialize};
 
 /// Where and how requests or connections are logged.
@@ -9,6 +10,90 @@ pub struct AccessLog {
     pub sink: AccessLogSink,
     /// How.
     pub format: AccessLogFormat,
+    /// Which; `None`: all.
+    #[serde(default)]
+    pub filter: Option<LogFilter>,
+}
+
+/// Which requests or connections are logged (`AccessLogFilter`).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum LogFilter {
+    /// By status of the response; 0 where there is none.
+    Status(Comparison),
+    /// By duration, milliseconds.
+    Duration(Comparison),
+    /// Those that are no health checks: all, because none is answered here.
+    NotHealthCheck,
+    /// This share.
+    Share(Fraction),
+    /// Those that satisfy all; at least two.
+    And(Vec<LogFilter>),
+    /// Those that satisfy any; at least two.
+    Or(Vec<LogFilter>),
+    /// By a request header.
+    Header(HeaderMatch),
+    /// Those with any of these response flags (short codes); of an empty list, with any flag at all.
+    Flags(Vec<String>),
+    /// By gRPC status, which other responses are given by their HTTP status.
+    GrpcStatus {
+        /// Numbers.
+        statuses: Vec<u32>,
+        /// All but these.
+        exclude: bool,
+    },
+    /// By what is logged.
+    Kind {
+        /// These; empty: all.
+        kinds: Vec<LogKind>,
+        /// All but these.
+        exclude: bool,
+    },
+}
+
+/// What a line of a log is about (`AccessLogType`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum LogKind {
+    /// A request that is over.
+    Request,
+    /// A TCP connection that is over.
+    Connection,
+    /// One of those that are never logged here, such as those in the middle of a request.
+    Other,
+}
+
+/// A comparison of numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Comparison {
+    /// How.
+    pub is: Order,
+    /// With what.
+    pub than: u32,
+}
+
+/// How numbers are compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Order {
+    /// Equal.
+    Equal,
+    /// Different.
+    NotEqual,
+    /// As great or greater.
+    AtLeast,
+    /// As small or smaller.
+    AtMost,
+}
+
+impl Comparison {
+    /// Whether a number passes.
+    pub fn holds(self, number: u64) -> bool {
+        let than = u64::from(self.than);
+        match self.is {
+            Order::Equal => number == than,
+            Order::NotEqual => number != than,
+            Order::AtLeast => number >= than,
+            Order::AtMost => number <= than,
+        }
+    }
 }
 
 /// Where lines go.

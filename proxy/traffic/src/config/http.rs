@@ -1,6 +1,6 @@
 //! The HTTP connection manager (`envoy.extensions.filters.network.http_connection_manager.v3`).
 
-use super::{AccessLog, Fraction, Rbac, RouteConfig};
+use super::{AccessLog, Rbac, RouteConfig, Tracing};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
@@ -281,19 +281,4 @@ pub struct Upgrade {
     pub upgrade_type: String,
     /// Whether it is allowed where a route does not say.
     pub enabled: bool,
-}
-
-/// `tracing`: parent-based sampling; spans leave by the exporter of the proxy's tracing provider.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Tracing {
-    /// Share of requests with a client-forced trace (`x-client-trace-id`) that are sampled. Default all.
-    pub client_sampling: Fraction,
-    /// Share of other root requests that are sampled. Default all in Envoy.
-    pub random_sampling: Fraction,
-    /// Limit on the whole. Default all.
-    pub overall_sampling: Fraction,
-    /// `service.name` of spans; empty: the node's cluster.
-    pub service_name: String,
-    /// Cluster to which OTLP/gRPC spans are sent.
-    pub collector_cluster: String,
 }

@@ -25,9 +25,10 @@ mod string_match;
 mod subset;
 mod tcp;
 mod tls;
+mod tracing;
 mod units;
 
-pub use access_log::{AccessLog, AccessLogFormat, AccessLogSink};
+pub use access_log::{AccessLog, AccessLogFormat, AccessLogSink, Comparison, LogFilter, LogKind, Order};
 pub use balancing::{
     Hashing, LbPolicy, LeastRequest, LocalityLb, Maglev, RING_SIZE_MAX, RingFunction, RingHash, SlowStart,
 };
@@ -44,7 +45,7 @@ pub use hash_policy::{HashCookie, HashPolicy, HashSource};
 pub use health_check::{GrpcProbe, HealthCheck, HttpProbe, Probe, TcpProbe};
 pub use http::{
     CodecType, EscapedSlashes, ForwardClientCert, Http1Options, Http2Options, HttpConnectionManager,
-    HttpFilter, RouteSource, ServerHeader, SetClientCertDetails, Tracing, Upgrade,
+    HttpFilter, RouteSource, ServerHeader, SetClientCertDetails, Upgrade,
 };
 pub use listener::{FilterChain, FilterChainMatch, Listener, NetworkFilter, Terminal, TrafficDirection};
 pub use listener_filter::{ForwardProxy, PortPredicate, ProxyProtocol, ProxyProtocolVersion};
@@ -54,8 +55,9 @@ pub use retry::{RateLimitedBackoff, ResetHeader, ResetHeaderFormat, RetryOn, Ret
 pub use route::RbacOverrides;
 pub use route::{
     Action, ClusterChoice, DirectResponse, HeaderAppend, HeaderEdit, HeaderEdits, HeaderMatch,
-    HeaderValueMatch, HostRewrite, PathMatch, PathRewrite, QueryMatch, QueryValueMatch, Redirect, Route,
-    RouteAction, RouteConfig, RouteMatch, VirtualHost, WeightedCluster,
+    HeaderValueMatch, HostRewrite, InternalRedirect, Mirror, MirrorCluster, PathMatch, PathRewrite,
+    QueryMatch, QueryValueMatch, Redirect, Route, RouteAction, RouteConfig, RouteMatch, TlsMatch,
+    VirtualHost, WeightedCluster,
 };
 pub use shared::Shared;
 pub use string_match::{StringMatch, StringPattern};
@@ -65,6 +67,7 @@ pub use tls::{
     CertificateSource, DownstreamTls, SanMatch, SanType, Secret, SecretValue, TlsCertificate, TlsParams,
     TlsVersion, UpstreamTls, ValidationContext, ValidationSource,
 };
+pub use tracing::{CustomTag, RouteTracing, SpanExport, SpanOptions, Tracing};
 pub use units::Fraction;
 
 use serde::{Deserialize, Serialize};

@@ -1,6 +1,6 @@
 //! Route tables (`envoy.config.route.v3`).
 
-use super::{Fraction, HashPolicy, LbValue, Rbac, RetryPolicy, Shared, StringMatch, Upgrade};
+use super::{Fraction, HashPolicy, LbValue, Rbac, RetryPolicy, RouteTracing, Shared, StringMatch, Upgrade};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -27,6 +27,8 @@ pub struct RouteConfig {
     pub most_specific_header_mutations_wins: bool,
     /// Ignore the port of the authority when matching domains.
     pub ignore_port_in_host_matching: bool,
+    /// Copies of requests of virtual hosts that name none themselves.
+    pub mirrors: Vec<Mirror>,
 }
 
 /// Requests of a set of domains.
@@ -52,6 +54,8 @@ pub struct VirtualHost {
     pub per_request_buffer_limit_bytes: Option<u32>,
     /// Replaces RBAC filters of the connection manager (`typed_per_filter_config` of type `RBACPerRoute`).
     pub rbac: Option<RbacOverrides>,
+    /// Copies of requests of routes that name none themselves.
+    pub mirrors: Vec<Mirror>,
 }
 
 /// A match and what to do then.
@@ -71,6 +75,8 @@ pub struct Route {
     pub per_request_buffer_limit_bytes: Option<u32>,
     /// Name of the operation in traces (`decorator.operation`).
     pub decorator: Option<String>,
+    /// What holds for its traces alone.
+    pub tracing: Option<RouteTracing>,
 }
 
 /// All given criteria must hold.
@@ -88,6 +94,17 @@ pub struct RouteMatch {
     pub grpc: bool,
     /// Only this share of requests (`runtime_fraction` default value).
     pub fraction: Option<Fraction>,
+    /// What the client's certificate must be.
+    pub tls: Option<TlsMatch>,
+}
+
+/// What the client's certificate must be (`tls_context`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TlsMatch {
+    /// Whether it showed one.
+    pub presented: Option<bool>,
+    /// Whether the one it showed was found to be valid.
+    pub validated: Option<bool>,
 }
 
 impl RouteMatch {
@@ -100,6 +117,7 @@ impl RouteMatch {
             query: Vec::new(),
             grpc: false,
             fraction: None,
+            tls: None,
         }
     }
 }
@@ -115,6 +133,8 @@ pub enum PathMatch {
     Regex(String),
     /// Equals, or begins with it and a slash.
     PathSeparatedPrefix(String),
+    /// Matches a URI template, such as `/v1/{user}/files/{rest=**}`.
+    Template(String),
     /// CONNECT requests.
     Connect,
 }
@@ -194,6 +214,8 @@ pub struct RouteAction {
     pub max_stream_duration: Option<Duration>,
     /// `grpc-timeout` of the request is honoured up to this; `Some(ZERO)`: without limit; `None`: not honoured.
     pub grpc_timeout_header_max: Option<Duration>,
+    /// Taken off `grpc-timeout`. Default 0.
+    pub grpc_timeout_header_offset: Duration,
     /// Retries; `None`: the virtual host's.
     pub retry_policy: Option<RetryPolicy>,
     /// Upgrades allowed or forbidden for this route.
@@ -206,6 +228,13 @@ pub struct RouteAction {
     pub hash_policy: Vec<HashPolicy>,
     /// What hosts must have, where the cluster is divided into subsets (`metadata_match`).
     pub metadata_match: Vec<(String, LbValue)>,
+    /// The number in this request header chooses the share of a weighted choice (its remainder by the sum of the weights);
+    /// lower case. Where it is missing or no number, chance chooses.
+    pub split_header: Option<String>,
+    /// Where copies of the request go; their responses are thrown away. Empty: those of the virtual host.
+    pub mirrors: Vec<Mirror>,
+    /// Redirects of the upstream that are followed here; `None`: the client gets them.
+    pub internal_redirect: Option<InternalRedirect>,
 }
 
 impl RouteAction {
@@ -227,6 +256,80 @@ impl RouteAction {
             high_priority: false,
             hash_policy: Vec::new(),
             metadata_match: Vec::new(),
+            grpc_timeout_header_offset: Duration::ZERO,
+            split_header: None,
+            mirrors: Vec::new(),
+            internal_redirect: None,
+        }
+    }
+}
+
+/// Where a copy of a request goes (`request_mirror_policies`).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Mirror {
+    /// Which cluster. Nothing is copied where it does not exist.
+    pub cluster: MirrorCluster,
+    /// Share of requests that are copied. Default all.
+    pub fraction: Fraction,
+    /// Whether copies are sampled in traces; `None`: as the request is.
+    pub trace_sampled: Option<bool>,
+    /// Leave the authority without `-shadow` at its end. Default false.
+    pub keep_host: bool,
+    /// Authority of the copy; instead of `-shadow`.
+    pub host_rewrite: Option<String>,
+}
+
+/// Which cluster gets a copy.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum MirrorCluster {
+    /// This one.
+    Single(String),
+    /// The one that a request header names, lower case.
+    Header(String),
+}
+
+impl Mirror {
+    /// All requests, to one cluster.
+    pub fn to(cluster: impl Into<String>) -> Self {
+        Self {
+            cluster: MirrorCluster::Single(cluster.into()),
+            fraction: Fraction::ONE,
+            trace_sampled: None,
+            keep_host: false,
+            host_rewrite: None,
+        }
+    }
+}
+
+/// Which redirects of the upstream are followed here (`internal_redirect_policy`).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InternalRedirect {
+    /// Most redirects followed for a request. Default 1.
+    pub max: u32,
+    /// Statuses that are followed, of 301, 302, 303, 307 and 308. Default 302.
+    pub statuses: Vec<u16>,
+    /// Follow from http to https and back. Default false.
+    pub cross_scheme: bool,
+    /// Follow only from http to http, https to https and https to http (`safe_cross_scheme`). Default false.
+    pub safe_cross_scheme: bool,
+    /// Follow to a route only once (`previous_routes`). Default false.
+    pub new_routes_only: bool,
+    /// Follow only to routes of these names (`allow_listed_routes`); `None`: to all.
+    pub allowed_routes: Option<Vec<String>>,
+    /// Fields of the redirect that go into the next request, lower case.
+    pub copied_headers: Vec<String>,
+}
+
+impl Default for InternalRedirect {
+    fn default() -> Self {
+        Self {
+            max: 1,
+            statuses: vec![302],
+            cross_scheme: false,
+            safe_cross_scheme: false,
+            new_routes_only: false,
+            allowed_routes: None,
+            copied_headers: Vec::new(),
         }
     }
 }
@@ -245,8 +348,10 @@ pub enum ClusterChoice {
 /// A share of the requests of a route.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct WeightedCluster {
-    /// Cluster.
+    /// Cluster; empty where a header names it.
     pub name: String,
+    /// The request header that names the cluster, lower case.
+    pub cluster_header: Option<String>,
     /// Its share of the sum of all.
     pub weight: u32,
     /// Header edits for this share, before the route's.
@@ -269,6 +374,10 @@ pub enum PathRewrite {
         /// The replacement.
         substitution: String,
     },
+    /// To this URI template, of variables of the template that the path matched.
+    Template(String),
+    /// To this text with command operators, as the request is before its rewrite.
+    Format(String),
 }
 
 /// How the authority is rewritten.
@@ -287,6 +396,8 @@ pub enum HostRewrite {
         /// The replacement.
         substitution: String,
     },
+    /// To this text with command operators.
+    Format(String),
 }
 
 /// A redirect answered here.

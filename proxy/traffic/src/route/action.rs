@@ -1,8 +1,9 @@
 //! What a route does.
 
-use super::{Choice, Edits, HashRules, HostRewriter, PathRewriter, Route, Target};
+use super::split::Draw;
+use super::{Choice, Edits, HashRules, HostRewriter, MirrorTarget, PathRewriter, Route, Target};
 use crate::balance::Criteria;
-use crate::config::Upgrade;
+use crate::config::{InternalRedirect, Upgrade};
 use crate::retry::RetryPolicy;
 use crate::snapshot::Snapshot;
 use crate::view::{RequestView, path_only};
@@ -49,6 +50,14 @@ pub struct Forward {
     pub upgrades: Box<[Upgrade]>,
     /// A CONNECT ends here, and its bytes go on over TCP.
     pub connect_ends: bool,
+    /// Taken off `grpc-timeout`.
+    pub grpc_timeout_header_offset: Duration,
+    /// The request header whose number chooses among weighted clusters.
+    pub split_header: Option<Box<[u8]>>,
+    /// Where copies of the request go.
+    pub mirrors: Arc<[MirrorTarget]>,
+    /// Redirects that are followed here.
+    pub internal_redirect: Option<Arc<InternalRedirect>>,
     /// High priority: [`Cluster::breaker`](crate::cluster::Cluster::breaker) of that priority counts.
     pub high_priority: bool,
     /// What of a request decides about its host, where the cluster's policy goes by that.
@@ -78,10 +87,14 @@ impl Route {
         Some(forward.choose_with(snapshot, view, draw, &self.request_edits, &self.response_edits))
     }
 
-    /// Appends the target for the upstream to `out` and says true; false where it stays as it is.
+    /// Appends the target for the upstream to `out` and says true; false where it stays as it is, or is a text with
+    /// commands ([`PathRewriter::format`]), which the engine writes.
     pub fn rewrite_path(&self, target: &[u8], out: &mut Vec<u8>) -> bool {
         let Action::Forward(forward) = &self.action else { return false };
         let Some(rewrite) = &forward.path_rewrite else { return false };
+        if rewrite.format().is_some() {
+            return false;
+        }
         rewrite.rewrite(&self.path, target, out);
         true
     }
@@ -148,6 +161,9 @@ impl Forward {
         request_edits: &'r Edits,
         response_edits: &'r Edits,
     ) -> Result<Target<'r>, NotFoundStatus> {
+        let given =
+            || std::str::from_utf8(view.header(self.split_header.as_ref()?)?).ok()?.trim().parse().ok();
+        let draw = given().map_or(Draw::Random(draw), Draw::Given);
         let (cluster, share) =
             self.choice.choose(snapshot, view, draw).ok_or(NotFoundStatus(self.cluster_not_found_status))?;
         let route_host = self.host_rewrite.as_ref();

@@ -9,25 +9,29 @@ pub mod edits;
 pub mod hash;
 pub mod header;
 mod host;
+pub mod mirror;
 mod path;
 pub mod query;
 pub mod rewrite;
 pub mod split;
+mod uri_template;
 
 pub use action::{Action, Direct, Forward, Redirect};
 pub use edits::{Edit, Edits};
 pub use hash::HashRules;
 pub use header::HeaderMatcher;
 pub use host::{HostIndex, split_port, without_port};
+pub use mirror::MirrorTarget;
 pub use path::{PathIndex, PathMatcher};
 pub use query::QueryMatcher;
 pub use rewrite::{HostRewriter, PathRewriter};
 pub use split::{Choice, Target};
+pub use uri_template::{UriRewrite, UriTemplate};
 
 use crate::authz::CompiledRbac;
 use crate::config;
 use crate::snapshot::ClusterId;
-use crate::view::{RequestView, path_only};
+use crate::view::{ClientCertificate, RequestView, path_only};
 use std::sync::Arc;
 
 /// A compiled route table.
@@ -75,6 +79,8 @@ pub struct Route {
     pub per_request_buffer_limit_bytes: Option<u32>,
     /// Name of the operation in traces.
     pub decorator: Option<Arc<str>>,
+    /// What holds for its traces alone.
+    pub tracing: Option<Box<crate::tracing::RouteTracing>>,
     pub(crate) path: PathMatcher,
     pub(crate) criteria: Criteria,
 }
@@ -111,19 +117,30 @@ pub(crate) struct Criteria {
     pub(crate) query: Box<[QueryMatcher]>,
     pub(crate) grpc: bool,
     pub(crate) fraction: Option<config::Fraction>,
+    pub(crate) tls: Option<config::TlsMatch>,
 }
 
 impl Criteria {
     pub(crate) fn is_empty(&self) -> bool {
-        self.headers.is_empty() && self.query.is_empty() && !self.grpc && self.fraction.is_none()
+        self.headers.is_empty()
+            && self.query.is_empty()
+            && !self.grpc
+            && self.fraction.is_none()
+            && self.tls.is_none()
     }
 
     fn hold<V: RequestView + ?Sized>(&self, view: &V, draw: u32) -> bool {
         self.fraction.is_none_or(|f| f.contains(draw))
             && (!self.grpc || is_grpc(view))
+            && self.tls.is_none_or(|wanted| is_shown(wanted, view.client_certificate()))
             && self.headers.iter().all(|h| h.matches(view))
             && (self.query.is_empty() || query::all_match(&self.query, view.path()))
     }
+}
+
+fn is_shown(wanted: config::TlsMatch, seen: ClientCertificate) -> bool {
+    wanted.presented.is_none_or(|is| is == seen.presented)
+        && wanted.validated.is_none_or(|is| is == seen.validated)
 }
 
 /// Whether a request is gRPC: its content type is `application/grpc`, alone or followed by `+` or parameters.

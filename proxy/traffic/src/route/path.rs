@@ -5,6 +5,7 @@
 //! visits every prefix of the path. Routes keep their order: of all candidates the one with the smallest number wins,
 //! which is the same as trying them one after the other.
 
+use super::UriTemplate;
 use crate::config::PathMatch;
 use crate::text::whole_regex;
 use regex::bytes::Regex;
@@ -20,6 +21,8 @@ pub enum PathMatcher {
     Regex(Regex),
     /// Equals, or begins with it and a slash.
     PathSeparatedPrefix(Box<[u8]>),
+    /// A URI template matches.
+    Template(UriTemplate),
     /// CONNECT requests.
     Connect,
 }
@@ -43,6 +46,7 @@ impl PathMatcher {
                 }
                 Self::PathSeparatedPrefix(p.as_bytes().into())
             }
+            PathMatch::Template(t) => Self::Template(UriTemplate::new(t)?),
             PathMatch::Connect => Self::Connect,
         })
     }
@@ -51,7 +55,7 @@ impl PathMatcher {
     pub fn replaced_length(&self, path: &[u8]) -> usize {
         match self {
             Self::Prefix(p) | Self::PathSeparatedPrefix(p) => p.len().min(path.len()),
-            Self::Exact(_) | Self::Regex(_) | Self::Connect => path.len(),
+            Self::Exact(_) | Self::Regex(_) | Self::Template(_) | Self::Connect => path.len(),
         }
     }
 }
@@ -61,7 +65,7 @@ impl PathMatcher {
 pub struct PathIndex {
     sensitive: Tree,
     folded: Tree,
-    /// Regular expressions and CONNECT, in order.
+    /// Regular expressions, templates and CONNECT, in order.
     listed: Vec<(u32, PathMatcher)>,
 }
 
@@ -75,7 +79,7 @@ impl PathIndex {
                 PathMatcher::Prefix(p) => (Kind::Prefix, p),
                 PathMatcher::Exact(p) => (Kind::Exact, p),
                 PathMatcher::PathSeparatedPrefix(p) => (Kind::Separated, p),
-                PathMatcher::Regex(_) | PathMatcher::Connect => {
+                PathMatcher::Regex(_) | PathMatcher::Template(_) | PathMatcher::Connect => {
                     listed.push((number, matcher.clone()));
                     continue;
                 }
@@ -105,6 +109,7 @@ impl PathIndex {
             }
             let matches = match matcher {
                 PathMatcher::Regex(r) => !path.is_empty() && r.is_match(path),
+                PathMatcher::Template(t) => t.is_match(path),
                 PathMatcher::Connect => is_connect,
                 PathMatcher::Prefix(_) | PathMatcher::Exact(_) | PathMatcher::PathSeparatedPrefix(_) => false,
             };
@@ -267,7 +272,7 @@ mod tests {
                     text == fold(p) || text.starts_with(&format!("{}/", fold(p)))
                 }
                 PathMatch::Regex(r) => whole_regex(r).unwrap().is_match(path.as_bytes()),
-                PathMatch::Connect => false,
+                PathMatch::Template(_) | PathMatch::Connect => false,
             }
         });
         position.map(|p| p as u32)

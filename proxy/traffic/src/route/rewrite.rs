@@ -1,7 +1,8 @@
 //! Rewrites of path and authority.
 
-use super::PathMatcher;
+use super::{PathMatcher, UriRewrite};
 use crate::config;
+use crate::template::Template;
 use crate::text::{search_regex, substitution};
 use crate::view::{RequestView, path_only};
 use regex::bytes::Regex;
@@ -13,6 +14,10 @@ pub enum PathRewriter {
     Prefix(Box<[u8]>),
     /// Every match is replaced.
     Regex(Regex, Box<[u8]>),
+    /// Made of variables of the template that the route matched.
+    Template(UriRewrite),
+    /// Written by the engine, which knows the values.
+    Format(Template),
 }
 
 impl PathRewriter {
@@ -28,7 +33,17 @@ impl PathRewriter {
                 let text = substitution(text, &regex)?;
                 Self::Regex(regex, text)
             }
+            config::PathRewrite::Template(text) => Self::Template(UriRewrite::new(text)?),
+            config::PathRewrite::Format(text) => Self::Format(Template::parse(text)?),
         })
+    }
+
+    /// The text with commands where the rewrite is one: the engine writes it, in place of the path.
+    pub fn format(&self) -> Option<&Template> {
+        match self {
+            Self::Format(template) => Some(template),
+            Self::Prefix(_) | Self::Regex(..) | Self::Template(_) => None,
+        }
     }
 
     /// Appends the rewritten target to `out`; query and fragment are kept as they are.
@@ -40,6 +55,12 @@ impl PathRewriter {
                 out.extend_from_slice(path.get(matched.replaced_length(path)..).unwrap_or_default());
             }
             Self::Regex(regex, new) => out.extend_from_slice(&regex.replace_all(path, &**new)),
+            Self::Template(new) => match matched {
+                PathMatcher::Template(template) => new.write(template, path, out),
+                // Refused when it is compiled: there are no variables.
+                _ => out.extend_from_slice(path),
+            },
+            Self::Format(_) => out.extend_from_slice(path),
         }
         out.extend_from_slice(target.get(path.len()..).unwrap_or_default());
     }
@@ -56,6 +77,8 @@ pub enum HostRewriter {
     Header(Box<[u8]>),
     /// Regex over the path gives the host.
     PathRegex(Regex, Box<[u8]>),
+    /// Written by the engine, which knows the values.
+    Format(Template),
 }
 
 impl HostRewriter {
@@ -79,14 +102,24 @@ impl HostRewriter {
                 let text = substitution(text, &regex)?;
                 Self::PathRegex(regex, text)
             }
+            config::HostRewrite::Format(text) => Self::Format(Template::parse(text)?),
         })
     }
 
-    /// Appends the new authority to `out` and says true; false where the authority stays (or [`HostRewriter::Auto`]).
+    /// The text with commands where the rewrite is one: the engine writes it.
+    pub fn format(&self) -> Option<&Template> {
+        match self {
+            Self::Format(template) => Some(template),
+            Self::Literal(_) | Self::Auto | Self::Header(_) | Self::PathRegex(..) => None,
+        }
+    }
+
+    /// Appends the new authority to `out` and says true; false where the authority stays, or
+    /// the engine makes it ([`HostRewriter::Auto`], [`HostRewriter::Format`]).
     pub fn rewrite<V: RequestView + ?Sized>(&self, view: &V, out: &mut Vec<u8>) -> bool {
         match self {
             Self::Literal(text) => out.extend_from_slice(text),
-            Self::Auto => return false,
+            Self::Auto | Self::Format(_) => return false,
             Self::Header(name) => match view.header(name) {
                 Some(value) if !value.is_empty() => out.extend_from_slice(value),
                 _ => return false,

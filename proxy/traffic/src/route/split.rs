@@ -20,8 +20,10 @@ pub enum Choice {
 /// A weighted cluster.
 #[derive(Debug)]
 pub struct Share {
-    /// The cluster.
+    /// The cluster, where no header names it.
     pub cluster: ClusterId,
+    /// The request header that names it.
+    pub(crate) cluster_header: Option<Box<[u8]>>,
     /// Sum of the weights up to and including this one.
     pub(crate) upper: u32,
     /// Request edits of share, route, virtual host and table.
@@ -55,28 +57,44 @@ impl Choice {
         &self,
         snapshot: &Snapshot,
         fields: &F,
-        draw: u64,
+        draw: Draw,
     ) -> Option<(ClusterId, Option<&Share>)> {
+        let named = |header: &[u8]| {
+            let name = std::str::from_utf8(fields.header(header)?).ok()?;
+            snapshot.cluster_named(name)
+        };
         let (cluster, share) = match self {
             Self::Single(cluster) => (*cluster, None),
             Self::Weighted(shares) => {
                 let share = pick_share(shares, draw)?;
-                (share.cluster, Some(share))
+                match &share.cluster_header {
+                    None => (share.cluster, Some(share)),
+                    Some(header) => (named(header)?, Some(share)),
+                }
             }
-            Self::Header(name) => {
-                let name = std::str::from_utf8(fields.header(name)?).ok()?;
-                (snapshot.cluster_named(name)?, None)
-            }
+            Self::Header(name) => (named(name)?, None),
         };
         snapshot.cluster(cluster).map(|_| (cluster, share))
     }
 }
 
-/// The share that a uniformly random draw falls into. Shares of weight 0 are never picked.
-fn pick_share(shares: &[Share], draw: u64) -> Option<&Share> {
+/// What chooses a share.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Draw {
+    /// Chance: uniformly random over all 64 bits.
+    Random(u64),
+    /// A number that the request brought.
+    Given(u64),
+}
+
+/// The share that a draw falls into. Shares of weight 0 are never picked.
+fn pick_share(shares: &[Share], draw: Draw) -> Option<&Share> {
     let total = shares.last()?.upper;
-    // The high half times the total: uniform to 2⁻³², without a division.
-    let at = (((draw >> 32) * u64::from(total)) >> 32) as u32;
+    let at = match draw {
+        // The high half times the total: uniform to 2⁻³², without a division.
+        Draw::Random(bits) => (((bits >> 32) * u64::from(total)) >> 32) as u32,
+        Draw::Given(number) => number.checked_rem(total.into())? as u32,
+    };
     shares.get(shares.partition_point(|s| s.upper <= at))
 }
 
@@ -88,6 +106,7 @@ mod tests {
     fn shares_are_picked_by_weight_and_never_at_zero() {
         let share = |n: u32, upper: u32| Share {
             cluster: ClusterId(n),
+            cluster_header: None,
             upper,
             request_edits: Edits::default(),
             response_edits: Edits::default(),
@@ -98,12 +117,20 @@ mod tests {
         let mut counts = [0u32; 4];
         let mut rng = fastrand::Rng::with_seed(7);
         for _ in 0..100_000 {
-            counts[pick_share(&shares, rng.u64(..)).unwrap().cluster.0 as usize] += 1;
+            counts[pick_share(&shares, Draw::Random(rng.u64(..))).unwrap().cluster.0 as usize] += 1;
         }
         assert_eq!((counts[0], counts[2]), (0, 0));
         assert!((9_500..10_500).contains(&counts[1]), "{counts:?}");
-        assert_eq!(pick_share(&shares, 0).unwrap().cluster, ClusterId(1));
-        assert_eq!(pick_share(&shares, u64::MAX).unwrap().cluster, ClusterId(3));
-        assert!(pick_share(&[], 0).is_none());
+        assert_eq!(pick_share(&shares, Draw::Random(0)).unwrap().cluster, ClusterId(1));
+        assert_eq!(pick_share(&shares, Draw::Random(u64::MAX)).unwrap().cluster, ClusterId(3));
+        for (number, cluster) in [(0, 1), (9, 1), (10, 3), (99, 3), (100, 1), (u64::MAX, 3)] {
+            assert_eq!(
+                pick_share(&shares, Draw::Given(number)).unwrap().cluster,
+                ClusterId(cluster),
+                "{number}"
+            );
+        }
+        assert!(pick_share(&[], Draw::Given(1)).is_none());
+        assert!(pick_share(&[], Draw::Random(0)).is_none());
     }
 }

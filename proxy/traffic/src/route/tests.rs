@@ -73,6 +73,7 @@ pub(crate) fn rule(name: &str, matches: RouteMatch, action: ConfigAction) -> Con
         rbac: None,
         per_request_buffer_limit_bytes: None,
         decorator: None,
+        tracing: None,
     }
 }
 
@@ -147,7 +148,9 @@ fn slow_find(table: &RouteConfig, head: &Head) -> Option<String> {
             PathMatch::Prefix(p) => path.starts_with(p.as_str()),
             PathMatch::Exact(p) => path == p,
             PathMatch::PathSeparatedPrefix(p) => path == p || path.starts_with(&format!("{p}/")),
-            PathMatch::Regex(_) | PathMatch::Connect => unreachable!("not generated"),
+            PathMatch::Regex(_) | PathMatch::Template(_) | PathMatch::Connect => {
+                unreachable!("not generated")
+            }
         };
         path_ok
             && route.matches.headers.iter().all(|h| {
@@ -288,6 +291,7 @@ fn edits_are_merged_from_share_to_table_or_the_other_way_round() {
     ] {
         let share = WeightedCluster {
             name: "c".into(),
+            cluster_header: None,
             weight: 1,
             headers: adding("s"),
             host_rewrite: Some("h".into()),

@@ -12,6 +12,17 @@ pub enum Command {
         /// Cut at the question mark.
         without_query: bool,
     },
+    /// `PATH(WQ:ORIG_OR_PATH)`: the path.
+    Path {
+        /// With its query (`WQ`, the default; `NQ` is without).
+        query: bool,
+        /// Which path.
+        source: PathSource,
+    },
+    /// `QUERY_PARAM(X)`: the first query parameter of that name, as it was sent.
+    QueryParam(Box<str>),
+    /// `QUERY_PARAMS(ORIG)`: the query.
+    QueryParams,
     /// `RESP(X?Y)`.
     ResponseHeader {
         /// First choice.
@@ -28,6 +39,17 @@ pub enum Command {
     },
     /// `START_TIME`, `START_TIME(format)`: strftime with Envoy's `%f` family; default RFC 3339 with milliseconds.
     StartTime(Option<Box<str>>),
+    /// `EMIT_TIME`, `EMIT_TIME(format)`: when the line is written.
+    EmitTime(Option<Box<str>>),
+    /// `COMMON_DURATION(FROM:TO:PRECISION)`: between two moments of a request.
+    CommonDuration {
+        /// The earlier one.
+        from: Moment,
+        /// The later one.
+        to: Moment,
+        /// In which unit.
+        unit: TimeUnit,
+    },
     /// `ENVIRONMENT(X)`: an environment variable of the proxy.
     Environment(Box<str>),
     /// `GRPC_STATUS`, `GRPC_STATUS(format)`, `GRPC_STATUS_NUMBER`.
@@ -44,6 +66,14 @@ pub enum Command {
     UpstreamLocalAddress(AddressPart),
     /// `UPSTREAM_HOST_NAME`: the host's name, else its address.
     UpstreamHostName,
+    /// `UPSTREAM_HOST_NAME_WITHOUT_PORT`: the host's name, else its address without port.
+    UpstreamHostNameWithoutPort,
+    /// `UPSTREAM_CONNECTION_POOL_READY_DURATION`: until there was a connection, ms.
+    UpstreamConnectionPoolReadyDuration,
+    /// `UPSTREAM_PEER_ISSUER`.
+    UpstreamPeerIssuer,
+    /// `UPSTREAM_PEER_DNS_SAN`.
+    UpstreamPeerDnsSan,
     /// `UPSTREAM_CLUSTER`: the name in metrics.
     UpstreamCluster,
     /// `UPSTREAM_CLUSTER_RAW`: the name in the configuration.
@@ -98,6 +128,10 @@ pub enum Command {
     RouteName,
     /// `FILTER_CHAIN_NAME`.
     FilterChainName,
+    /// `LISTENER_NAME`.
+    ListenerName,
+    /// `ACCESS_LOG_TYPE`.
+    AccessLogType,
     /// `CONNECTION_ID`.
     ConnectionId,
     /// `STREAM_ID`: the request id.
@@ -134,6 +168,49 @@ pub enum Command {
     DownstreamLocalSubject,
     /// `DOWNSTREAM_TRANSPORT_FAILURE_REASON`.
     DownstreamTransportFailureReason,
+}
+
+/// Which path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum PathSource {
+    /// The one before it was rewritten (`x-envoy-original-path`).
+    Original,
+    /// The one as it is.
+    Current,
+    /// The one before it was rewritten, else the one as it is.
+    OriginalOrCurrent,
+}
+
+/// A moment of a request. Source: Envoy: `%COMMON_DURATION%`; moments of connecting are not told apart here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Moment {
+    /// `DS_RX_BEG`: first byte from downstream.
+    DownstreamReceiveBegin,
+    /// `DS_RX_END`: last byte from downstream.
+    DownstreamReceiveEnd,
+    /// `US_TX_BEG`: first byte to upstream.
+    UpstreamSendBegin,
+    /// `US_TX_END`: last byte to upstream.
+    UpstreamSendEnd,
+    /// `US_RX_BEG`: first byte from upstream.
+    UpstreamReceiveBegin,
+    /// `US_RX_END`: last byte from upstream.
+    UpstreamReceiveEnd,
+    /// `DS_TX_BEG`: first byte to downstream.
+    DownstreamSendBegin,
+    /// `DS_TX_END`: last byte to downstream.
+    DownstreamSendEnd,
+}
+
+/// In which unit a time is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum TimeUnit {
+    /// `ms`.
+    Milliseconds,
+    /// `us`.
+    Microseconds,
+    /// `ns`.
+    Nanoseconds,
 }
 
 /// Which part of an address.
@@ -189,18 +266,31 @@ fn with_argument(name: &str, argument: Option<&str>) -> Result<Option<Command>, 
         Ok((first.to_ascii_lowercase().into(), second.map(|s| s.to_ascii_lowercase().into())))
     };
     Ok(Some(match name {
-        "REQ" | "REQ_WITHOUT_QUERY" => {
+        "REQ" | "REQUEST_HEADER" | "REQ_WITHOUT_QUERY" => {
             let (first, fallback) = headers()?;
             Command::RequestHeader { name: first, fallback, without_query: name == "REQ_WITHOUT_QUERY" }
         }
-        "RESP" => {
+        "RESP" | "RESPONSE_HEADER" => {
             let (first, fallback) = headers()?;
             Command::ResponseHeader { name: first, fallback }
         }
-        "TRAILER" => {
+        "TRAILER" | "RESPONSE_TRAILER" => {
             let (first, fallback) = headers()?;
             Command::ResponseTrailer { name: first, fallback }
         }
+        "PATH" => path(argument)?,
+        "QUERY_PARAM" => match argument {
+            Some(parameter) if !parameter.is_empty() => Command::QueryParam(parameter.into()),
+            _ => return Err("command operator `%QUERY_PARAM%` needs the name of a parameter".into()),
+        },
+        "QUERY_PARAMS" => match argument {
+            Some("ORIG") => Command::QueryParams,
+            _ => {
+                return Err("command operator `%QUERY_PARAMS%` is supported as `%QUERY_PARAMS(ORIG)%`".into());
+            }
+        },
+        "COMMON_DURATION" => common_duration(argument.unwrap_or_default())?,
+        "EMIT_TIME" => Command::EmitTime(argument.filter(|a| !a.is_empty()).map(Into::into)),
         "START_TIME" => Command::StartTime(argument.filter(|a| !a.is_empty()).map(Into::into)),
         "ENVIRONMENT" => match argument {
             Some(variable) if !variable.is_empty() => Command::Environment(variable.into()),
@@ -216,11 +306,64 @@ fn with_argument(name: &str, argument: Option<&str>) -> Result<Option<Command>, 
     }))
 }
 
+fn path(argument: Option<&str>) -> Result<Command, String> {
+    let (query, source) =
+        argument.unwrap_or_default().split_once(':').unwrap_or((argument.unwrap_or_default(), ""));
+    let query = match query {
+        "" | "WQ" => true,
+        "NQ" => false,
+        other => return Err(format!("command operator `%PATH%` knows WQ and NQ, not `{other}`")),
+    };
+    let source = match source {
+        "" | "ORIG_OR_PATH" => PathSource::OriginalOrCurrent,
+        "ORIG" => PathSource::Original,
+        "PATH" => PathSource::Current,
+        other => {
+            return Err(format!(
+                "command operator `%PATH%` knows ORIG, PATH and ORIG_OR_PATH, not `{other}`"
+            ));
+        }
+    };
+    Ok(Command::Path { query, source })
+}
+
+fn common_duration(argument: &str) -> Result<Command, String> {
+    let mut parts = argument.split(':');
+    let mut moment = || -> Result<Moment, String> {
+        Ok(match parts.next().unwrap_or_default() {
+            "DS_RX_BEG" => Moment::DownstreamReceiveBegin,
+            "DS_RX_END" => Moment::DownstreamReceiveEnd,
+            "US_TX_BEG" => Moment::UpstreamSendBegin,
+            "US_TX_END" => Moment::UpstreamSendEnd,
+            "US_RX_BEG" => Moment::UpstreamReceiveBegin,
+            "US_RX_END" => Moment::UpstreamReceiveEnd,
+            "DS_TX_BEG" => Moment::DownstreamSendBegin,
+            "DS_TX_END" => Moment::DownstreamSendEnd,
+            other => return Err(format!("command operator `%COMMON_DURATION%` does not know `{other}`")),
+        })
+    };
+    let (from, to) = (moment()?, moment()?);
+    let unit = match parts.next() {
+        Some("ms") => TimeUnit::Milliseconds,
+        Some("us") => TimeUnit::Microseconds,
+        Some("ns") => TimeUnit::Nanoseconds,
+        _ => return Err("command operator `%COMMON_DURATION%` needs a precision of ms, us or ns".into()),
+    };
+    if parts.next().is_some() {
+        return Err("command operator `%COMMON_DURATION%` has two moments and a precision".into());
+    }
+    Ok(Command::CommonDuration { from, to, unit })
+}
+
 fn plain(name: &str) -> Option<Command> {
     Some(match name {
         "GRPC_STATUS_NUMBER" => Command::GrpcStatus(GrpcStatusFormat::Number),
         "UPSTREAM_HOST" => Command::UpstreamRemoteAddress(AddressPart::Both),
         "UPSTREAM_HOST_NAME" => Command::UpstreamHostName,
+        "UPSTREAM_HOST_NAME_WITHOUT_PORT" => Command::UpstreamHostNameWithoutPort,
+        "UPSTREAM_CONNECTION_POOL_READY_DURATION" => Command::UpstreamConnectionPoolReadyDuration,
+        "UPSTREAM_PEER_ISSUER" => Command::UpstreamPeerIssuer,
+        "UPSTREAM_PEER_DNS_SAN" => Command::UpstreamPeerDnsSan,
         "UPSTREAM_CLUSTER" => Command::UpstreamCluster,
         "UPSTREAM_CLUSTER_RAW" => Command::UpstreamClusterRaw,
         "UPSTREAM_REQUEST_ATTEMPT_COUNT" => Command::UpstreamRequestAttemptCount,
@@ -248,6 +391,8 @@ fn plain(name: &str) -> Option<Command> {
         "REQUESTED_SERVER_NAME" => Command::RequestedServerName,
         "ROUTE_NAME" => Command::RouteName,
         "FILTER_CHAIN_NAME" => Command::FilterChainName,
+        "LISTENER_NAME" => Command::ListenerName,
+        "ACCESS_LOG_TYPE" => Command::AccessLogType,
         "CONNECTION_ID" => Command::ConnectionId,
         "STREAM_ID" => Command::StreamId,
         "HOSTNAME" => Command::Hostname,

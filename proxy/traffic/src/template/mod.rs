@@ -6,7 +6,7 @@
 
 mod command;
 
-pub use command::{AddressPart, Command, GrpcStatusFormat};
+pub use command::{AddressPart, Command, GrpcStatusFormat, Moment, PathSource, TimeUnit};
 
 /// A parsed text.
 #[derive(Clone, Debug, PartialEq, Eq)]

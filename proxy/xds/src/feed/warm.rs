@@ -238,6 +238,7 @@ mod tests {
             rbac: None,
             per_request_buffer_limit_bytes: None,
             decorator: None,
+            tracing: None,
         };
         let host = VirtualHost {
             name: "h".into(),

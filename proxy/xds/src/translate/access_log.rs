@@ -1,5 +1,6 @@
 //! Access logs.
 
+use super::log_filter::log_filter;
 use super::{At, files};
 use outrigger_api::envoy::config::accesslog::v3::{AccessLog as ProtoLog, access_log};
 use outrigger_api::envoy::config::core::v3::{SubstitutionFormatString, substitution_format_string};
@@ -17,27 +18,31 @@ pub(super) fn access_logs(logs: &[ProtoLog], at: &At<'_>) -> Vec<AccessLog> {
 }
 
 fn one(log: &ProtoLog, at: &At<'_>) -> Option<AccessLog> {
+    let filter = match &log.filter {
+        None => None,
+        Some(filter) => Some(log_filter(filter, &at.field("filter"))?),
+    };
     let at = at.field("typed_config");
     let access_log::ConfigType::TypedConfig(any) = at.need(log.config_type.as_ref())?;
     if let Some(message) = at.unpack::<FileAccessLog>(any) {
         let message = message.message()?;
         at.field("path").need_text(&message.path);
         let format = file_format(message.access_log_format.as_ref(), &at)?;
-        return Some(AccessLog { sink: AccessLogSink::File(message.path), format });
+        return Some(AccessLog { sink: AccessLogSink::File(message.path), format, filter });
     }
     if let Some(message) = at.unpack::<StdoutAccessLog>(any) {
         let format = match message.message()?.access_log_format {
             None => AccessLogFormat::Default,
             Some(stdout_access_log::AccessLogFormat::LogFormat(f)) => format(&f, &at.field("log_format"))?,
         };
-        return Some(AccessLog { sink: AccessLogSink::Stdout, format });
+        return Some(AccessLog { sink: AccessLogSink::Stdout, format, filter });
     }
     if let Some(message) = at.unpack::<StderrAccessLog>(any) {
         let format = match message.message()?.access_log_format {
             None => AccessLogFormat::Default,
             Some(stderr_access_log::AccessLogFormat::LogFormat(f)) => format(&f, &at.field("log_format"))?,
         };
-        return Some(AccessLog { sink: AccessLogSink::Stderr, format });
+        return Some(AccessLog { sink: AccessLogSink::Stderr, format, filter });
     }
     at.refuse_type(any);
     None

@@ -2,6 +2,7 @@
 
 use super::Surroundings;
 use super::files::FileReader;
+use outrigger_api::envoy::config::core::v3::TypedExtensionConfig;
 use outrigger_traffic::config::ConfigError;
 use prost::{Message, Name};
 use std::cell::RefCell;
@@ -117,6 +118,18 @@ impl<'a> At<'a> {
                 Unpacked::Broken
             }
         })
+    }
+
+    /// The message of the only type of extension that is expected here; anything else is noted.
+    pub(crate) fn extension<M: Message + Name + Default>(&self, from: &TypedExtensionConfig) -> Option<M> {
+        self.field("name").need_text(&from.name);
+        let at = self.field("typed_config");
+        let any = at.need(from.typed_config.as_ref())?;
+        let found = at.unpack::<M>(any);
+        if found.is_none() {
+            at.refuse_type(any);
+        }
+        found?.message()
     }
 
     /// Notes that an `Any` holds something that has no place here.

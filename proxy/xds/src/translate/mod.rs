@@ -18,6 +18,7 @@ pub mod files;
 mod http_connection_manager;
 mod listener;
 mod listener_filter;
+mod log_filter;
 mod rbac;
 mod route;
 mod secret;

@@ -55,6 +55,7 @@ fn shares(weighted: &proto::tcp_proxy::WeightedCluster, at: &At<'_>) -> Vec<Weig
         }
         out.push(WeightedCluster {
             name: share.name.clone(),
+            cluster_header: None,
             weight: share.weight,
             headers: HeaderEdits::default(),
             host_rewrite: None,

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use outrigger_traffic::config::StringMatch;
+use outrigger_traffic::config::{Fraction, StringMatch};
 
 use super::{Destination, read_destinations, read_weight};
 use crate::resource::document::is_host;
@@ -27,6 +27,17 @@ pub struct HttpRoute {
     pub retries: Option<Retries>,
     /// Header edits.
     pub headers: Headers,
+    /// Copies.
+    pub mirrors: Vec<MirrorRule>,
+}
+
+/// `HTTPMirrorPolicy`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct MirrorRule {
+    /// Where the copy goes.
+    pub destination: Destination,
+    /// Share of requests that are copied.
+    pub share: Fraction,
 }
 
 /// What is done with a request.
@@ -174,7 +185,54 @@ impl HttpRoute {
             timeout: f.field("timeout").map(|n| n.duration()),
             retries: f.field("retries").and_then(|n| Retries::read(&n)),
             headers: read_headers(f, true),
+            mirrors: read_mirrors(f),
         })
+    }
+}
+
+/// `mirror` with its share in one of three spellings, or `mirrors`.
+fn read_mirrors(f: &Fields<'_>) -> Vec<MirrorRule> {
+    let shares = ["mirrorPercentage", "mirrorPercent", "mirror_percent"];
+    let given: Vec<&str> = shares.into_iter().filter(|name| f.field(name).is_some()).collect();
+    if let [_, second, ..] = given.as_slice() {
+        f.problem(second, "the share of a mirror is given twice");
+    }
+    let mirrors = f.list("mirrors");
+    let Some(single) = f.field("mirror") else {
+        if let Some(name) = given.first() {
+            f.problem(name, "needs a mirror");
+        }
+        return mirrors.iter().filter_map(MirrorRule::read).collect();
+    };
+    if !mirrors.is_empty() {
+        f.problem("mirrors", "excludes mirror");
+    }
+    let share = match given.first() {
+        None => Fraction::ONE,
+        Some(&"mirrorPercentage") => f.field("mirrorPercentage").map_or(Fraction::ONE, |n| percentage(&n)),
+        Some(name) => {
+            let whole = f.field(name).map_or(100, |n| n.number(0, 100));
+            Fraction::from_millionths(whole * 10_000)
+        }
+    };
+    Destination::read(&single).map(|destination| MirrorRule { destination, share }).into_iter().collect()
+}
+
+/// `Percent`.
+fn percentage(node: &Node<'_>) -> Fraction {
+    let value = node.message(&shape::PERCENT, |f| f.field("value").map_or(0.0, |n| n.decimal(0.0, 100.0)));
+    // In range, so the cast keeps the value.
+    Fraction::from_millionths((value.unwrap_or_default() * 10_000.0).round() as u32)
+}
+
+impl MirrorRule {
+    fn read(node: &Node<'_>) -> Option<Self> {
+        node.message(&shape::MIRROR_POLICY, |f| {
+            let destination = f.required("destination").and_then(|n| Destination::read(&n))?;
+            let share = f.field("percentage").map_or(Fraction::ONE, |n| percentage(&n));
+            Some(Self { destination, share })
+        })
+        .flatten()
     }
 }
 
@@ -187,9 +245,9 @@ fn read_action(f: &Fields<'_>) -> HttpAction {
         f.problem("", "exactly one of route, redirect and directResponse is needed");
     }
     if f.list("route").is_empty()
-        && (f.field("rewrite").is_some() || f.field("timeout").is_some() || f.field("retries").is_some())
+        && ["rewrite", "timeout", "retries", "mirror", "mirrors"].iter().any(|name| f.field(name).is_some())
     {
-        f.problem("", "rewrite, timeout and retries need a route");
+        f.problem("", "rewrite, timeout, retries and mirrors need a route");
     }
     match (redirect, respond) {
         (Some(redirect), _) => HttpAction::Redirect(redirect),

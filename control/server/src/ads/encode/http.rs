@@ -2,17 +2,17 @@
 
 use outrigger_api::any;
 use outrigger_api::envoy::config::core::v3 as core;
-use outrigger_api::envoy::config::trace::v3::{OpenTelemetryConfig, tracing as trace};
 use outrigger_api::envoy::extensions::filters::http::router::v3::Router;
 use outrigger_api::envoy::extensions::filters::network::http_connection_manager::v3 as proto;
 use outrigger_traffic::config::{
     CodecType, EscapedSlashes, ForwardClientCert, Http1Options, Http2Options, HttpConnectionManager,
-    HttpFilter, RouteSource, ServerHeader, Tracing,
+    HttpFilter, RouteSource, ServerHeader,
 };
 use proto::http_connection_manager as hcm;
 
 use super::access_log::access_logs;
-use super::value::{ads, duration, limit, percent};
+use super::tracing::tracing;
+use super::value::{ads, duration, limit};
 use super::{rbac, route};
 
 pub(super) fn http_connection_manager(value: &HttpConnectionManager) -> proto::HttpConnectionManager {
@@ -128,29 +128,6 @@ fn escaped_slashes(value: EscapedSlashes) -> hcm::PathWithEscapedSlashesAction {
         EscapedSlashes::RejectRequest => E::RejectRequest,
         EscapedSlashes::UnescapeAndRedirect => E::UnescapeAndRedirect,
         EscapedSlashes::UnescapeAndForward => E::UnescapeAndForward,
-    }
-}
-
-fn tracing(value: &Tracing) -> hcm::Tracing {
-    let target = core::grpc_service::EnvoyGrpc {
-        cluster_name: value.collector_cluster.clone(),
-        authority: String::new(),
-        ..core::grpc_service::EnvoyGrpc::default()
-    };
-    let service = core::GrpcService {
-        initial_metadata: Vec::new(),
-        target_specifier: Some(core::grpc_service::TargetSpecifier::EnvoyGrpc(target)),
-    };
-    let provider =
-        OpenTelemetryConfig { grpc_service: Some(service), service_name: value.service_name.clone() };
-    hcm::Tracing {
-        client_sampling: Some(percent(value.client_sampling)),
-        random_sampling: Some(percent(value.random_sampling)),
-        overall_sampling: Some(percent(value.overall_sampling)),
-        provider: Some(trace::Http {
-            name: "envoy.tracers.opentelemetry".to_owned(),
-            config_type: Some(trace::http::ConfigType::TypedConfig(any(&provider))),
-        }),
     }
 }
 

@@ -11,11 +11,13 @@ mod health_check;
 mod http;
 mod listener;
 mod listener_filter;
+mod mirror;
 mod rbac;
 mod route;
 mod secret;
 mod subset;
 mod tls;
+mod tracing;
 mod value;
 
 pub use cluster::cluster;

@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 
 use outrigger_api::envoy::config::core::v3::header_value_option::HeaderAppendAction;
-use outrigger_api::envoy::config::core::v3::{
-    HeaderValue, HeaderValueOption, RoutingPriority, RuntimeFractionalPercent,
-};
+use outrigger_api::envoy::config::core::v3::{HeaderValue, HeaderValueOption, RoutingPriority};
 use outrigger_api::envoy::config::route::v3 as proto;
 use outrigger_api::envoy::extensions::filters::http::rbac::v3::RbacPerRoute;
+use outrigger_api::envoy::extensions::path::r#match::uri_template::v3::UriTemplateMatchConfig;
+use outrigger_api::envoy::extensions::path::rewrite::uri_template::v3::UriTemplateRewriteConfig;
 use outrigger_api::envoy::extensions::retry::host::previous_hosts::v3::PreviousHostsPredicate;
-use outrigger_api::envoy::r#type::v3::{FractionalPercent, Int64Range, fractional_percent};
+use outrigger_api::envoy::r#type::v3::Int64Range;
 use outrigger_api::{any, metadata};
 use outrigger_traffic::config::{
     Action, ClusterChoice, HashPolicy, HashSource, HeaderAppend, HeaderEdit, HeaderEdits, HeaderMatch,
@@ -20,6 +20,8 @@ use outrigger_traffic::config::{
 use prost_types::Any;
 use proto::route_action as ra;
 
+use super::mirror::{extension, internal_redirect, mirror, share_of};
+use super::tracing::route_tracing;
 use super::value::{bytes, duration, limit, regex, string_match, substitution};
 use super::{rbac, subset};
 
@@ -38,6 +40,7 @@ pub fn route_config(value: &RouteConfig) -> proto::RouteConfiguration {
         most_specific_header_mutations_wins: value.most_specific_header_mutations_wins,
         max_direct_response_body_size_bytes: None,
         ignore_port_in_host_matching: value.ignore_port_in_host_matching,
+        request_mirror_policies: value.mirrors.iter().map(mirror).collect(),
     }
 }
 
@@ -95,6 +98,7 @@ fn virtual_host(value: &VirtualHost) -> proto::VirtualHost {
         retry_policy: value.retry_policy.as_ref().map(retry_policy),
         per_request_buffer_limit_bytes: value.per_request_buffer_limit_bytes,
         include_attempt_count_in_response: value.include_attempt_count_in_response,
+        request_mirror_policies: value.mirrors.iter().map(mirror).collect(),
         metadata: retry_metadata(value.retry_policy.as_ref()),
     }
 }
@@ -129,6 +133,7 @@ fn route(value: &Route) -> proto::Route {
         request_headers_to_remove: edits.request_remove,
         typed_per_filter_config: per_filter(value.rbac.as_ref()),
         name: value.name.clone(),
+        tracing: value.tracing.as_ref().map(route_tracing),
         per_request_buffer_limit_bytes: value.per_request_buffer_limit_bytes,
         action: Some(action),
     }
@@ -141,21 +146,23 @@ fn route_match(value: &RouteMatch) -> proto::RouteMatch {
         PathMatch::Exact(text) => P::Path(text.clone()),
         PathMatch::Regex(pattern) => P::SafeRegex(regex(pattern)),
         PathMatch::PathSeparatedPrefix(text) => P::PathSeparatedPrefix(text.clone()),
+        PathMatch::Template(text) => P::PathMatchPolicy(extension(
+            "envoy.path.match.uri_template.uri_template_matcher",
+            &UriTemplateMatchConfig { path_template: text.clone() },
+        )),
         PathMatch::Connect => P::ConnectMatcher(ConnectMatcher {}),
     };
-    let fraction = value.fraction.map(|share| RuntimeFractionalPercent {
-        default_value: Some(FractionalPercent {
-            numerator: share.millionths(),
-            denominator: fractional_percent::DenominatorType::Million.into(),
-        }),
-        runtime_key: String::new(),
-    });
+    let fraction = value.fraction.map(share_of);
     proto::RouteMatch {
         case_sensitive: Some(value.case_sensitive),
         headers: value.headers.iter().map(header_match).collect(),
         query_parameters: value.query.iter().map(query_match).collect(),
         grpc: value.grpc.then_some(GrpcRouteMatchOptions {}),
         runtime_fraction: fraction,
+        tls_context: value.tls.map(|tls| proto::route_match::TlsContextMatchOptions {
+            presented: tls.presented,
+            validated: tls.validated,
+        }),
         path_specifier: Some(path),
     }
 }
@@ -201,15 +208,28 @@ fn forward(value: &RouteAction) -> proto::RouteAction {
         HostRewrite::PathRegex { pattern, substitution: by } => {
             H::HostRewritePathRegex(substitution(pattern, by))
         }
+        HostRewrite::Format(text) => H::HostRewrite(text.clone()),
     });
     let (prefix_rewrite, regex_rewrite) = path_rewrite(value.path_rewrite.as_ref());
+    let path_rewrite_policy = match &value.path_rewrite {
+        Some(PathRewrite::Template(text)) => Some(extension(
+            "envoy.path.rewrite.uri_template.uri_template_rewriter",
+            &UriTemplateRewriteConfig { path_template_rewrite: text.clone() },
+        )),
+        _ => None,
+    };
+    let path_rewrite = match &value.path_rewrite {
+        Some(PathRewrite::Format(text)) => text.clone(),
+        _ => String::new(),
+    };
+    let offset = Some(value.grpc_timeout_header_offset).filter(|offset| !offset.is_zero());
     let durations =
-        (value.max_stream_duration.is_some() || value.grpc_timeout_header_max.is_some()).then(|| {
-            ra::MaxStreamDuration {
+        (value.max_stream_duration.is_some() || value.grpc_timeout_header_max.is_some() || offset.is_some())
+            .then(|| ra::MaxStreamDuration {
                 max_stream_duration: value.max_stream_duration.map(duration),
                 grpc_timeout_header_max: value.grpc_timeout_header_max.map(duration),
-            }
-        });
+                grpc_timeout_header_offset: offset.map(duration),
+            });
     let upgrade = |u: &outrigger_traffic::config::Upgrade| ra::UpgradeConfig {
         connect_config: (value.connect_ends && u.upgrade_type.eq_ignore_ascii_case("connect"))
             .then_some(ra::upgrade_config::ConnectConfig {}),
@@ -230,7 +250,11 @@ fn forward(value: &RouteAction) -> proto::RouteAction {
         regex_rewrite,
         max_stream_duration: durations,
         append_x_forwarded_host: value.append_x_forwarded_host,
-        cluster_specifier: Some(cluster_choice(&value.cluster)),
+        request_mirror_policies: value.mirrors.iter().map(mirror).collect(),
+        internal_redirect_policy: value.internal_redirect.as_ref().map(internal_redirect),
+        path_rewrite_policy,
+        path_rewrite,
+        cluster_specifier: Some(cluster_choice(&value.cluster, value.split_header.as_ref())),
         host_rewrite_specifier: host,
     }
 }
@@ -264,7 +288,8 @@ fn path_rewrite(
     value: Option<&PathRewrite>,
 ) -> (String, Option<outrigger_api::envoy::r#type::matcher::v3::RegexMatchAndSubstitute>) {
     match value {
-        None => (String::new(), None),
+        // The latter two have fields of their own.
+        None | Some(PathRewrite::Template(_) | PathRewrite::Format(_)) => (String::new(), None),
         Some(PathRewrite::Prefix(prefix)) => (prefix.clone(), None),
         Some(PathRewrite::Regex { pattern, substitution: by }) => {
             (String::new(), Some(substitution(pattern, by)))
@@ -272,13 +297,16 @@ fn path_rewrite(
     }
 }
 
-fn cluster_choice(value: &ClusterChoice) -> ra::ClusterSpecifier {
+fn cluster_choice(value: &ClusterChoice, split_header: Option<&String>) -> ra::ClusterSpecifier {
     match value {
         ClusterChoice::Single(name) => ra::ClusterSpecifier::Cluster(name.clone()),
         ClusterChoice::Header(name) => ra::ClusterSpecifier::ClusterHeader(name.clone()),
         ClusterChoice::Weighted(shares) => ra::ClusterSpecifier::WeightedClusters(proto::WeightedCluster {
             clusters: shares.iter().map(share).collect(),
             total_weight: None,
+            random_value_specifier: split_header
+                .cloned()
+                .map(proto::weighted_cluster::RandomValueSpecifier::HeaderName),
         }),
     }
 }
@@ -288,6 +316,7 @@ fn share(value: &WeightedCluster) -> proto::weighted_cluster::ClusterWeight {
     let edits = Edits::of(&value.headers);
     proto::weighted_cluster::ClusterWeight {
         name: value.name.clone(),
+        cluster_header: value.cluster_header.clone().unwrap_or_default(),
         weight: Some(value.weight),
         metadata_match: subset::demanded(&value.metadata_match),
         request_headers_to_add: edits.request_add,
@@ -315,7 +344,8 @@ fn redirect(value: &Redirect) -> proto::RedirectAction {
         (None, Some(PathRewrite::Regex { pattern, substitution: by })) => {
             Some(P::RegexRewrite(substitution(pattern, by)))
         }
-        (None, None) => None,
+        // A redirect has no other rewrites.
+        (None, None | Some(PathRewrite::Template(_) | PathRewrite::Format(_))) => None,
     };
     proto::RedirectAction {
         host_redirect: value.host.clone().unwrap_or_default(),

@@ -106,7 +106,7 @@ pub(crate) fn begin(mut x: Box<Exchange>) {
         Ok(Decided::Forward(plan)) => plan,
         decided => return journey::answer(x, notes, decided),
     };
-    if plan.tunnel {
+    if plan.is_unusual() {
         return journey::answer(x, notes, Ok(Decided::Forward(plan)));
     }
     let shared = Attempts::new(&x.front, &plan);

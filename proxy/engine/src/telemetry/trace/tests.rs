@@ -12,6 +12,7 @@ fn tracing(random: Fraction) -> Tracing {
         overall_sampling: Fraction::ONE,
         service_name: String::new(),
         collector_cluster: String::new(),
+        ..Tracing::default()
     }
 }
 

@@ -2,11 +2,13 @@
 
 use super::hash_policy::hash_policy;
 use super::headers::header_edits;
+use super::mirror::{internal_redirect, mirrors};
 use super::retry;
 use crate::translate::value::{duration, header_name, limit_or, port, regex};
 use crate::translate::{At, files, http_connection_manager, subset};
 use outrigger_api::envoy::config::core::v3::RoutingPriority;
 use outrigger_api::envoy::config::route::v3 as proto;
+use outrigger_api::envoy::extensions::path::rewrite::uri_template::v3::UriTemplateRewriteConfig;
 use outrigger_api::envoy::r#type::matcher::v3::RegexMatchAndSubstitute;
 use outrigger_traffic::config::{
     Action, ClusterChoice, DirectResponse, HostRewrite, PathRewrite, Redirect, RouteAction, WeightedCluster,
@@ -18,6 +20,7 @@ use std::time::Duration;
 pub(super) fn forward(message: &proto::RouteAction, non_idempotent: bool, at: &At<'_>) -> Option<Action> {
     let cluster = cluster_choice(message, at);
     let path_rewrite = path_rewrite(&message.prefix_rewrite, message.regex_rewrite.as_ref(), at);
+    let path_rewrite = further_rewrite(message, path_rewrite, at);
     let mut action = RouteAction::to("");
     action.cluster_not_found_status =
         match ra::ClusterNotFoundResponseCode::try_from(message.cluster_not_found_response_code) {
@@ -60,6 +63,18 @@ pub(super) fn forward(message: &proto::RouteAction, non_idempotent: bool, at: &A
     };
     action.metadata_match = subset::lb_metadata(message.metadata_match.as_ref());
     action.hash_policy = hash_policy(&message.hash_policy, at);
+    action.mirrors = mirrors(&message.request_mirror_policies, at);
+    action.internal_redirect = message
+        .internal_redirect_policy
+        .as_ref()
+        .map(|policy| internal_redirect(policy, &at.field("internal_redirect_policy")));
+    if let Some(ra::ClusterSpecifier::WeightedClusters(weighted)) = &message.cluster_specifier
+        && let Some(proto::weighted_cluster::RandomValueSpecifier::HeaderName(name)) =
+            &weighted.random_value_specifier
+    {
+        let at = at.field("weighted_clusters");
+        action.split_header = Some(header_name(name, true, &at.field("header_name")));
+    }
     action.cluster = cluster?;
     Some(Action::Forward(Box::new(action)))
 }
@@ -91,7 +106,13 @@ fn shares(message: &proto::WeightedCluster, at: &At<'_>) -> Vec<WeightedCluster>
     let mut out = Vec::with_capacity(message.clusters.len());
     for (i, share) in message.clusters.iter().enumerate() {
         let at = at.item("clusters", i);
-        at.field("name").need_text(&share.name);
+        let header = (!share.cluster_header.is_empty())
+            .then(|| header_name(&share.cluster_header, true, &at.field("cluster_header")));
+        match &header {
+            None => at.field("name").need_text(&share.name),
+            Some(_) if share.name.is_empty() => {}
+            Some(_) => at.field("cluster_header").refuse("cannot be given together with `name`"),
+        }
         let weight = share.weight.unwrap_or(0);
         sum += u64::from(weight);
         let host_rewrite = share.host_rewrite_specifier.as_ref().map(|s| match s {
@@ -101,6 +122,7 @@ fn shares(message: &proto::WeightedCluster, at: &At<'_>) -> Vec<WeightedCluster>
         });
         out.push(WeightedCluster {
             name: share.name.clone(),
+            cluster_header: header,
             weight,
             headers: header_edits(
                 &share.request_headers_to_add,
@@ -136,6 +158,10 @@ fn host_rewrite(message: &proto::RouteAction, at: &At<'_>) -> Option<HostRewrite
             let (pattern, substitution) = substitution(rewrite, &at.field("host_rewrite_path_regex"))?;
             Some(HostRewrite::PathRegex { pattern, substitution })
         }
+        H::HostRewrite(format) => {
+            at.field("host_rewrite").need_text(format);
+            Some(HostRewrite::Format(format.clone()))
+        }
     }
 }
 
@@ -150,6 +176,8 @@ fn stream_durations(message: &proto::RouteAction, action: &mut RouteAction, at: 
             limit(max.max_stream_duration.as_ref(), &at.field("max_stream_duration"));
         action.grpc_timeout_header_max =
             limit(max.grpc_timeout_header_max.as_ref(), &at.field("grpc_timeout_header_max"));
+        let offset = limit(max.grpc_timeout_header_offset.as_ref(), &at.field("grpc_timeout_header_offset"));
+        action.grpc_timeout_header_offset = offset.unwrap_or_default();
     }
     if let Some(older) = limit(message.max_grpc_timeout.as_ref(), &at.field("max_grpc_timeout")) {
         if action.grpc_timeout_header_max.is_some_and(|newer| newer != older) {
@@ -157,6 +185,30 @@ fn stream_durations(message: &proto::RouteAction, action: &mut RouteAction, at: 
         }
         action.grpc_timeout_header_max = Some(older);
     }
+}
+
+/// Rewrites by template or text, which exclude the others and one another.
+fn further_rewrite(
+    message: &proto::RouteAction,
+    before: Option<PathRewrite>,
+    at: &At<'_>,
+) -> Option<PathRewrite> {
+    let mut found = before;
+    let mut take = |field: &str, rewrite: PathRewrite| {
+        if found.is_some() {
+            at.field(field).refuse("cannot be given together with another rewrite of the path");
+        }
+        found = Some(rewrite);
+    };
+    if let Some(policy) = &message.path_rewrite_policy
+        && let Some(rewrite) = at.field("path_rewrite_policy").extension::<UriTemplateRewriteConfig>(policy)
+    {
+        take("path_rewrite_policy", PathRewrite::Template(rewrite.path_template_rewrite));
+    }
+    if !message.path_rewrite.is_empty() {
+        take("path_rewrite", PathRewrite::Format(message.path_rewrite.clone()));
+    }
+    found
 }
 
 fn path_rewrite(prefix: &str, pattern: Option<&RegexMatchAndSubstitute>, at: &At<'_>) -> Option<PathRewrite> {

@@ -3,9 +3,10 @@
 use crate::translate::At;
 use crate::translate::value::{header_name, regex, runtime_fraction, string_match};
 use outrigger_api::envoy::config::route::v3 as proto;
+use outrigger_api::envoy::extensions::path::r#match::uri_template::v3::UriTemplateMatchConfig;
 use outrigger_traffic::config::{
     HeaderMatch, HeaderValueMatch, PathMatch, QueryMatch, QueryValueMatch, RouteMatch, StringMatch,
-    StringPattern,
+    StringPattern, TlsMatch,
 };
 
 /// The criteria of a route; `None` when there is none on the path (noted).
@@ -21,6 +22,10 @@ pub(super) fn route_match(message: &proto::RouteMatch, at: &At<'_>) -> Option<Ro
                     .refuse("must not be empty, end with a slash, or contain `?` or `#`");
             }
             Some(PathMatch::PathSeparatedPrefix(text.clone()))
+        }
+        Some(P::PathMatchPolicy(policy)) => {
+            let at = at.field("path_match_policy");
+            at.extension::<UriTemplateMatchConfig>(policy).map(|m| PathMatch::Template(m.path_template))
         }
         Some(P::ConnectMatcher(_)) => Some(PathMatch::Connect),
         None => {
@@ -49,6 +54,10 @@ pub(super) fn route_match(message: &proto::RouteMatch, at: &At<'_>) -> Option<Ro
         query,
         grpc: message.grpc.is_some(),
         fraction,
+        tls: message
+            .tls_context
+            .as_ref()
+            .map(|t| TlsMatch { presented: t.presented, validated: t.validated }),
     })
 }
 

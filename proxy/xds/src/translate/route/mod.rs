@@ -8,8 +8,10 @@ pub(super) mod after;
 mod hash_policy;
 mod headers;
 pub(super) mod matches;
+mod mirror;
 mod retry;
 
+use super::trace::route_tracing;
 use super::value::{header_name, metadata, metadata_switch};
 use super::{At, rbac};
 use headers::header_edits;
@@ -55,6 +57,7 @@ pub(super) fn route_config(message: &proto::RouteConfiguration, inline: bool, at
         validate_clusters: message.validate_clusters.unwrap_or(inline),
         most_specific_header_mutations_wins: message.most_specific_header_mutations_wins,
         ignore_port_in_host_matching: message.ignore_port_in_host_matching,
+        mirrors: mirror::mirrors(&message.request_mirror_policies, at),
     }
 }
 
@@ -105,6 +108,7 @@ fn virtual_host(message: &proto::VirtualHost, body_bytes_max: u32, at: &At<'_>) 
         include_attempt_count_in_response: message.include_attempt_count_in_response,
         per_request_buffer_limit_bytes: message.per_request_buffer_limit_bytes,
         rbac: per_filter(&message.typed_per_filter_config, at),
+        mirrors: mirror::mirrors(&message.request_mirror_policies, at),
     }
 }
 
@@ -144,6 +148,7 @@ fn route(message: &proto::Route, body_bytes_max: u32, at: &At<'_>) -> Option<Rou
         rbac,
         per_request_buffer_limit_bytes: message.per_request_buffer_limit_bytes,
         decorator,
+        tracing: message.tracing.as_ref().map(|t| route_tracing(t, &at.field("tracing"))),
     })
 }
 

@@ -330,6 +330,93 @@ fn access_logs_and_tracing_are_translated() {
     assert_eq!((tracing.service_name.as_str(), tracing.collector_cluster.as_str()), ("s", "otel"));
 }
 
+#[test]
+fn log_filters_and_span_options_are_translated_or_refused() {
+    use config::{Comparison, LogFilter, LogKind, Order, SpanExport};
+    let log = |filter: &str| {
+        format!(
+            r#"access_log: [{{name: a, filter: {{{filter}}}, typed_config: {{"@type": type.googleapis.com/envoy.extensions.access_loggers.stream.v3.StdoutAccessLog}}}}]"#
+        )
+    };
+    let ge = "comparison: {op: GE, value: {default_value: 500, runtime_key: k}}";
+    let at_least = Comparison { is: Order::AtLeast, than: 500 };
+    for (filter, expected) in [
+        (format!("status_code_filter: {{{ge}}}"), LogFilter::Status(at_least)),
+        (format!("duration_filter: {{{ge}}}"), LogFilter::Duration(at_least)),
+        ("not_health_check_filter: {}".into(), LogFilter::NotHealthCheck),
+        (
+            "runtime_filter: {runtime_key: k, percent_sampled: {numerator: 3}}".into(),
+            LogFilter::Share(config::Fraction::from_percent(3)),
+        ),
+        (
+            "or_filter: {filters: [{not_health_check_filter: {}}, {not_health_check_filter: {}}]}".into(),
+            LogFilter::Or(vec![LogFilter::NotHealthCheck, LogFilter::NotHealthCheck]),
+        ),
+        ("response_flag_filter: {flags: [UF, LH]}".into(), LogFilter::Flags(vec!["UF".into()])),
+        (
+            "grpc_status_filter: {statuses: [UNAVAILABLE], exclude: true}".into(),
+            LogFilter::GrpcStatus { statuses: vec![14], exclude: true },
+        ),
+        (
+            "log_type_filter: {types: [DownstreamEnd, TcpConnectionEnd, UpstreamEnd]}".into(),
+            LogFilter::Kind {
+                kinds: vec![LogKind::Request, LogKind::Connection, LogKind::Other],
+                exclude: false,
+            },
+        ),
+    ] {
+        let found = manager(&with(&log(&filter))).expect("accepted");
+        assert_eq!(found.access_log[0].filter.as_ref(), Some(&expected), "{filter}");
+    }
+    for (filter, expected) in [
+        (
+            "and_filter: {filters: [{not_health_check_filter: {}}]}",
+            "filter.and_filter.filters: needs at least two",
+        ),
+        ("response_flag_filter: {flags: [XX]}", "flags[0]: `XX` is not a response flag"),
+        ("response_flag_filter: {flags: [LH]}", "flags: none of these flags is ever set here"),
+        ("status_code_filter: {}", "filter.status_code_filter.comparison: is required"),
+    ] {
+        let found = reasons(manager(&with(&log(filter))));
+        assert!(found.iter().any(|f| f.ends_with(expected)), "{filter}\n{found:#?}");
+    }
+    let traced = |options: &str, provider: &str| {
+        manager(&with(&format!(
+            r#"tracing: {{{options} provider: {{name: p, typed_config: {{"@type": type.googleapis.com/envoy.config.trace.v3.{provider}}}}}}}"#
+        )))
+    };
+    let zipkin =
+        "ZipkinConfig, collector_cluster: z, collector_endpoint: /api, collector_endpoint_version: HTTP_JSON";
+    let options = "max_path_tag_length: 9, verbose: true, spawn_upstream_span: false, operation: o, custom_tags: [{tag: a, literal: {value: 5%}}, {tag: b, environment: {name: B, default_value: d}}],";
+    let found = traced(options, zipkin).expect("accepted").tracing.expect("tracing");
+    assert_eq!(found.export, SpanExport::Zipkin { host: "z".into(), path: "/api".into() });
+    assert!(found.always_b3 && !found.wide_trace_ids && found.spans.verbose && !found.spans.attempts);
+    let tags: Vec<_> =
+        found.spans.tags.iter().map(|t| (t.value.as_str(), t.default_value.as_str())).collect();
+    assert_eq!((found.spans.path_bytes_max, tags), (9, vec![("5%%", ""), ("%ENVIRONMENT(B)%", "d")]));
+    let http = "OpenTelemetryConfig, http_service: {http_uri: {uri: 'http://c.test:4318/v1/traces', cluster: c, timeout: 1s}, request_headers_to_add: [{header: {key: X-K, value: v}}]}";
+    let found = traced("", http).expect("accepted").tracing.expect("tracing");
+    let expected = SpanExport::OtlpHttp {
+        host: "c.test:4318".into(),
+        path: "/v1/traces".into(),
+        headers: vec![("x-k".into(), "v".into())],
+    };
+    assert_eq!((found.export, found.collector_cluster.as_str()), (expected, "c"));
+    for (provider, expected) in [
+        (
+            format!("{zipkin}, shared_span_context: true"),
+            "shared_span_context: every proxy has spans of its own here",
+        ),
+        (
+            "ZipkinConfig, collector_cluster: z, collector_endpoint: x".into(),
+            "collector_endpoint_version: must be HTTP_JSON",
+        ),
+    ] {
+        let found = reasons(traced("", &provider));
+        assert!(found.iter().any(|f| f.ends_with(expected)), "{provider}\n{found:#?}");
+    }
+}
+
 /// A disk where every file holds its own path.
 struct Paths;
 

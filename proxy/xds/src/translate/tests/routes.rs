@@ -381,3 +381,82 @@ fn header_edits_are_translated_with_both_switches() {
         assert_eq!(found, [format!("virtual_hosts[0].routes[0].{expected}")], "{edit}");
     }
 }
+
+#[test]
+fn mirrors_redirect_policies_and_templates_are_translated() {
+    use config::{Fraction, InternalRedirect, Mirror, MirrorCluster, TlsMatch};
+    let found = forward(
+        "cluster: c, request_mirror_policies: [{cluster: m, runtime_fraction: {default_value: {numerator: 5}}, trace_sampled: false, disable_shadow_host_suffix_append: true},
+        {cluster_header: X-M, host_rewrite_literal: h}], internal_redirect_policy: {max_internal_redirects: 2, redirect_response_codes: [307, 302, 200], allow_cross_scheme_redirect: true,
+        response_headers_to_copy: [X-C], predicates: [{name: s, typed_config: {'@type': type.googleapis.com/envoy.extensions.internal_redirect.safe_cross_scheme.v3.SafeCrossSchemeConfig}},
+        {name: p, typed_config: {'@type': type.googleapis.com/envoy.extensions.internal_redirect.previous_routes.v3.PreviousRoutesConfig}},
+        {name: l, typed_config: {'@type': type.googleapis.com/envoy.extensions.internal_redirect.allow_listed_routes.v3.AllowListedRoutesConfig, allowed_route_names: [r]}}]},
+        path_rewrite: '/%REQ(x)%', host_rewrite: '%REQ(x)%', max_stream_duration: {grpc_timeout_header_offset: 0.1s}",
+    )
+    .expect("accepted");
+    let first = Mirror {
+        fraction: Fraction::from_percent(5),
+        trace_sampled: Some(false),
+        keep_host: true,
+        ..Mirror::to("m")
+    };
+    let second = Mirror {
+        cluster: MirrorCluster::Header("x-m".into()),
+        host_rewrite: Some("h".into()),
+        ..Mirror::to("")
+    };
+    assert_eq!(found.mirrors, [first, second]);
+    let policy = InternalRedirect {
+        max: 2,
+        statuses: vec![302, 307],
+        cross_scheme: true,
+        safe_cross_scheme: true,
+        new_routes_only: true,
+        allowed_routes: Some(vec!["r".into()]),
+        copied_headers: vec!["x-c".into()],
+    };
+    assert_eq!(found.internal_redirect, Some(policy));
+    assert_eq!(found.path_rewrite, Some(PathRewrite::Format("/%REQ(x)%".into())));
+    assert_eq!(found.host_rewrite, Some(HostRewrite::Format("%REQ(x)%".into())));
+    assert_eq!(found.grpc_timeout_header_offset, Duration::from_millis(100));
+    let found = route(
+        "match: {path_match_policy: {name: t, typed_config: {'@type': type.googleapis.com/envoy.extensions.path.match.uri_template.v3.UriTemplateMatchConfig, path_template: '/a/{b}'}}, tls_context: {presented: true}},
+        tracing: {random_sampling: {numerator: 1}, operation: o, custom_tags: [{tag: t, request_header: {name: X-T, default_value: d}}]},
+        route: {weighted_clusters: {header_name: X-N, clusters: [{cluster_header: X-C, weight: 1}]}}",
+    )
+    .expect("accepted");
+    assert_eq!(found.matches.path, PathMatch::Template("/a/{b}".into()));
+    assert_eq!(found.matches.tls, Some(TlsMatch { presented: Some(true), validated: None }));
+    let tracing = found.tracing.expect("tracing");
+    assert_eq!((tracing.random_sampling, tracing.operation.as_str()), (Some(Fraction::from_percent(1)), "o"));
+    assert_eq!((tracing.tags[0].value.as_str(), tracing.tags[0].default_value.as_str()), ("%REQ(x-t)%", "d"));
+    let Action::Forward(action) = found.action else { panic!("forwards") };
+    assert_eq!(action.split_header.as_deref(), Some("x-n"));
+    let ClusterChoice::Weighted(shares) = &action.cluster else { panic!("weighted") };
+    assert_eq!(shares[0].cluster_header.as_deref(), Some("x-c"));
+}
+
+#[test]
+fn mirrors_and_rewrites_that_contradict_themselves_are_refused() {
+    for (fields, expected) in [
+        (
+            "request_mirror_policies: [{}]",
+            "request_mirror_policies[0]: `cluster` or `cluster_header` is required",
+        ),
+        (
+            "request_mirror_policies: [{cluster: a, cluster_header: b}]",
+            "request_mirror_policies[0].cluster_header: cannot be given together with `cluster`",
+        ),
+        (
+            "prefix_rewrite: /a, path_rewrite: /b",
+            "path_rewrite: cannot be given together with another rewrite of the path",
+        ),
+        (
+            "internal_redirect_policy: {predicates: [{name: x, typed_config: {'@type': type.googleapis.com/envoy.config.core.v3.Locality}}]}",
+            "internal_redirect_policy.predicates[0].typed_config: the type `envoy.config.core.v3.Locality` is not supported here",
+        ),
+    ] {
+        let found = reasons(forward(&format!("cluster: c, {fields}")));
+        assert!(found.iter().any(|f| f.ends_with(expected)), "{fields}\n{found:#?}");
+    }
+}
