@@ -2,6 +2,7 @@
 //!
 //! Everything here is reached through `Rc` on one thread: cells instead of locks, nothing borrowed across an await.
 
+use crate::filter::RegisteredFilters;
 use crate::cluster::Resolve;
 use crate::drain::{DrainNode, DrainState};
 use crate::exchange::express::Lane;
@@ -47,6 +48,8 @@ pub struct Shared {
     pub telemetry: Telemetry,
     /// What is refused because memory runs out.
     pub overload: Overload,
+    /// Filters of the embedding program.
+    pub filters: RegisteredFilters,
     /// Number of data workers.
     pub concurrency: usize,
     /// When the proxy started.

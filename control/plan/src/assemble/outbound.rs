@@ -132,8 +132,7 @@ pub fn layer4_choice(
                     name: scope.cluster(object, &d.destination, port),
                     weight: d.weight,
                     headers: Default::default(),
-                    host_rewrite: None,
-                })
+                    host_rewrite: None, filters: None })
                 .collect(),
         ),
     }

@@ -123,7 +123,7 @@ fn plain(name: &str, matches: RouteMatch, action: Action) -> Route {
         matches,
         action,
         headers: HeaderEdits::default(),
-        rbac: None,
+        filters: None,
         per_request_buffer_limit_bytes: None,
         decorator: None,
     }
@@ -176,8 +176,7 @@ fn forward(
                     name: cluster(d),
                     weight: d.weight,
                     headers: edits(&d.headers),
-                    host_rewrite: authority(&d.headers),
-                })
+                    host_rewrite: authority(&d.headers), filters: None })
                 .collect(),
         ),
     };

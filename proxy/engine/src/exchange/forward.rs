@@ -11,6 +11,7 @@ use outrigger_wire::{Known, Method, Version};
 use super::notes::Notes;
 use super::{Exchange, Front, respond};
 use crate::error::ProxyError;
+use crate::filter::Place;
 use crate::http::Serving;
 use crate::http::view::{HeadView, grpc_timeout};
 use crate::live::LiveCluster;
@@ -47,13 +48,13 @@ pub(super) struct Plan {
 pub(super) fn plan(
     x: &mut Exchange,
     notes: &mut Notes,
-    serving: &Serving,
+    place: &Place<'_>,
     matched: Matched<'_>,
     forward: &Arc<Forward>,
 ) -> Result<Plan, ProxyError> {
+    let serving = &**place.serving;
     let stats = serving.stats(x.front.worker());
-    let draw = x.front.worker().draw();
-    let chosen = matched.route.choose(&serving.live.snapshot, &HeadView(&x.front.request), draw);
+    let chosen = matched.route.choose(&serving.live.snapshot, &HeadView(&x.front.request), place.draw);
     let target = match chosen {
         Some(Ok(target)) => target,
         Some(Err(missing)) => {

@@ -8,6 +8,7 @@ use outrigger_wire::{RequestHead, ResponseHead, Trailers};
 use tokio::time::Instant;
 
 use crate::error::ProxyError;
+use crate::filter::After;
 use crate::http::{Connection, Serving};
 use crate::live::LiveCluster;
 use crate::telemetry::{RequestRecord, RequestTrace, ResponseFlags, Timeline, UpstreamFacts};
@@ -51,6 +52,10 @@ pub struct Notes {
     pub trailers: Option<Trailers>,
     /// Bytes of a tunnel: received, sent.
     pub tunnelled: (u64, u64),
+    /// What filters do to the response, in the order of the filters. Never allocates where none has anything to do.
+    pub(crate) after: Vec<After>,
+    /// A filter changed the request so that its route must be looked for again.
+    pub(crate) reroute: bool,
 }
 
 impl Notes {
@@ -75,6 +80,8 @@ impl Notes {
             status: 0,
             trailers: None,
             tunnelled: (0, 0),
+            after: Vec::new(),
+            reroute: false,
         }
     }
 

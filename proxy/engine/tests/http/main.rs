@@ -8,6 +8,7 @@ mod connect_ends;
 mod drain;
 mod express;
 mod extended_connect;
+mod filter;
 mod h1;
 mod h2;
 mod h2_link;

@@ -1,6 +1,6 @@
 //! What routes do: forwarding, redirects, direct responses.
 
-use super::Compilation;
+use super::{Compilation, filters};
 use super::routes::{Above, HostDefaults, kept, level};
 use crate::config;
 use crate::retry::RetryPolicy;
@@ -171,6 +171,7 @@ fn weighted(
             request_edits: merged.request,
             response_edits: merged.response,
             host_rewrite,
+            filters: filters::overrides(compilation, resource, &path, share.filters.as_ref(), &above.filters),
         });
     }
     if sum == 0 || sum > u64::from(u32::MAX) {

@@ -1,6 +1,6 @@
 //! The HTTP connection manager (`envoy.extensions.filters.network.http_connection_manager.v3`).
 
-use super::{AccessLog, Fraction, Rbac, RouteConfig};
+use super::{AccessLog, Fraction, HttpFilter, RouteConfig};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
@@ -150,28 +150,6 @@ pub enum CodecType {
     Http1,
     /// HTTP/2 only.
     Http2,
-}
-
-/// An HTTP filter before the router.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub enum HttpFilter {
-    /// Authorization (type `envoy.extensions.filters.http.rbac.v3.RBAC`).
-    Rbac {
-        /// Name of the filter: routes override it by this name.
-        name: String,
-        /// Its rules.
-        rbac: Rbac,
-    },
-}
-
-impl HttpFilter {
-    /// Name of the authorization filter where nobody gave it another one.
-    pub const RBAC: &'static str = "envoy.filters.http.rbac";
-
-    /// An authorization filter with its usual name.
-    pub fn rbac(rbac: Rbac) -> Self {
-        Self::Rbac { name: Self::RBAC.into(), rbac }
-    }
 }
 
 /// `Http1ProtocolOptions`, downstream and upstream.

@@ -10,6 +10,7 @@ mod cluster;
 mod dns;
 mod endpoint;
 mod error;
+pub mod filter;
 mod http;
 mod listener;
 mod listener_filter;
@@ -32,16 +33,21 @@ pub use cluster::{
 pub use dns::{DnsDomain, DnsForward, DnsServer};
 pub use endpoint::{Endpoint, EndpointAddress, Endpoints, HealthStatus, Locality, LocalityEndpoints};
 pub use error::ConfigError;
+pub use filter::{
+    CorsPolicy, CsrfPolicy, Fault, FaultAbort, FaultDelay, HeaderMutation, HeaderMutationFilter,
+    HeaderMutations, LocalDescriptor, LocalRateLimit, RateLimitAction, RateLimitRule, TokenBucket,
+    VirtualHostRules,
+};
+pub use filter::{FilterConfig, FilterOverride, FilterOverrides, HttpFilter, RouteFilterConfig};
 pub use http::{
     CodecType, EscapedSlashes, ForwardClientCert, Http1Options, Http2Options, HttpConnectionManager,
-    HttpFilter, RouteSource, ServerHeader, SetClientCertDetails, Tracing, Upgrade,
+    RouteSource, ServerHeader, SetClientCertDetails, Tracing, Upgrade,
 };
 pub use listener::{FilterChain, FilterChainMatch, Listener, NetworkFilter, Terminal, TrafficDirection};
 pub use listener_filter::{ForwardProxy, PortPredicate, ProxyProtocol, ProxyProtocolVersion};
 pub use overload::{CgroupMemory, MemoryMonitor, OverloadManager, Trigger};
 pub use rbac::{Permission, Policy, Principal, Rbac, RbacAction, Rules};
 pub use retry::{RateLimitedBackoff, ResetHeader, ResetHeaderFormat, RetryOn, RetryPolicy};
-pub use route::RbacOverrides;
 pub use route::{
     Action, ClusterChoice, DirectResponse, HeaderAppend, HeaderEdit, HeaderEdits, HeaderMatch,
     HeaderValueMatch, HostRewrite, PathMatch, PathRewrite, QueryMatch, QueryValueMatch, Redirect, Route,

@@ -1,13 +1,8 @@
 //! Route tables (`envoy.config.route.v3`).
 
-use super::{Fraction, Rbac, RetryPolicy, Shared, StringMatch, Upgrade};
+use super::{FilterOverrides, Fraction, RateLimitRule, RetryPolicy, Shared, StringMatch, Upgrade};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
 use std::time::Duration;
-
-/// What holds in place of RBAC filters, by name of the filter; `None` switches it off. Filters that are not named here
-/// hold as they are. A name that is no RBAC filter's of the connection manager is refused.
-pub type RbacOverrides = BTreeMap<String, Option<Rbac>>;
 
 /// A named table: virtual hosts, each with ordered routes.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -27,6 +22,8 @@ pub struct RouteConfig {
     pub most_specific_header_mutations_wins: bool,
     /// Ignore the port of the authority when matching domains.
     pub ignore_port_in_host_matching: bool,
+    /// What HTTP filters do for its virtual hosts (`typed_per_filter_config`).
+    pub filters: Option<FilterOverrides>,
 }
 
 /// Requests of a set of domains.
@@ -50,8 +47,10 @@ pub struct VirtualHost {
     pub include_attempt_count_in_response: bool,
     /// Largest body kept for retries, bytes; `None`: the connection's buffer limit.
     pub per_request_buffer_limit_bytes: Option<u32>,
-    /// Replaces RBAC filters of the connection manager (`typed_per_filter_config` of type `RBACPerRoute`).
-    pub rbac: Option<RbacOverrides>,
+    /// By what requests are told apart for rate limits.
+    pub rate_limits: Vec<RateLimitRule>,
+    /// What HTTP filters do for its routes (`typed_per_filter_config`); it goes before the table's word.
+    pub filters: Option<FilterOverrides>,
 }
 
 /// A match and what to do then.
@@ -65,8 +64,8 @@ pub struct Route {
     pub action: Action,
     /// Header edits.
     pub headers: HeaderEdits,
-    /// As [`VirtualHost::rbac`]; for a filter that both name, the route's word counts.
-    pub rbac: Option<RbacOverrides>,
+    /// As [`VirtualHost::filters`]; for a filter that both name, the route's word counts.
+    pub filters: Option<FilterOverrides>,
     /// Largest body kept for retries, bytes.
     pub per_request_buffer_limit_bytes: Option<u32>,
     /// Name of the operation in traces (`decorator.operation`).
@@ -202,6 +201,8 @@ pub struct RouteAction {
     pub connect_ends: bool,
     /// High priority: the cluster's high-priority circuit breakers count.
     pub high_priority: bool,
+    /// By what requests are told apart for rate limits.
+    pub rate_limits: Vec<RateLimitRule>,
 }
 
 impl RouteAction {
@@ -221,6 +222,7 @@ impl RouteAction {
             upgrades: Vec::new(),
             connect_ends: false,
             high_priority: false,
+            rate_limits: Vec::new(),
         }
     }
 }
@@ -247,6 +249,8 @@ pub struct WeightedCluster {
     pub headers: HeaderEdits,
     /// Authority for this share.
     pub host_rewrite: Option<String>,
+    /// As [`VirtualHost::filters`]; it goes before the route's word.
+    pub filters: Option<FilterOverrides>,
 }
 
 /// How the path is rewritten. The query is kept.

@@ -2,6 +2,7 @@
 
 use super::{Choice, Edits, HostRewriter, PathRewriter, Route, Target};
 use crate::config::Upgrade;
+use crate::filter::RouteFilters;
 use crate::retry::RetryPolicy;
 use crate::snapshot::Snapshot;
 use crate::view::{RequestView, path_only};
@@ -71,6 +72,12 @@ impl Route {
     ) -> Option<Result<Target<'_>, NotFoundStatus>> {
         let Action::Forward(forward) = &self.action else { return None };
         Some(forward.choose_with(snapshot, view, draw, &self.request_edits, &self.response_edits))
+    }
+
+    /// What HTTP filters do for a request of this route; `draw` is the one given to [`choose`](Self::choose).
+    pub fn filters(&self, draw: u64) -> &RouteFilters {
+        let Action::Forward(forward) = &self.action else { return &self.filters };
+        forward.choice.filters(draw).unwrap_or(&self.filters)
     }
 
     /// Appends the target for the upstream to `out` and says true; false where it stays as it is.

@@ -22,7 +22,7 @@ pub use query::QueryMatcher;
 pub use rewrite::{HostRewriter, PathRewriter};
 pub use split::{Choice, Target};
 
-use crate::authz::CompiledRbac;
+use crate::filter::{RateLimitRules, RouteFilters};
 use crate::config;
 use crate::snapshot::ClusterId;
 use crate::view::{RequestView, path_only};
@@ -67,39 +67,16 @@ pub struct Route {
     pub request_edits: Edits,
     /// To the response, merged likewise.
     pub response_edits: Edits,
-    /// Replaces RBAC filters of the connection manager.
-    pub rbac: RbacOverrides,
+    /// What HTTP filters do for it. A weighted share may say otherwise: see [`Route::filters`].
+    pub filters: RouteFilters,
+    /// By what its requests are told apart for rate limits.
+    pub rate_limits: RateLimitRules,
     /// Largest body kept for retries, bytes; `None`: the connection's buffer limit.
     pub per_request_buffer_limit_bytes: Option<u32>,
     /// Name of the operation in traces.
     pub decorator: Option<Arc<str>>,
     pub(crate) path: PathMatcher,
     pub(crate) criteria: Criteria,
-}
-
-/// What a route and its virtual host say about RBAC filters, by name of the filter.
-#[derive(Clone, Debug, Default)]
-pub struct RbacOverrides(Arc<[RbacOverride]>);
-
-/// A filter's name and what holds in its place; `None`: nothing.
-type RbacOverride = (Arc<str>, Option<Arc<CompiledRbac>>);
-
-impl RbacOverrides {
-    /// What holds for the filter of this name: its own rules (`None`), none (`Some(None)`), or these.
-    #[must_use]
-    pub fn of(&self, filter: &str) -> Option<Option<&CompiledRbac>> {
-        self.0.iter().find(|(name, _)| **name == *filter).map(|(_, rules)| rules.as_deref())
-    }
-
-    /// These, where they are named, and those of the level above otherwise.
-    pub(crate) fn with(&self, mut own: Vec<RbacOverride>) -> Self {
-        for above in &*self.0 {
-            if !own.iter().any(|(name, _)| *name == above.0) {
-                own.push(above.clone());
-            }
-        }
-        Self(own.into())
-    }
 }
 
 /// What a route asks beside the path.

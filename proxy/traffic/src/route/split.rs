@@ -1,6 +1,7 @@
 //! Which cluster a request goes to: one, one of several by weight, or the one a header names.
 
 use super::{Edits, HostRewriter};
+use crate::filter::RouteFilters;
 use crate::snapshot::{ClusterId, Snapshot};
 use crate::view::FieldView;
 
@@ -28,6 +29,8 @@ pub struct Share {
     pub response_edits: Edits,
     /// Authority for this share.
     pub host_rewrite: Option<HostRewriter>,
+    /// What HTTP filters do for it: its own word and that of the levels above.
+    pub filters: RouteFilters,
 }
 
 /// Where a request goes. The cluster exists in the snapshot that was asked.
@@ -64,6 +67,12 @@ impl Choice {
         };
         snapshot.cluster(cluster).map(|_| (cluster, share))
     }
+
+    /// What HTTP filters do for the share that the draw falls into; `None` where there are no shares.
+    pub(crate) fn filters(&self, draw: u64) -> Option<&RouteFilters> {
+        let Self::Weighted(shares) = self else { return None };
+        pick_share(shares, draw).map(|share| &share.filters)
+    }
 }
 
 /// The share that a uniformly random draw falls into. Shares of weight 0 are never picked.
@@ -86,6 +95,7 @@ mod tests {
             request_edits: Edits::default(),
             response_edits: Edits::default(),
             host_rewrite: None,
+            filters: RouteFilters::default(),
         };
         let shares = [share(0, 0), share(1, 10), share(2, 10), share(3, 100)];
         let mut counts = [0u32; 4];

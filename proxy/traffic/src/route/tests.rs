@@ -70,7 +70,7 @@ pub(crate) fn rule(name: &str, matches: RouteMatch, action: ConfigAction) -> Con
         matches,
         action,
         headers: HeaderEdits::default(),
-        rbac: None,
+        filters: None,
         per_request_buffer_limit_bytes: None,
         decorator: None,
     }
@@ -290,8 +290,7 @@ fn edits_are_merged_from_share_to_table_or_the_other_way_round() {
             name: "c".into(),
             weight: 1,
             headers: adding("s"),
-            host_rewrite: Some("h".into()),
-        };
+            host_rewrite: Some("h".into()), filters: None };
         let mut action = RouteAction::to("c");
         action.cluster = ClusterChoice::Weighted(vec![share]);
         let mut route = rule("r", RouteMatch::prefix("/"), ConfigAction::Forward(Box::new(action)));

@@ -1,25 +1,22 @@
 //! `RouteConfiguration`.
 
-use std::collections::BTreeMap;
 
 use outrigger_api::envoy::config::core::v3::header_value_option::HeaderAppendAction;
 use outrigger_api::envoy::config::core::v3::{
     HeaderValue, HeaderValueOption, RoutingPriority, RuntimeFractionalPercent,
 };
 use outrigger_api::envoy::config::route::v3 as proto;
-use outrigger_api::envoy::extensions::filters::http::rbac::v3::RbacPerRoute;
 use outrigger_api::envoy::extensions::retry::host::previous_hosts::v3::PreviousHostsPredicate;
 use outrigger_api::envoy::r#type::v3::{FractionalPercent, Int64Range, fractional_percent};
 use outrigger_api::{any, metadata};
 use outrigger_traffic::config::{
     Action, ClusterChoice, HeaderAppend, HeaderEdit, HeaderEdits, HeaderMatch, HeaderValueMatch, HostRewrite,
-    PathMatch, PathRewrite, QueryMatch, QueryValueMatch, Rbac, RbacOverrides, Redirect, ResetHeaderFormat,
+    PathMatch, PathRewrite, QueryMatch, QueryValueMatch, Redirect, ResetHeaderFormat,
     RetryOn, RetryPolicy, Route, RouteAction, RouteConfig, RouteMatch, VirtualHost, WeightedCluster,
 };
-use prost_types::Any;
 use proto::route_action as ra;
 
-use super::rbac;
+use super::filter;
 use super::value::{bytes, duration, limit, regex, string_match, substitution};
 
 /// A table of routes.
@@ -37,6 +34,7 @@ pub fn route_config(value: &RouteConfig) -> proto::RouteConfiguration {
         most_specific_header_mutations_wins: value.most_specific_header_mutations_wins,
         max_direct_response_body_size_bytes: None,
         ignore_port_in_host_matching: value.ignore_port_in_host_matching,
+        typed_per_filter_config: filter::overrides(value.filters.as_ref()),
     }
 }
 
@@ -84,13 +82,14 @@ fn virtual_host(value: &VirtualHost) -> proto::VirtualHost {
         name: value.name.clone(),
         domains: value.domains.clone(),
         routes: value.routes.iter().map(route).collect(),
+        rate_limits: filter::rate_limits(&value.rate_limits),
         require_tls: if value.require_tls { T::All } else { T::None }.into(),
         request_headers_to_add: edits.request_add,
         response_headers_to_add: edits.response_add,
         response_headers_to_remove: edits.response_remove,
         request_headers_to_remove: edits.request_remove,
         include_request_attempt_count: value.include_request_attempt_count,
-        typed_per_filter_config: per_filter(value.rbac.as_ref()),
+        typed_per_filter_config: filter::overrides(value.filters.as_ref()),
         retry_policy: value.retry_policy.as_ref().map(retry_policy),
         per_request_buffer_limit_bytes: value.per_request_buffer_limit_bytes,
         include_attempt_count_in_response: value.include_attempt_count_in_response,
@@ -100,11 +99,6 @@ fn virtual_host(value: &VirtualHost) -> proto::VirtualHost {
 
 fn retry_metadata(policy: Option<&RetryPolicy>) -> Option<outrigger_api::envoy::config::core::v3::Metadata> {
     metadata::of(&[], &[(metadata::RETRY_NON_IDEMPOTENT, policy.is_some_and(|p| p.retry_non_idempotent))])
-}
-
-fn per_filter(value: Option<&RbacOverrides>) -> BTreeMap<String, Any> {
-    let per_route = |rbac: &Option<Rbac>| any(&RbacPerRoute { rbac: rbac.as_ref().map(rbac::http_filter) });
-    value.into_iter().flatten().map(|(name, rbac)| (name.clone(), per_route(rbac))).collect()
 }
 
 fn route(value: &Route) -> proto::Route {
@@ -126,7 +120,7 @@ fn route(value: &Route) -> proto::Route {
         response_headers_to_add: edits.response_add,
         response_headers_to_remove: edits.response_remove,
         request_headers_to_remove: edits.request_remove,
-        typed_per_filter_config: per_filter(value.rbac.as_ref()),
+        typed_per_filter_config: filter::overrides(value.filters.as_ref()),
         name: value.name.clone(),
         per_request_buffer_limit_bytes: value.per_request_buffer_limit_bytes,
         action: Some(action),
@@ -174,7 +168,7 @@ pub(super) fn header_match(value: &HeaderMatch) -> proto::HeaderMatcher {
     }
 }
 
-fn query_match(value: &QueryMatch) -> proto::QueryParameterMatcher {
+pub(super) fn query_match(value: &QueryMatch) -> proto::QueryParameterMatcher {
     use proto::query_parameter_matcher::QueryParameterMatchSpecifier as Q;
     let specifier = match &value.value {
         QueryValueMatch::Present(present) => Q::PresentMatch(*present),
@@ -217,6 +211,7 @@ fn forward(value: &RouteAction) -> proto::RouteAction {
     };
     proto::RouteAction {
         prefix_rewrite,
+        rate_limits: filter::rate_limits(&value.rate_limits),
         timeout: limit(value.timeout),
         retry_policy: value.retry_policy.as_ref().map(retry_policy),
         priority: if value.high_priority { RoutingPriority::High } else { RoutingPriority::Default }.into(),
@@ -266,6 +261,7 @@ fn share(value: &WeightedCluster) -> proto::weighted_cluster::ClusterWeight {
         response_headers_to_remove: edits.response_remove,
         request_headers_to_remove: edits.request_remove,
         host_rewrite_specifier: value.host_rewrite.clone().map(H::HostRewriteLiteral),
+        typed_per_filter_config: filter::overrides(value.filters.as_ref()),
     }
 }
 

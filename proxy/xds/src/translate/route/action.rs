@@ -3,7 +3,7 @@
 use super::headers::header_edits;
 use super::retry;
 use crate::translate::value::{duration, header_name, limit_or, port, regex};
-use crate::translate::{At, files, http_connection_manager};
+use crate::translate::{At, files, filter, http_connection_manager};
 use outrigger_api::envoy::config::core::v3::RoutingPriority;
 use outrigger_api::envoy::config::route::v3 as proto;
 use outrigger_api::envoy::r#type::matcher::v3::RegexMatchAndSubstitute;
@@ -58,6 +58,7 @@ pub(super) fn forward(message: &proto::RouteAction, non_idempotent: bool, at: &A
         }
     };
     action.cluster = cluster?;
+    action.rate_limits = filter::local_rate_limit::rules(&message.rate_limits, at);
     Some(Action::Forward(Box::new(action)))
 }
 
@@ -107,6 +108,7 @@ fn shares(message: &proto::WeightedCluster, at: &At<'_>) -> Vec<WeightedCluster>
                 &at,
             ),
             host_rewrite,
+            filters: filter::overrides(&share.typed_per_filter_config, &at),
         });
     }
     if !message.clusters.is_empty() && (sum == 0 || sum > u64::from(u32::MAX)) {
