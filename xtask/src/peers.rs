@@ -57,6 +57,7 @@ const CHECKS: &[(&str, Check)] = &[
     ("istio-samples", |p| p.cargo_test("outrigger-plan", "corpora")),
     ("tools", |p| p.python("tools.py", &[])),
     ("envoy", |p| p.python("envoy.py", &[])),
+    ("filters", |p| p.python("filters.py", &[])),
     ("grpc-xds", |p| p.python("grpc_xds.py", &[])),
     ("h2spec", |p| p.python("h2spec.py", &[])),
     ("websocket", |p| p.python("websocket.py", &[])),
