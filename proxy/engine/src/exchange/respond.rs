@@ -47,7 +47,11 @@ pub(super) async fn answer(x: &mut Exchange, notes: &mut Notes, answer: &Answer)
     for (name, value) in &answer.fields {
         x.front.response.fields.append(name, value);
     }
-    if let Some(route) = notes.route.clone() {
+    if answer.edited {
+        // What edits see; it is what was meant, also where gRPC hides it (Envoy).
+        notes.status = answer.status;
+    }
+    if let Some(route) = notes.route.clone().filter(|_| answer.edited) {
         edit_response(&mut x.front, notes, &route.response_edits);
     }
     send_local(x, notes, body).await.map_err(|_| ProxyError::ClientGone)
@@ -130,6 +134,8 @@ async fn local(
 ) -> Result<(), BodyError> {
     x.front.response.clear();
     x.front.response.status = status;
+    // What edits see; it is what was meant, also where gRPC hides it (Envoy).
+    notes.status = status;
     let body = if notes.is_grpc {
         x.front.response.status = 200;
         notes.grpc_status = Some(grpc_status.into());
@@ -217,6 +223,7 @@ pub(super) async fn redirect(x: &mut Exchange, notes: &mut Notes, route: &Route)
     notes.details = "direct_response";
     x.front.response.clear();
     x.front.response.status = status;
+    notes.status = status;
     let mut location = Vec::new();
     route.location(&HeadView(&x.front.request), &mut location);
     if !x.front.response.fields.set(b"location", &location) {
@@ -243,6 +250,7 @@ pub(super) async fn direct(x: &mut Exchange, notes: &mut Notes, route: &Route) -
     notes.details = "direct_response";
     x.front.response.clear();
     x.front.response.status = direct.status;
+    notes.status = direct.status;
     if !direct.body.is_empty() {
         let kind = direct.content_type.as_deref().unwrap_or("text/plain");
         x.front.response.fields.set(b"content-type", kind.as_bytes());

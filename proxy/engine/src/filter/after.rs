@@ -61,6 +61,7 @@ pub(super) fn of_unreached(notes: &mut Notes, filter: &HttpFilter, own: Option<&
         | Filter::Fault(_)
         | Filter::Cors
         | Filter::Csrf(_)
+        | Filter::Jwt(_)
         | Filter::LocalRateLimit(_)
         | Filter::Registered(_) => {}
     }

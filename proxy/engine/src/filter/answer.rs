@@ -17,6 +17,8 @@ pub(crate) struct Answer {
     pub(crate) content_type: Option<Cow<'static, str>>,
     /// Fields that are added to those of every answer.
     pub(crate) fields: Vec<(Cow<'static, [u8]>, Vec<u8>)>,
+    /// The route's header edits are made on it.
+    pub(crate) edited: bool,
     /// Response flags.
     pub(crate) flags: ResponseFlags,
     /// `%RESPONSE_CODE_DETAILS%`.
@@ -32,6 +34,7 @@ impl Answer {
             body: Cow::Borrowed(body.as_bytes()),
             content_type: None,
             fields: Vec::new(),
+            edited: true,
             flags: ResponseFlags::NONE,
             details: details.into(),
         })

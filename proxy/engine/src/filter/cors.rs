@@ -28,27 +28,27 @@ pub(super) fn on_request(x: &Exchange, notes: &mut Notes, own: Option<&Override>
     let stats = x.front.serving.stats(worker);
     let asks = |name: &[u8]| view.header(name).filter(|value| !value.is_empty());
     let preflight = x.front.request.method_bytes() == b"OPTIONS" && asks(b"access-control-request-method").is_some();
-    if !cors.lets_in(origin) {
-        stats.cors_origin_invalid.inc();
-        if enabled && preflight && !cors.forwards_not_matching_preflights() {
-            return Verdict::Answer(Answer::new(200, "", "cors_response"));
-        }
+    let let_in = cors.lets_in(origin);
+    if let_in { stats.cors_origin_valid.inc() } else { stats.cors_origin_invalid.inc() }
+    if !enabled || (!let_in && (!preflight || cors.forwards_not_matching_preflights())) {
         return Verdict::Next;
     }
-    stats.cors_origin_valid.inc();
-    if !enabled {
-        return Verdict::Next;
-    }
-    notes.after.push(After::LetIn(Box::new(LetIn {
+    if let_in {
+        notes.after.push(After::LetIn(Box::new(LetIn {
         origin: origin.to_vec(),
         credentials: cors.allow_credentials(),
         expose: cors.expose_headers().to_owned(),
     })));
+    }
     if !preflight {
         return Verdict::Next;
     }
     let mut answer = Answer::new(200, "", "cors_response");
+    answer.edited = false;
     let mut add = |name: &'static str, value: &[u8]| answer.fields.push((name.as_bytes().into(), value.to_vec()));
+    if cors.allow_credentials() {
+        add("access-control-allow-credentials", b"true");
+    }
     if cors.allow_private_network() && asks(b"access-control-request-private-network") == Some(b"true") {
         add("access-control-allow-private-network", b"true");
     }

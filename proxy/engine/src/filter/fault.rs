@@ -67,28 +67,8 @@ fn answered(x: &Exchange, abort: Option<Abort>) -> Verdict {
     let mut answer = Answer::new(200, "fault filter abort", "fault_filter_abort").flagged(ResponseFlags::FAULT_ABORT);
     match abort {
         Abort::Http(status) => answer.status = status,
-        Abort::Grpc(status) => {
-            answer.status = http_of(status);
-            answer.grpc_status = Some(status);
-        }
+        // To a request that is not gRPC Envoy answers 200 then.
+        Abort::Grpc(status) => answer.grpc_status = Some(status),
     }
     Verdict::Answer(answer)
-}
-
-/// HTTP status of a gRPC status. Source: grpc/doc/http-grpc-status-mapping.md, as Envoy has it for what is not gRPC.
-const fn http_of(grpc: u32) -> u16 {
-    match grpc {
-        0 => 200,
-        1 => 499,
-        3 | 9 | 11 => 400,
-        4 => 504,
-        5 => 404,
-        6 | 10 => 409,
-        7 => 403,
-        8 => 429,
-        12 => 501,
-        14 => 503,
-        16 => 401,
-        _ => 500,
-    }
 }

@@ -15,6 +15,7 @@ mod cors;
 mod csrf;
 mod fault;
 mod header_mutation;
+mod jwt;
 mod local_rate_limit;
 mod place;
 mod rbac;
@@ -181,6 +182,7 @@ fn on_request(
         Filter::Cors => cors::on_request(x, notes, own),
         Filter::Csrf(policy) => csrf::on_request(x, policy, settings),
         Filter::HeaderMutation(edits) => header_mutation::on_request(x, notes, edits, own),
+        Filter::Jwt(authn) => jwt::on_request(x, notes, authn, settings),
         Filter::LocalRateLimit(limit) => local_rate_limit::on_request(x, notes, place, limit, settings),
         Filter::Registered(_) => registered::on_request(x, notes, index),
     }

@@ -82,6 +82,7 @@ fn verdict(said: Said, notes: &mut Notes) -> Verdict {
             body: reply.body.into(),
             content_type: None,
             fields: reply.fields.into_iter().map(|(name, value)| (name.into(), value)).collect(),
+            edited: true,
             flags: ResponseFlags::NONE,
             details: reply.details.into(),
         })),

@@ -112,6 +112,9 @@ stat_set! {
         counter csrf_missing_source_origin = "csrf.missing_source_origin", "Changing requests that did not say where they come from";
         counter csrf_request_invalid = "csrf.request_invalid", "Changing requests from pages of other hosts";
         counter csrf_request_valid = "csrf.request_valid", "Changing requests from pages of the same host";
+        counter jwt_authn_allowed = "jwt_authn.allowed", "Requests with the tokens that they need";
+        counter jwt_authn_denied = "jwt_authn.denied", "Requests without a token that they need";
+        counter jwt_authn_cors_preflight_bypassed = "jwt_authn.cors_preflight_bypassed", "Preflights that need no token";
         counter local_rate_limit_enabled = "http_local_rate_limit.enabled", "Requests that a local rate limit looked at";
         counter local_rate_limit_ok = "http_local_rate_limit.ok", "Requests within a local rate limit";
         counter local_rate_limit_rate_limited = "http_local_rate_limit.rate_limited", "Requests above a local rate limit";

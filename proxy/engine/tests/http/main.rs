@@ -13,6 +13,7 @@ mod h1;
 mod h2;
 mod h2_link;
 mod invalid;
+mod jwt;
 mod limits;
 mod mesh;
 mod outlier;

@@ -1,12 +1,13 @@
 //! HTTP filters: the chain of a connection manager, and what route tables say about its members.
 
-use super::Compilation;
+use super::{Compilation, routes};
 use crate::authz::CompiledRbac;
 use crate::config::{self, FilterConfig, FilterOverride, RouteFilterConfig};
 use crate::filter::{
-    CorsPolicy, CsrfPolicy, Fault, Filter, HeaderMutation, HttpFilter, LocalRateLimit, Mutations, RateLimitRule,
+    CorsPolicy, CsrfPolicy, Fault, Filter, HeaderMutation, HttpFilter, JwtAuthn, LocalRateLimit, Mutations, RateLimitRule,
     RouteFilter, RouteFilters, Word,
 };
+use crate::route::PathMatcher;
 use std::sync::Arc;
 
 /// Where a filter's settings stand, and what they need of the compilation.
@@ -59,11 +60,24 @@ fn compiled(cx: &mut Cx<'_, '_>, from: &FilterConfig) -> Option<Filter> {
         FilterConfig::HeaderMutation(filter) => {
             Filter::HeaderMutation(Box::new(HeaderMutation::new(filter, &mut cx.note())))
         }
+        FilterConfig::Jwt(authn) => Filter::Jwt(Box::new(jwt(cx, authn))),
         FilterConfig::LocalRateLimit(limit) => {
             Filter::LocalRateLimit(Box::new(LocalRateLimit::new(limit, &mut cx.note())))
         }
         FilterConfig::Registered(name) => Filter::Registered(name.as_str().into()),
     })
+}
+
+fn jwt(cx: &mut Cx<'_, '_>, from: &config::JwtAuthn) -> JwtAuthn {
+    let mut matches = Vec::with_capacity(from.rules.len());
+    for (i, (one, _)) in from.rules.iter().enumerate() {
+        let path = format!("{}.rules[{i}].match", cx.path);
+        let criteria = routes::criteria(cx.compilation, cx.resource, &path, one);
+        let matcher = routes::kept(cx.compilation, cx.resource, || path, PathMatcher::new(&one.path));
+        // One that is left out is refused, and nothing comes of the whole.
+        matches.extend(matcher.map(|matcher| (matcher, one.case_sensitive, criteria)));
+    }
+    JwtAuthn::new(from, matches, &mut cx.note())
 }
 
 fn rules(cx: &mut Cx<'_, '_>, prefix: &str, rbac: &config::Rbac) -> CompiledRbac {
@@ -133,6 +147,7 @@ fn route_settings(cx: &mut Cx<'_, '_>, from: &RouteFilterConfig) -> Option<Route
             let mut note = |field: String, reason: String| cx.refuse(&format!("mutations.{field}"), reason);
             RouteFilter::HeaderMutation(Box::new(Mutations::new(mutations, &mut note)))
         }
+        RouteFilterConfig::Jwt(route) => RouteFilter::Jwt(route.clone()),
         RouteFilterConfig::LocalRateLimit(limit) => {
             RouteFilter::LocalRateLimit(Box::new(LocalRateLimit::new(limit, &mut cx.note())))
         }

@@ -384,7 +384,7 @@ pub(super) fn kept<T>(
     value.map_err(|reason| compilation.refuse(resource, path(), reason)).ok()
 }
 
-fn criteria(
+pub(super) fn criteria(
     compilation: &mut Compilation<'_>,
     resource: &str,
     path: &str,

@@ -35,7 +35,7 @@ pub use endpoint::{Endpoint, EndpointAddress, Endpoints, HealthStatus, Locality,
 pub use error::ConfigError;
 pub use filter::{
     CorsPolicy, CsrfPolicy, Fault, FaultAbort, FaultDelay, HeaderMutation, HeaderMutationFilter,
-    HeaderMutations, LocalDescriptor, LocalRateLimit, RateLimitAction, RateLimitRule, TokenBucket,
+    HeaderMutations, JwtAuthn, JwtProvider, JwtRequirement, JwtRoute, LocalDescriptor, LocalRateLimit, RateLimitAction, RateLimitRule, TokenBucket,
     VirtualHostRules,
 };
 pub use filter::{FilterConfig, FilterOverride, FilterOverrides, HttpFilter, RouteFilterConfig};

@@ -8,10 +8,12 @@ pub mod cors;
 pub mod csrf;
 pub mod fault;
 pub mod header_mutation;
+pub mod jwt;
 pub mod rate_limit;
 pub mod token_bucket;
 
 use crate::authz::CompiledRbac;
+use crate::config::JwtRoute;
 use crate::snapshot::ClusterId;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -20,6 +22,7 @@ pub use cors::{Cors, CorsPolicy};
 pub use csrf::CsrfPolicy;
 pub use fault::Fault;
 pub use header_mutation::{HeaderMutation, Mutations};
+pub use jwt::JwtAuthn;
 pub use rate_limit::{LocalRateLimit, RateLimitRule, RateLimitRules};
 
 /// A filter of a connection manager.
@@ -48,6 +51,8 @@ pub enum Filter {
     Csrf(Box<CsrfPolicy>),
     /// Header edits.
     HeaderMutation(Box<HeaderMutation>),
+    /// JSON Web Tokens.
+    Jwt(Box<JwtAuthn>),
     /// Rate limits that need no service.
     LocalRateLimit(Box<LocalRateLimit>),
     /// A filter that the embedding program registered under this name.
@@ -67,6 +72,8 @@ pub enum RouteFilter {
     Csrf(Box<CsrfPolicy>),
     /// Edits beside the filter's.
     HeaderMutation(Box<Mutations>),
+    /// What its requests need in place of what the rules say.
+    Jwt(JwtRoute),
     /// Limits in place of the filter's.
     LocalRateLimit(Box<LocalRateLimit>),
 }
@@ -80,6 +87,7 @@ impl HttpFilter {
             | Filter::Cors
             | Filter::Csrf(_)
             | Filter::HeaderMutation(_)
+            | Filter::Jwt(_)
             | Filter::LocalRateLimit(_)
             | Filter::Registered(_) => None,
         }

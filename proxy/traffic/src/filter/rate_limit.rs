@@ -203,7 +203,7 @@ pub struct LocalRateLimit {
 
 #[derive(Debug)]
 struct Descriptor {
-    /// Sorted.
+    /// In their order, which counts, as in Envoy.
     entries: Box<[(Box<str>, Box<[u8]>)]>,
     bucket: TokenBucket,
 }
@@ -219,9 +219,8 @@ impl LocalRateLimit {
             }
             let at = format!("{at}.token_bucket");
             let Some(bucket) = kept(&at, TokenBucket::new(&descriptor.bucket), refuse) else { continue };
-            let mut entries: Vec<(Box<str>, Box<[u8]>)> =
+            let entries: Vec<(Box<str>, Box<[u8]>)> =
                 descriptor.entries.iter().map(|(k, v)| (k.as_str().into(), v.as_bytes().into())).collect();
-            entries.sort();
             descriptors.push(Descriptor { entries: entries.into(), bucket });
         }
         // The slowest bucket is asked first: a request that it refuses takes no token of the others. Source: Envoy.
@@ -265,7 +264,7 @@ impl LocalRateLimit {
         let mut first = None;
         if !self.descriptors.is_empty() {
             let requested: Vec<Vec<Entry<'_>>> =
-                self.rules_for(rules).filter_map(|rule| rule.descriptor(subject)).map(sorted).collect();
+                self.rules_for(rules).filter_map(|rule| rule.descriptor(subject)).collect();
             for descriptor in &self.descriptors {
                 if !requested.iter().any(|entries| descriptor.is(entries)) {
                     continue;
@@ -302,11 +301,6 @@ impl LocalRateLimit {
         };
         route.iter().chain(host).filter(|rule| rule.stage == self.config.stage)
     }
-}
-
-fn sorted(mut entries: Vec<Entry<'_>>) -> Vec<Entry<'_>> {
-    entries.sort();
-    entries
 }
 
 impl Descriptor {

@@ -93,7 +93,7 @@ impl Criteria {
         self.headers.is_empty() && self.query.is_empty() && !self.grpc && self.fraction.is_none()
     }
 
-    fn hold<V: RequestView + ?Sized>(&self, view: &V, draw: u32) -> bool {
+    pub(crate) fn hold<V: RequestView + ?Sized>(&self, view: &V, draw: u32) -> bool {
         self.fraction.is_none_or(|f| f.contains(draw))
             && (!self.grpc || is_grpc(view))
             && self.headers.iter().all(|h| h.matches(view))

@@ -63,7 +63,7 @@ pub struct TokenBucket {
 /// A bucket for requests with this descriptor.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LocalDescriptor {
-    /// Keys and values, in any order.
+    /// Keys and values, in the order of the actions.
     pub entries: Vec<(String, String)>,
     /// Their bucket.
     pub bucket: TokenBucket,

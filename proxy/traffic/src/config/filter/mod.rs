@@ -7,10 +7,12 @@ mod cors;
 mod csrf;
 mod fault;
 mod header_mutation;
+mod jwt;
 mod local_rate_limit;
 
 pub use cors::CorsPolicy;
 pub use csrf::CsrfPolicy;
+pub use jwt::{JwtAuthn, JwtProvider, JwtRequirement, JwtRoute};
 pub use header_mutation::{HeaderMutation, HeaderMutationFilter, HeaderMutations};
 pub use local_rate_limit::{
     LocalDescriptor, LocalRateLimit, RateLimitAction, RateLimitRule, TokenBucket, VirtualHostRules,
@@ -45,6 +47,8 @@ pub enum FilterConfig {
     Csrf(Box<CsrfPolicy>),
     /// Header edits (`envoy.extensions.filters.http.header_mutation.v3.HeaderMutation`).
     HeaderMutation(Box<HeaderMutationFilter>),
+    /// JSON Web Tokens (`envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication`).
+    Jwt(Box<JwtAuthn>),
     /// Rate limits that need no service (`envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit`).
     LocalRateLimit(Box<LocalRateLimit>),
     /// A filter that the embedding program registered, by the name it was registered with.
@@ -86,6 +90,8 @@ pub enum RouteFilterConfig {
     Csrf(Box<CsrfPolicy>),
     /// Edits beside the filter's.
     HeaderMutation(Box<HeaderMutations>),
+    /// What its requests need in place of what the rules say.
+    Jwt(JwtRoute),
     /// Limits in place of the filter's.
     LocalRateLimit(Box<LocalRateLimit>),
 }
@@ -122,6 +128,7 @@ impl FilterConfig {
             RouteFilterConfig::Cors(_) => matches!(self, Self::Cors),
             RouteFilterConfig::Csrf(_) => matches!(self, Self::Csrf(_)),
             RouteFilterConfig::HeaderMutation(_) => matches!(self, Self::HeaderMutation(_)),
+            RouteFilterConfig::Jwt(_) => matches!(self, Self::Jwt(_)),
             RouteFilterConfig::LocalRateLimit(_) => matches!(self, Self::LocalRateLimit(_)),
         }
     }

@@ -4,6 +4,7 @@ mod cors;
 mod csrf;
 mod fault;
 mod header_mutation;
+mod jwt;
 pub(super) mod local_rate_limit;
 
 use super::{At, rbac};
@@ -35,6 +36,9 @@ pub(super) fn filter(any: &Any, at: &At<'_>) -> Option<FilterConfig> {
         let most_specific_wins = message.most_specific_header_mutations_wins;
         let filter = HeaderMutationFilter { mutations, most_specific_wins };
         return Some(FilterConfig::HeaderMutation(Box::new(filter)));
+    }
+    if let Some(message) = at.unpack::<proto::jwt_authn::v3::JwtAuthentication>(any) {
+        return message.message().map(|m| FilterConfig::Jwt(Box::new(jwt::authn(&m, at))));
     }
     if let Some(message) = at.unpack::<proto::local_ratelimit::v3::LocalRateLimit>(any) {
         return message.message().map(|m| FilterConfig::LocalRateLimit(Box::new(local_rate_limit::limit(&m, at))));
@@ -82,6 +86,8 @@ fn settings(any: &Any, at: &At<'_>) -> Option<FilterOverride> {
     } else if let Some(message) = at.unpack::<proto::header_mutation::v3::HeaderMutationPerRoute>(any) {
         let mutations = header_mutation::mutations(message.message()?.mutations.as_ref(), at);
         RouteFilterConfig::HeaderMutation(Box::new(mutations))
+    } else if let Some(message) = at.unpack::<proto::jwt_authn::v3::PerRouteConfig>(any) {
+        RouteFilterConfig::Jwt(jwt::route(&message.message()?, at)?)
     } else if let Some(message) = at.unpack::<proto::local_ratelimit::v3::LocalRateLimit>(any) {
         RouteFilterConfig::LocalRateLimit(Box::new(local_rate_limit::limit(&message.message()?, at)))
     } else {

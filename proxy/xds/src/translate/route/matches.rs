@@ -9,7 +9,7 @@ use outrigger_traffic::config::{
 };
 
 /// The criteria of a route; `None` when there is none on the path (noted).
-pub(super) fn route_match(message: &proto::RouteMatch, at: &At<'_>) -> Option<RouteMatch> {
+pub(in crate::translate) fn route_match(message: &proto::RouteMatch, at: &At<'_>) -> Option<RouteMatch> {
     use proto::route_match::PathSpecifier as P;
     let path = match &message.path_specifier {
         Some(P::Prefix(text)) => Some(PathMatch::Prefix(text.clone())),

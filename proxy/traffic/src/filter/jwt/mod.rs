@@ -1,10 +1,15 @@
 //! What tokens a request needs and where they stand. Source: Envoy: JWT authentication filter; RFC 7519.
 
-use crate::compile::routes_criteria::Condition;
+mod key;
+mod token;
+
 use crate::config::{self, JwtRequirement};
 use crate::route::query::parameter;
+use crate::route::{Criteria, PathIndex, PathMatcher};
 use crate::text::TextMatcher;
-use crate::view::{RequestView, query_only};
+use crate::view::{RequestView, path_only, query_only};
+pub use key::{Jwk, KeyKind};
+pub use token::{Flaw, Token};
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -15,7 +20,8 @@ pub struct JwtAuthn {
     pub config: config::JwtAuthn,
     /// The providers, by the number that requirements have.
     pub providers: Box<[Provider]>,
-    rules: Box<[(Condition, Option<Requirement>)]>,
+    paths: PathIndex,
+    rules: Box<[(Criteria, Option<Requirement>)]>,
     requirements: HashMap<Box<str>, Requirement>,
 }
 
@@ -26,6 +32,8 @@ pub struct Provider {
     pub config: config::JwtProvider,
     /// What `sub` must match.
     pub subjects: Option<TextMatcher>,
+    /// Its keys.
+    pub keys: Box<[Jwk]>,
     places: Box<[TokenPlace]>,
 }
 
@@ -59,41 +67,45 @@ pub enum Requirement {
 const DEPTH_MAX: usize = 16;
 
 impl JwtAuthn {
-    pub(crate) fn new(from: &config::JwtAuthn, refuse: &mut dyn FnMut(String, String)) -> Self {
+    /// Makes it ready; `matches` are the compiled criteria of its rules, with whether case counts.
+    pub(crate) fn new(
+        from: &config::JwtAuthn,
+        matches: Vec<(PathMatcher, bool, Criteria)>,
+        refuse: &mut dyn FnMut(String, String),
+    ) -> Self {
         let names: HashMap<&str, usize> =
             from.providers.keys().enumerate().map(|(i, name)| (name.as_str(), i)).collect();
         let mut providers = Vec::with_capacity(names.len());
         for (name, provider) in &from.providers {
-            let subjects = provider.subjects.as_ref().and_then(|subjects| {
-                let matcher = TextMatcher::new(subjects);
-                matcher.map_err(|reason| refuse(format!("providers[{name}].subjects"), reason)).ok()
-            });
-            providers.push(Provider { config: provider.clone(), subjects, places: places(provider) });
+            providers.push(Provider::new(provider, &mut |field, reason| {
+                refuse(format!("providers[{name}].{field}"), reason);
+            }));
         }
         let mut make = |requirement: &JwtRequirement, path: String| {
             Requirement::new(requirement, &names, 0, &mut |reason| refuse(path.clone(), reason))
         };
-        let mut rules = Vec::with_capacity(from.rules.len());
-        let mut conditions = Vec::with_capacity(from.rules.len());
-        for (i, (_, requirement)) in from.rules.iter().enumerate() {
-            conditions.push(requirement.as_ref().map(|r| make(r, format!("rules[{i}].requires"))));
-        }
+        let needs: Vec<_> = from
+            .rules
+            .iter()
+            .enumerate()
+            .map(|(i, (_, r))| r.as_ref().map(|r| make(r, format!("rules[{i}].requires"))))
+            .collect();
         let requirements = from
             .requirements
             .iter()
             .map(|(name, r)| (name.as_str().into(), make(r, format!("requirement_map[{name}]"))))
             .collect();
-        for (i, ((matches, _), requirement)) in from.rules.iter().zip(conditions).enumerate() {
-            let condition =
-                Condition::new(matches, &mut |field, reason| refuse(format!("rules[{i}].match{field}"), reason));
-            rules.extend(condition.map(|condition| (condition, requirement)));
-        }
-        Self { config: from.clone(), providers: providers.into(), rules: rules.into(), requirements }
+        let paths = PathIndex::new(matches.iter().map(|(path, case, _)| (path, *case)));
+        let rules = matches.into_iter().map(|(_, _, criteria)| criteria).zip(needs).collect();
+        Self { config: from.clone(), providers: providers.into(), paths, rules, requirements }
     }
 
     /// What a request needs by the rules; `None`: nothing.
     pub fn requirement<V: RequestView + ?Sized>(&self, view: &V, draw: u32) -> Option<&Requirement> {
-        self.rules.iter().find(|(condition, _)| condition.holds(view, draw))?.1.as_ref()
+        let number = self.paths.first(path_only(view.path()), view.method() == b"CONNECT", |number| {
+            self.rules.get(number as usize).is_some_and(|(criteria, _)| criteria.hold(view, draw))
+        })?;
+        self.rules.get(number as usize)?.1.as_ref()
     }
 
     /// What stands under this name.
@@ -119,6 +131,17 @@ fn places(from: &config::JwtProvider) -> Box<[TokenPlace]> {
 }
 
 impl Provider {
+    fn new(from: &config::JwtProvider, refuse: &mut dyn FnMut(&str, String)) -> Self {
+        let subjects = from.subjects.as_ref().and_then(|subjects| {
+            TextMatcher::new(subjects).map_err(|reason| refuse("subjects", reason)).ok()
+        });
+        let keys = Jwk::set(&from.local_jwks).unwrap_or_else(|reason| {
+            refuse("local_jwks", reason);
+            Box::default()
+        });
+        Self { config: from.clone(), subjects, keys, places: places(from) }
+    }
+
     /// The tokens of a request and where they stand.
     pub fn tokens<'a, V: RequestView + ?Sized>(&'a self, view: &'a V) -> Vec<(&'a TokenPlace, Vec<u8>)> {
         let mut found = Vec::new();
