@@ -18,12 +18,12 @@
 //! # }
 //! ```
 
-use crate::filter::RegisteredFilters;
 use crate::admin;
 use crate::cluster::{ClusterJobs, Resolve, Sweeper, SystemResolver, Tidier};
 use crate::config::{Applier, Isolated, isolate};
 use crate::dns::DnsServers;
 use crate::drain::{DrainState, Phase};
+use crate::filter::RegisteredFilters;
 use crate::listener::{self, Listen, Listeners};
 use crate::live::Live;
 use crate::overload::memory::{ReadMemory, SystemMemory};

@@ -2,12 +2,12 @@
 //!
 //! Everything here is reached through `Rc` on one thread: cells instead of locks, nothing borrowed across an await.
 
-use crate::filter::RegisteredFilters;
 use crate::cluster::Resolve;
 use crate::drain::{DrainNode, DrainState};
 use crate::exchange::express::Lane;
 use crate::exchange::slot::Slots;
 use crate::exchange::{self, Exchange, Start};
+use crate::filter::RegisteredFilters;
 use crate::http::date::DateCache;
 use crate::http::h2::memory::Memory;
 use crate::identity::Peers;

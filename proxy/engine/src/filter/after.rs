@@ -1,7 +1,7 @@
 //! What filters do to the response: decided on the way in, done before the head goes out.
 
-use outrigger_traffic::filter::{Filter, HttpFilter, Override};
 use outrigger_traffic::filter::token_bucket::Taken;
+use outrigger_traffic::filter::{Filter, HttpFilter, Override};
 use outrigger_traffic::route::Edits;
 use std::sync::Arc;
 

@@ -24,28 +24,36 @@ pub(super) fn on_request(x: &Exchange, notes: &mut Notes, own: Option<&Override>
         return Verdict::Next;
     }
     let view = HeadView(&x.front.request);
-    let Some(origin) = view.header(b"origin").filter(|origin| !origin.is_empty()) else { return Verdict::Next };
+    let Some(origin) = view.header(b"origin").filter(|origin| !origin.is_empty()) else {
+        return Verdict::Next;
+    };
     let stats = x.front.serving.stats(worker);
     let asks = |name: &[u8]| view.header(name).filter(|value| !value.is_empty());
-    let preflight = x.front.request.method_bytes() == b"OPTIONS" && asks(b"access-control-request-method").is_some();
+    let preflight =
+        x.front.request.method_bytes() == b"OPTIONS" && asks(b"access-control-request-method").is_some();
     let let_in = cors.lets_in(origin);
-    if let_in { stats.cors_origin_valid.inc() } else { stats.cors_origin_invalid.inc() }
+    if let_in {
+        stats.cors_origin_valid.inc()
+    } else {
+        stats.cors_origin_invalid.inc()
+    }
     if !enabled || (!let_in && (!preflight || cors.forwards_not_matching_preflights())) {
         return Verdict::Next;
     }
     if let_in {
         notes.after.push(After::LetIn(Box::new(LetIn {
-        origin: origin.to_vec(),
-        credentials: cors.allow_credentials(),
-        expose: cors.expose_headers().to_owned(),
-    })));
+            origin: origin.to_vec(),
+            credentials: cors.allow_credentials(),
+            expose: cors.expose_headers().to_owned(),
+        })));
     }
     if !preflight {
         return Verdict::Next;
     }
     let mut answer = Answer::new(200, "", "cors_response");
     answer.edited = false;
-    let mut add = |name: &'static str, value: &[u8]| answer.fields.push((name.as_bytes().into(), value.to_vec()));
+    let mut add =
+        |name: &'static str, value: &[u8]| answer.fields.push((name.as_bytes().into(), value.to_vec()));
     if cors.allow_credentials() {
         add("access-control-allow-credentials", b"true");
     }

@@ -32,5 +32,9 @@ pub(super) fn on_request(x: &Exchange, policy: &CsrfPolicy, settings: Option<&Ro
         Source::Missing => stats.csrf_missing_source_origin.inc(),
         Source::Other => stats.csrf_request_invalid.inc(),
     }
-    if enabled { Verdict::Answer(Answer::new(403, "Invalid origin", "csrf_origin_mismatch")) } else { Verdict::Next }
+    if enabled {
+        Verdict::Answer(Answer::new(403, "Invalid origin", "csrf_origin_mismatch"))
+    } else {
+        Verdict::Next
+    }
 }

@@ -64,7 +64,8 @@ pub(super) async fn wait(x: &mut Exchange, delayed: Delayed) -> Result<Verdict, 
 fn answered(x: &Exchange, abort: Option<Abort>) -> Verdict {
     let Some(abort) = abort else { return Verdict::Next };
     x.front.serving.stats(x.front.worker()).fault_aborts_injected.inc();
-    let mut answer = Answer::new(200, "fault filter abort", "fault_filter_abort").flagged(ResponseFlags::FAULT_ABORT);
+    let mut answer =
+        Answer::new(200, "fault filter abort", "fault_filter_abort").flagged(ResponseFlags::FAULT_ABORT);
     match abort {
         Abort::Http(status) => answer.status = status,
         // To a request that is not gRPC Envoy answers 200 then.

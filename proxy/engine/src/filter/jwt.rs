@@ -1,11 +1,15 @@
 //! JSON Web Tokens (`envoy.filters.http.jwt_authn`).
 
-use aws_lc_rs::signature::{self, RsaParameters, RsaPublicKeyComponents, UnparsedPublicKey, VerificationAlgorithm};
+use aws_lc_rs::signature::{
+    self, RsaParameters, RsaPublicKeyComponents, UnparsedPublicKey, VerificationAlgorithm,
+};
 use base64::Engine as _;
 use base64::engine::general_purpose::{URL_SAFE, URL_SAFE_NO_PAD};
 use outrigger_traffic::config::{JwtProvider, JwtRoute};
 use outrigger_traffic::filter::RouteFilter;
-use outrigger_traffic::filter::jwt::{Flaw, Jwk, JwtAuthn, KeyKind, Provider, Requirement, Token, TokenPlace};
+use outrigger_traffic::filter::jwt::{
+    Flaw, Jwk, JwtAuthn, KeyKind, Provider, Requirement, Token, TokenPlace,
+};
 use outrigger_wire::RequestHead;
 use serde_json::Value;
 use std::time::SystemTime;
@@ -50,7 +54,11 @@ pub(super) fn on_request(
             None => {
                 stats.jwt_authn_denied.inc();
                 let text = "Wrong requirement_name. It should be in requirement_map of the filter";
-                return Verdict::Answer(Answer::new(403, text, "jwt_authn_access_denied{wrong_requirement_name}"));
+                return Verdict::Answer(Answer::new(
+                    403,
+                    text,
+                    "jwt_authn_access_denied{wrong_requirement_name}",
+                ));
             }
         },
         _ => filter.requirement(&HeadView(&x.front.request), worker.draw_u32()),
@@ -251,7 +259,9 @@ impl<'f> Check<'f> {
             let value = match token.claim(claim) {
                 Some(Value::String(text)) => text.clone().into_bytes(),
                 Some(Value::Bool(truth)) => truth.to_string().into_bytes(),
-                Some(Value::Number(number)) if number.is_i64() || number.is_u64() => number.to_string().into_bytes(),
+                Some(Value::Number(number)) if number.is_i64() || number.is_u64() => {
+                    number.to_string().into_bytes()
+                }
                 Some(nested @ (Value::Array(_) | Value::Object(_))) => {
                     base64::engine::general_purpose::STANDARD.encode(nested.to_string()).into_bytes()
                 }
@@ -294,7 +304,8 @@ fn without_parameter(target: &[u8], name: &[u8]) -> Vec<u8> {
         .unwrap_or_default()
         .split(|b| *b == b'&')
         .filter(|pair| {
-            let is_it = !gone && pair.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with(b"="));
+            let is_it = !gone
+                && pair.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with(b"="));
             gone |= is_it;
             !is_it
         })

@@ -90,7 +90,11 @@ fn verdict(said: Said, notes: &mut Notes) -> Verdict {
     }
 }
 
-pub(super) async fn wait(x: &mut Exchange, notes: &mut Notes, waiting: Waiting) -> Result<Verdict, ProxyError> {
+pub(super) async fn wait(
+    x: &mut Exchange,
+    notes: &mut Notes,
+    waiting: Waiting,
+) -> Result<Verdict, ProxyError> {
     let said = super::guarded(x, waiting.0).await?;
     Ok(verdict(said, notes))
 }

@@ -9,10 +9,10 @@ use outrigger_engine::listener::ConnFacts;
 use outrigger_engine::proxy::ProxyOptions;
 use outrigger_testkit::{Origin, Response};
 use outrigger_traffic::config::{
-    ClusterChoice, Config, CorsPolicy, CsrfPolicy, Fault, FaultAbort, FaultDelay, FilterConfig, FilterOverride,
-    Fraction, HeaderAppend, HeaderEdit, HeaderMutation, HeaderMutationFilter, HeaderMutations, HttpFilter,
-    LocalDescriptor, LocalRateLimit, RateLimitAction, RateLimitRule, RouteFilterConfig, StringMatch, TokenBucket,
-    VirtualHostRules, WeightedCluster,
+    ClusterChoice, Config, CorsPolicy, CsrfPolicy, Fault, FaultAbort, FaultDelay, FilterConfig,
+    FilterOverride, Fraction, HeaderAppend, HeaderEdit, HeaderMutation, HeaderMutationFilter,
+    HeaderMutations, HttpFilter, LocalDescriptor, LocalRateLimit, RateLimitAction, RateLimitRule,
+    RouteFilterConfig, StringMatch, TokenBucket, VirtualHostRules, WeightedCluster,
 };
 use outrigger_wire::{RequestHead, ResponseHead};
 
@@ -208,7 +208,8 @@ async fn cors_answers_preflights_and_lets_origins_in() {
         allow_credentials: Some(true),
         ..CorsPolicy::default()
     };
-    let cors = |policy| Some([("c".into(), FilterOverride::with(RouteFilterConfig::Cors(Box::new(policy))))].into());
+    let cors =
+        |policy| Some([("c".into(), FilterOverride::with(RouteFilterConfig::Cors(Box::new(policy))))].into());
     host(&mut config).filters = cors(of_host);
     host(&mut config).routes[0].filters = cors(of_route);
     let bed = Bed::start(config);
@@ -249,7 +250,8 @@ async fn csrf_refuses_changes_from_pages_of_other_hosts() {
         ("DELETE", "x-none", "1", 403),
         ("PATCH", "origin", "null", 403),
     ] {
-        let response = bed.h1().await.request(method, "/", &[("host", "h"), (name, value)], b"").await.unwrap();
+        let response =
+            bed.h1().await.request(method, "/", &[("host", "h"), (name, value)], b"").await.unwrap();
         assert_eq!(response.status, status, "{method} {name} {value}");
     }
     assert_eq!(bed.http_stat(|s| s.csrf_missing_source_origin.value()), 1);
@@ -271,9 +273,13 @@ async fn header_mutations_of_all_levels_are_made_and_the_order_is_the_filters() 
         let mut config = to(&[&origin]);
         let mutations = |level: &str| HeaderMutations {
             request: vec![set("x-level", level), set(&format!("x-{level}"), "1")],
-            response: vec![set("x-level", level), HeaderMutation::RemoveMatching(StringMatch::exact("x-origin-gone"))],
+            response: vec![
+                set("x-level", level),
+                HeaderMutation::RemoveMatching(StringMatch::exact("x-origin-gone")),
+            ],
         };
-        let filter = HeaderMutationFilter { mutations: mutations("filter"), most_specific_wins: specific_wins };
+        let filter =
+            HeaderMutationFilter { mutations: mutations("filter"), most_specific_wins: specific_wins };
         let filter = HttpFilter::new("m", FilterConfig::HeaderMutation(Box::new(filter)));
         manager(&mut config).http_filters.push(filter);
         let level = |name| {
@@ -296,11 +302,15 @@ async fn header_mutations_of_all_levels_are_made_and_the_order_is_the_filters() 
 async fn local_rate_limit_refuses_at_the_limit_and_by_descriptor() {
     let origin = Origin::h1("one").await;
     let mut config = to(&[&origin]);
-    let bucket = |max_tokens| TokenBucket { max_tokens, tokens_per_fill: 1, fill_interval: Duration::from_secs(3600) };
+    let bucket =
+        |max_tokens| TokenBucket { max_tokens, tokens_per_fill: 1, fill_interval: Duration::from_secs(3600) };
     let limit = LocalRateLimit {
         status: 429,
         bucket: Some(bucket(3)),
-        descriptors: vec![LocalDescriptor { entries: vec![("user".into(), "bob".into())], bucket: bucket(1) }],
+        descriptors: vec![LocalDescriptor {
+            entries: vec![("user".into(), "bob".into())],
+            bucket: bucket(1),
+        }],
         enabled: Fraction::ONE,
         enforced: Fraction::ONE,
         request_add_when_not_enforced: Vec::new(),
@@ -319,7 +329,8 @@ async fn local_rate_limit_refuses_at_the_limit_and_by_descriptor() {
     };
     let filter = HttpFilter::new("l", FilterConfig::LocalRateLimit(Box::new(limit)));
     manager(&mut config).http_filters.push(filter);
-    let by_user = RateLimitAction::RequestHeader { name: "x-user".into(), key: "user".into(), skip_if_absent: false };
+    let by_user =
+        RateLimitAction::RequestHeader { name: "x-user".into(), key: "user".into(), skip_if_absent: false };
     action(&mut config, 0).rate_limits = vec![RateLimitRule { stage: 0, actions: vec![by_user] }];
     let bed = Bed::start(config);
     let mut client = bed.h1().await;

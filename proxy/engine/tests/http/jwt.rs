@@ -64,7 +64,8 @@ impl Issuer {
             "EdDSA" => "ed",
             _ => "rsa",
         };
-        let signed = format!("{}.{}", text(json!({"alg": alg, "kid": kid}).to_string()), text(claims.to_string()));
+        let signed =
+            format!("{}.{}", text(json!({"alg": alg, "kid": kid}).to_string()), text(claims.to_string()));
         let signature = match alg {
             "ES256" => self.ec.sign(&SystemRandom::new(), signed.as_bytes()).unwrap().as_ref().to_vec(),
             "EdDSA" => self.ed.sign(signed.as_bytes()).as_ref().to_vec(),
@@ -131,10 +132,18 @@ async fn token_of_every_algorithm_passes_and_a_changed_one_does_not() {
     for (token, status, text) in [
         (String::new(), 401, "Jwt is missing"),
         (issuer.token("ES256", &json!({"iss": "you", "aud": "us"})), 401, "Jwt issuer is not configured"),
-        (issuer.token("ES256", &json!({"iss": "me", "aud": "them"})), 403, "Audiences in Jwt are not allowed"),
+        (
+            issuer.token("ES256", &json!({"iss": "me", "aud": "them"})),
+            403,
+            "Audiences in Jwt are not allowed",
+        ),
         (issuer.token("ES256", &json!({"iss": "me"})), 403, "Audiences in Jwt are not allowed"),
         (issuer.token("ES256", &json!({"iss": "me", "aud": "us", "exp": now() - 62})), 401, "Jwt is expired"),
-        (issuer.token("ES256", &json!({"iss": "me", "aud": "us", "nbf": now() + 70})), 401, "Jwt not yet valid"),
+        (
+            issuer.token("ES256", &json!({"iss": "me", "aud": "us", "nbf": now() + 70})),
+            401,
+            "Jwt not yet valid",
+        ),
     ] {
         let response = match token.as_str() {
             "" => bed.h1().await.request("GET", "/", &[("host", "h")], b"").await.unwrap(),
@@ -178,12 +187,17 @@ async fn claims_go_into_headers_that_no_client_can_set() {
     let claims = json!({"iss": "me", "aud": "us", "sub": "ann", "a": {"b": 7}});
     let token = issuer.token("EdDSA", &claims);
     let (query, cookie) = (format!("/?x=1&t={token}"), format!("a=b; c={token}"));
-    for (path, name, value) in [("/", "x-token", token.as_str()), (&query, "x-none", "1"), ("/", "cookie", &cookie)] {
+    for (path, name, value) in
+        [("/", "x-token", token.as_str()), (&query, "x-none", "1"), ("/", "cookie", &cookie)]
+    {
         let headers = [("host", "h"), (name, value), ("x-sub", "root")];
         let response = bed.h1().await.request("GET", path, &headers, b"").await.unwrap();
         assert_eq!(response.status, 200, "{name}");
         let seen = origin.seen().pop().unwrap();
-        assert_eq!((seen.field("x-sub"), seen.field("x-level"), seen.target.as_str()), (Some("ann"), Some("7"), path));
+        assert_eq!(
+            (seen.field("x-sub"), seen.field("x-level"), seen.target.as_str()),
+            (Some("ann"), Some("7"), path)
+        );
         assert_eq!(seen.field("x-payload"), Some(text(claims.to_string()).as_str()));
     }
     let headers = [("host", "h"), ("x-sub", "root"), ("x-payload", "e30")];
@@ -200,7 +214,8 @@ async fn route_names_what_it_needs_or_needs_nothing() {
     let origin = Origin::h1("one").await;
     let several = |names: [&str; 2]| names.map(|n| JwtRequirement::Provider(n.into(), Vec::new())).to_vec();
     let authn = JwtAuthn {
-        providers: [("p".to_owned(), provider(&issuer, "me")), ("q".to_owned(), provider(&issuer, "you"))].into(),
+        providers: [("p".to_owned(), provider(&issuer, "me")), ("q".to_owned(), provider(&issuer, "you"))]
+            .into(),
         rules: vec![(RouteMatch::prefix("/"), needs("p"))],
         requirements: [
             ("any".to_owned(), JwtRequirement::Any(several(["p", "q"]))),

@@ -3,9 +3,9 @@
 use outrigger_testkit::Origin;
 use outrigger_testkit::client::get;
 use outrigger_traffic::config::{
-    Action, ClusterChoice, DirectResponse, HeaderAppend, HeaderEdit, HeaderMatch, HeaderValueMatch,
-    FilterConfig, FilterOverride, HostRewrite, HttpFilter, RouteFilterConfig, PathRewrite, Permission, Policy, Principal, Rbac, RbacAction, Redirect, Rules,
-    StringMatch, StringPattern, WeightedCluster,
+    Action, ClusterChoice, DirectResponse, FilterConfig, FilterOverride, HeaderAppend, HeaderEdit,
+    HeaderMatch, HeaderValueMatch, HostRewrite, HttpFilter, PathRewrite, Permission, Policy, Principal, Rbac,
+    RbacAction, Redirect, RouteFilterConfig, Rules, StringMatch, StringPattern, WeightedCluster,
 };
 
 use crate::bed::{Bed, action, cluster, forward, host, manager, table, to};
@@ -153,7 +153,9 @@ async fn weights_share_and_header_chooses_the_cluster() {
         name: name.into(),
         weight,
         headers: Default::default(),
-        host_rewrite: None, filters: None };
+        host_rewrite: None,
+        filters: None,
+    };
     action(&mut config, 1).cluster = ClusterChoice::Weighted(vec![share("a", 50), share("b", 50)]);
     let bed = Bed::start(config);
     let mut client = bed.h1().await;

@@ -138,7 +138,9 @@ async fn weights_decide_the_cluster() {
         name: name.into(),
         weight,
         headers: HeaderEdits::default(),
-        host_rewrite: None, filters: None };
+        host_rewrite: None,
+        filters: None,
+    };
     for (weights, expected) in [((1, 0), "a"), ((0, 1), "b")] {
         let mut tcp = tcp_to("a");
         tcp.cluster = ClusterChoice::Weighted(vec![share("a", weights.0), share("b", weights.1)]);

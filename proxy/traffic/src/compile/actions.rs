@@ -1,7 +1,7 @@
 //! What routes do: forwarding, redirects, direct responses.
 
-use super::{Compilation, filters};
 use super::routes::{Above, HostDefaults, kept, level};
+use super::{Compilation, filters};
 use crate::config;
 use crate::retry::RetryPolicy;
 use crate::route::split::Share;

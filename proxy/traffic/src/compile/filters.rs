@@ -4,8 +4,8 @@ use super::{Compilation, routes};
 use crate::authz::CompiledRbac;
 use crate::config::{self, FilterConfig, FilterOverride, RouteFilterConfig};
 use crate::filter::{
-    CorsPolicy, CsrfPolicy, Fault, Filter, HeaderMutation, HttpFilter, JwtAuthn, LocalRateLimit, Mutations, RateLimitRule,
-    RouteFilter, RouteFilters, Word,
+    CorsPolicy, CsrfPolicy, Fault, Filter, HeaderMutation, HttpFilter, JwtAuthn, LocalRateLimit, Mutations,
+    RateLimitRule, RouteFilter, RouteFilters, Word,
 };
 use crate::route::PathMatcher;
 use std::sync::Arc;
@@ -43,7 +43,12 @@ pub(super) fn chain(
         let path = format!("{path}.http_filters[{i}].typed_config");
         let mut cx = Cx { compilation, resource, path };
         if let Some(rules) = compiled(&mut cx, &filter.config) {
-            out.push(HttpFilter { name: filter.name.as_str().into(), slot, disabled: filter.disabled, rules });
+            out.push(HttpFilter {
+                name: filter.name.as_str().into(),
+                slot,
+                disabled: filter.disabled,
+                rules,
+            });
         }
     }
     out.into()
@@ -52,9 +57,7 @@ pub(super) fn chain(
 fn compiled(cx: &mut Cx<'_, '_>, from: &FilterConfig) -> Option<Filter> {
     Some(match from {
         FilterConfig::Rbac(rbac) => Filter::Rbac(rules(cx, "", rbac)),
-        FilterConfig::Fault(fault) => {
-            Filter::Fault(Box::new(Fault::new(fault, &mut cx.note())))
-        }
+        FilterConfig::Fault(fault) => Filter::Fault(Box::new(Fault::new(fault, &mut cx.note()))),
         FilterConfig::Cors => Filter::Cors,
         FilterConfig::Csrf(policy) => Filter::Csrf(Box::new(CsrfPolicy::new(policy, &mut cx.note()))),
         FilterConfig::HeaderMutation(filter) => {
@@ -134,9 +137,7 @@ fn route_settings(cx: &mut Cx<'_, '_>, from: &RouteFilterConfig) -> Option<Route
         RouteFilterConfig::Rbac(rbac) => {
             RouteFilter::Rbac(rbac.as_ref().map(|rbac| rules(cx, "rbac.", rbac)))
         }
-        RouteFilterConfig::Fault(fault) => {
-            RouteFilter::Fault(Box::new(Fault::new(fault, &mut cx.note())))
-        }
+        RouteFilterConfig::Fault(fault) => RouteFilter::Fault(Box::new(Fault::new(fault, &mut cx.note()))),
         RouteFilterConfig::Cors(policy) => {
             RouteFilter::Cors(Box::new(CorsPolicy::new(policy, &mut cx.note())))
         }

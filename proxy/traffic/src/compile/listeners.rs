@@ -2,8 +2,8 @@
 
 use super::{Compilation, actions, filters, routes};
 use crate::authz::CompiledRbac;
-use crate::filter::HttpFilter;
 use crate::config::{self, AccessLog, AccessLogFormat, Config, NetworkFilter, RouteSource};
+use crate::filter::HttpFilter;
 use crate::listener::{ChainMatcher, FilterChain, HttpChain, Listener, TcpChain, Terminal};
 use crate::snapshot::TableId;
 use crate::template::Template;
@@ -51,7 +51,9 @@ fn reuse(compilation: &mut Compilation<'_>, listener: &config::Listener) -> bool
         match &chain.terminal {
             Terminal::Http(http) => {
                 compilation.referenced_tables.insert(http.table.0);
-                compilation.referenced.extend(http.filters.iter().filter_map(HttpFilter::cluster).map(|c| c.0));
+                compilation
+                    .referenced
+                    .extend(http.filters.iter().filter_map(HttpFilter::cluster).map(|c| c.0));
                 if let RouteSource::Inline(_) = http.config.routes
                     && let Some(table) = previous.table(http.table)
                 {

@@ -7,8 +7,8 @@ use crate::filter::{RateLimitRule, RateLimitRules, RouteFilters};
 use crate::retry::RetryPolicy;
 use crate::route::edits::Level;
 use crate::route::{
-    Action, Criteria, Edits, HeaderMatcher, HostIndex, PathIndex, PathMatcher, QueryMatcher, Redirect,
-    Route, RouteTable, VirtualHost,
+    Action, Criteria, Edits, HeaderMatcher, HostIndex, PathIndex, PathMatcher, QueryMatcher, Redirect, Route,
+    RouteTable, VirtualHost,
 };
 use crate::snapshot::ClusterId;
 use std::collections::HashMap;

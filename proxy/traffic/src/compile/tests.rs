@@ -225,7 +225,8 @@ fn clusters_are_validated_where_the_table_asks_for_it_even_when_it_is_shared() {
 #[test]
 fn override_of_a_filter_that_is_not_there_is_refused_also_in_a_shared_table() {
     let mut config = mesh();
-    config.route_configs[0].virtual_hosts[1].routes[0].filters = Some([("guard".into(), FilterOverride::Off)].into());
+    config.route_configs[0].virtual_hosts[1].routes[0].filters =
+        Some([("guard".into(), FilterOverride::Off)].into());
     let expected = "route_config/t: virtual_hosts[1].routes[0].typed_per_filter_config[guard]: no filter of `in` has this name";
     assert_eq!(reasons(&config), [expected]);
     let guarded = |name: &str| {
@@ -309,7 +310,9 @@ fn route_mistakes_are_refused() {
         name: "a".into(),
         weight,
         headers: HeaderEdits::default(),
-        host_rewrite: None, filters: None };
+        host_rewrite: None,
+        filters: None,
+    };
     let _ = share;
     let table_of: Vec<(Action, &str)> = vec![
         (forward(|a| a.cluster = ClusterChoice::Single(String::new())), "route.cluster: must not be empty"),
@@ -320,7 +323,9 @@ fn route_mistakes_are_refused() {
                     name: "a".into(),
                     weight,
                     headers: HeaderEdits::default(),
-                    host_rewrite: None, filters: None };
+                    host_rewrite: None,
+                    filters: None,
+                };
                 a.cluster = ClusterChoice::Weighted(vec![share(u32::MAX), share(1)]);
             }),
             "4294967296",

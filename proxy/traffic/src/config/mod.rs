@@ -35,8 +35,8 @@ pub use endpoint::{Endpoint, EndpointAddress, Endpoints, HealthStatus, Locality,
 pub use error::ConfigError;
 pub use filter::{
     CorsPolicy, CsrfPolicy, Fault, FaultAbort, FaultDelay, HeaderMutation, HeaderMutationFilter,
-    HeaderMutations, JwtAuthn, JwtProvider, JwtRequirement, JwtRoute, LocalDescriptor, LocalRateLimit, RateLimitAction, RateLimitRule, TokenBucket,
-    VirtualHostRules,
+    HeaderMutations, JwtAuthn, JwtProvider, JwtRequirement, JwtRoute, LocalDescriptor, LocalRateLimit,
+    RateLimitAction, RateLimitRule, TokenBucket, VirtualHostRules,
 };
 pub use filter::{FilterConfig, FilterOverride, FilterOverrides, HttpFilter, RouteFilterConfig};
 pub use http::{

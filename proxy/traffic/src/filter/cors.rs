@@ -51,12 +51,16 @@ impl<'r> Cors<'r> {
 
     /// Whether it is in effect. The most specific level alone says so.
     pub fn is_enabled(self, draw: u32) -> bool {
-        self.policies().next().is_some_and(|policy| policy.config.enabled.unwrap_or(Fraction::ONE).contains(draw))
+        self.policies()
+            .next()
+            .is_some_and(|policy| policy.config.enabled.unwrap_or(Fraction::ONE).contains(draw))
     }
 
     /// Whether the request is counted without effect.
     pub fn is_shadowed(self, draw: u32) -> bool {
-        self.policies().next().is_some_and(|policy| policy.config.shadow.unwrap_or(Fraction::ZERO).contains(draw))
+        self.policies()
+            .next()
+            .is_some_and(|policy| policy.config.shadow.unwrap_or(Fraction::ZERO).contains(draw))
     }
 
     /// Whether an origin is let in: the most specific level that names origins decides.

@@ -3,8 +3,8 @@
 use crate::config::{self, FaultAbort, Fraction};
 use crate::route::HeaderMatcher;
 use crate::view::RequestView;
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::Duration;
 
 /// Compiled [`config::Fault`].
@@ -60,7 +60,8 @@ impl Fault {
         Self {
             delay: from.delay.clone(),
             abort: from.abort.clone(),
-            upstream_cluster: (!from.upstream_cluster.is_empty()).then(|| from.upstream_cluster.as_str().into()),
+            upstream_cluster: (!from.upstream_cluster.is_empty())
+                .then(|| from.upstream_cluster.as_str().into()),
             headers: headers.into(),
             nodes: from.downstream_nodes.iter().map(|node| node.as_bytes().into()).collect(),
             max_active: from.max_active_faults.unwrap_or(u32::MAX),

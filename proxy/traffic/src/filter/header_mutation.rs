@@ -32,13 +32,16 @@ impl Mutations {
 
 impl HeaderMutation {
     pub(crate) fn new(from: &config::HeaderMutationFilter, refuse: &mut dyn FnMut(String, String)) -> Self {
-        let own = Mutations::new(&from.mutations, &mut |field, reason| refuse(format!("mutations.{field}"), reason));
+        let own = Mutations::new(&from.mutations, &mut |field, reason| {
+            refuse(format!("mutations.{field}"), reason)
+        });
         Self { own, most_specific_wins: from.most_specific_wins }
     }
 
     /// All edits of a request of a route, or of its response, in their order.
     pub fn edits<'a>(&'a self, own: Option<&'a Override>, response: bool) -> impl Iterator<Item = &'a Edits> {
-        let side = move |mutations: &'a Mutations| if response { &mutations.response } else { &mutations.request };
+        let side =
+            move |mutations: &'a Mutations| if response { &mutations.response } else { &mutations.request };
         let levels = own.map(|own| &*own.levels).unwrap_or_default();
         let count = levels.len();
         let in_order = (0..count).filter_map(move |i| {

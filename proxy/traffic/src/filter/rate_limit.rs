@@ -108,7 +108,9 @@ impl Action {
                 }
                 Self::MaskedRemoteAddress(*v4, *v6)
             }
-            RateLimitAction::Generic(key, value) => Self::Fixed(or(key, "generic_key"), value.as_str().into()),
+            RateLimitAction::Generic(key, value) => {
+                Self::Fixed(or(key, "generic_key"), value.as_str().into())
+            }
             RateLimitAction::HeaderValueMatch { key, value, expect_match, headers } => {
                 let mut matchers = Vec::with_capacity(headers.len());
                 for header in headers {
@@ -159,9 +161,10 @@ impl Action {
             Self::RemoteAddress => {
                 Said::Entry("remote_address", Cow::Owned(subject.remote.to_string().into_bytes()))
             }
-            Self::MaskedRemoteAddress(v4, v6) => {
-                Said::Entry("masked_remote_address", Cow::Owned(masked(subject.remote, *v4, *v6).into_bytes()))
-            }
+            Self::MaskedRemoteAddress(v4, v6) => Said::Entry(
+                "masked_remote_address",
+                Cow::Owned(masked(subject.remote, *v4, *v6).into_bytes()),
+            ),
             Self::Fixed(key, value) => fixed(key, value, true),
             Self::HeaderValueMatch(key, value, expected, headers) => {
                 fixed(key, value, headers.iter().all(|h| h.matches(subject.view)) == *expected)
@@ -214,7 +217,9 @@ impl LocalRateLimit {
         let mut descriptors = Vec::with_capacity(from.descriptors.len());
         for (i, descriptor) in from.descriptors.iter().enumerate() {
             let at = format!("descriptors[{i}]");
-            if descriptor.entries.is_empty() || descriptor.entries.iter().any(|e| e.0.is_empty() || e.1.is_empty()) {
+            if descriptor.entries.is_empty()
+                || descriptor.entries.iter().any(|e| e.0.is_empty() || e.1.is_empty())
+            {
                 refuse(format!("{at}.entries"), "needs a key and a value each".into());
             }
             let at = format!("{at}.token_bucket");
@@ -230,7 +235,9 @@ impl LocalRateLimit {
         }
         let rules = from.rules.iter().enumerate();
         let rules = rules
-            .map(|(i, rule)| RateLimitRule::new(rule, &mut |f, reason| refuse(format!("rate_limits[{i}].{f}"), reason)))
+            .map(|(i, rule)| {
+                RateLimitRule::new(rule, &mut |f, reason| refuse(format!("rate_limits[{i}].{f}"), reason))
+            })
             .collect();
         let mut edits = |field: &str, list: &[config::HeaderEdit]| {
             let list: Vec<_> = list.iter().cloned().map(config::HeaderMutation::Set).collect();
@@ -286,7 +293,10 @@ impl LocalRateLimit {
         }
     }
 
-    fn rules_for<'a>(&'a self, levels: Option<&'a RateLimitRules>) -> impl Iterator<Item = &'a RateLimitRule> {
+    fn rules_for<'a>(
+        &'a self,
+        levels: Option<&'a RateLimitRules>,
+    ) -> impl Iterator<Item = &'a RateLimitRule> {
         let (route, host): (&[RateLimitRule], &[RateLimitRule]) = match levels {
             _ if !self.rules.is_empty() => (&self.rules, &[]),
             None => (&[], &[]),

@@ -67,7 +67,12 @@ impl TokenBucket {
         let left = now.saturating_sub(empty_at);
         let remaining = u32::try_from(left / self.per_token).unwrap_or(self.max_tokens);
         let until = if remaining > 0 { 0 } else { self.per_token - left % self.per_token };
-        Taken { allowed: taken.is_ok(), remaining, limit: self.max_tokens, reset: until.div_ceil(NANOS_PER_SECOND) }
+        Taken {
+            allowed: taken.is_ok(),
+            remaining,
+            limit: self.max_tokens,
+            reset: until.div_ceil(NANOS_PER_SECOND),
+        }
     }
 
     /// Nanoseconds to be added to a clock that begins with the process: so long ago that every bucket is full. 100 years.
@@ -93,10 +98,11 @@ mod tests {
     fn tokens_go_and_come_back_one_by_one_and_no_more_than_fit() {
         let bucket = bucket(3, 1, 1000);
         let at = |millis: u64| TokenBucket::HEAD_START + millis * 1_000_000;
-        let seen: Vec<_> =
-            [0, 0, 0, 0, 999, 1000, 1001].map(|t| bucket.take(at(t))).map(|t| (t.allowed, t.remaining)).into();
-        let expected =
-            [(true, 2), (true, 1), (true, 0), (false, 0), (false, 0), (true, 0), (false, 0)];
+        let seen: Vec<_> = [0, 0, 0, 0, 999, 1000, 1001]
+            .map(|t| bucket.take(at(t)))
+            .map(|t| (t.allowed, t.remaining))
+            .into();
+        let expected = [(true, 2), (true, 1), (true, 0), (false, 0), (false, 0), (true, 0), (false, 0)];
         assert_eq!(seen, expected);
         let seen: Vec<_> = (0..4).map(|_| bucket.take(at(60_000)).allowed).collect();
         assert_eq!(seen, [true, true, true, false]);
@@ -130,7 +136,9 @@ mod tests {
     fn mistakes_are_refused() {
         let of = |max_tokens, tokens_per_fill, millis| {
             let fill_interval = Duration::from_millis(millis);
-            TokenBucket::new(&config::TokenBucket { max_tokens, tokens_per_fill, fill_interval }).err().map(|e| e.0)
+            TokenBucket::new(&config::TokenBucket { max_tokens, tokens_per_fill, fill_interval })
+                .err()
+                .map(|e| e.0)
         };
         assert_eq!(of(1, 1, 50), None);
         assert_eq!(of(0, 1, 50), Some("max_tokens"));

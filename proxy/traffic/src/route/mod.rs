@@ -22,8 +22,8 @@ pub use query::QueryMatcher;
 pub use rewrite::{HostRewriter, PathRewriter};
 pub use split::{Choice, Target};
 
-use crate::filter::{RateLimitRules, RouteFilters};
 use crate::config;
+use crate::filter::{RateLimitRules, RouteFilters};
 use crate::snapshot::ClusterId;
 use crate::view::{RequestView, path_only};
 use std::sync::Arc;

@@ -273,6 +273,7 @@ fn shown(edits: &Edits) -> Vec<String> {
         .iter()
         .map(|s| match s {
             Edit::Remove(name) => format!("-{name}"),
+            Edit::RemoveMatching(matcher) => format!("-{matcher:?}"),
             Edit::Set { name, value, .. } => {
                 format!("{name}={}", String::from_utf8_lossy(value.literal().unwrap_or(b"?")))
             }
@@ -290,7 +291,9 @@ fn edits_are_merged_from_share_to_table_or_the_other_way_round() {
             name: "c".into(),
             weight: 1,
             headers: adding("s"),
-            host_rewrite: Some("h".into()), filters: None };
+            host_rewrite: Some("h".into()),
+            filters: None,
+        };
         let mut action = RouteAction::to("c");
         action.cluster = ClusterChoice::Weighted(vec![share]);
         let mut route = rule("r", RouteMatch::prefix("/"), ConfigAction::Forward(Box::new(action)));

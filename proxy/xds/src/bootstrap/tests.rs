@@ -2,8 +2,8 @@ use super::{Bootstrap, DynamicSource, Format, GrpcSource, load_bootstrap, load_b
 use crate::ads::backoff::Bounds;
 use crate::translate::files::FileReader;
 use outrigger_traffic::config::{
-    ClusterChoice, ClusterDiscovery, CodecType, ConfigError, HttpUpstream, MemoryMonitor,
-    OverloadManager, Principal, RouteSource, Terminal, TlsVersion, ValidationSource,
+    ClusterChoice, ClusterDiscovery, CodecType, ConfigError, HttpUpstream, MemoryMonitor, OverloadManager,
+    Principal, RouteSource, Terminal, TlsVersion, ValidationSource,
 };
 use std::io;
 use std::time::Duration;

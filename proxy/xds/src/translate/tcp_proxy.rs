@@ -57,7 +57,9 @@ fn shares(weighted: &proto::tcp_proxy::WeightedCluster, at: &At<'_>) -> Vec<Weig
             name: share.name.clone(),
             weight: share.weight,
             headers: HeaderEdits::default(),
-            host_rewrite: None, filters: None });
+            host_rewrite: None,
+            filters: None,
+        });
     }
     out
 }

@@ -111,11 +111,13 @@ fn rate_limit_action(value: &RateLimitAction) -> route::rate_limit::action::Acti
         RateLimitAction::RequestHeader { name, key, skip_if_absent } => {
             A::RequestHeaders(a::RequestHeaders { header_name: name, descriptor_key: key, skip_if_absent })
         }
-        RateLimitAction::QueryParameter { name, key, skip_if_absent } => A::QueryParameters(a::QueryParameters {
-            query_parameter_name: name,
-            descriptor_key: key,
-            skip_if_absent,
-        }),
+        RateLimitAction::QueryParameter { name, key, skip_if_absent } => {
+            A::QueryParameters(a::QueryParameters {
+                query_parameter_name: name,
+                descriptor_key: key,
+                skip_if_absent,
+            })
+        }
         RateLimitAction::RemoteAddress => A::RemoteAddress(a::RemoteAddress {}),
         RateLimitAction::MaskedRemoteAddress(v4, v6) => A::MaskedRemoteAddress(a::MaskedRemoteAddress {
             v4_prefix_mask_len: Some(v4.into()),

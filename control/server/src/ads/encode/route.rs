@@ -1,6 +1,5 @@
 //! `RouteConfiguration`.
 
-
 use outrigger_api::envoy::config::core::v3::header_value_option::HeaderAppendAction;
 use outrigger_api::envoy::config::core::v3::{
     HeaderValue, HeaderValueOption, RoutingPriority, RuntimeFractionalPercent,
@@ -11,8 +10,8 @@ use outrigger_api::envoy::r#type::v3::{FractionalPercent, Int64Range, fractional
 use outrigger_api::{any, metadata};
 use outrigger_traffic::config::{
     Action, ClusterChoice, HeaderAppend, HeaderEdit, HeaderEdits, HeaderMatch, HeaderValueMatch, HostRewrite,
-    PathMatch, PathRewrite, QueryMatch, QueryValueMatch, Redirect, ResetHeaderFormat,
-    RetryOn, RetryPolicy, Route, RouteAction, RouteConfig, RouteMatch, VirtualHost, WeightedCluster,
+    PathMatch, PathRewrite, QueryMatch, QueryValueMatch, Redirect, ResetHeaderFormat, RetryOn, RetryPolicy,
+    Route, RouteAction, RouteConfig, RouteMatch, VirtualHost, WeightedCluster,
 };
 use proto::route_action as ra;
 

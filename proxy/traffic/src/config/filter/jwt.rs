@@ -48,8 +48,6 @@ pub struct JwtProvider {
     pub forward_payload_header: String,
     /// That with padding.
     pub pad_forward_payload_header: bool,
-    /// Key of the payload in the dynamic metadata `envoy.filters.http.jwt_authn`; empty: not there.
-    pub payload_in_metadata: String,
     /// Difference of clocks that is tolerated. Default 60 s.
     pub clock_skew: Duration,
     /// Claims (with dots between the names of nested ones) that go into headers: header, claim.

@@ -12,12 +12,12 @@ mod local_rate_limit;
 
 pub use cors::CorsPolicy;
 pub use csrf::CsrfPolicy;
-pub use jwt::{JwtAuthn, JwtProvider, JwtRequirement, JwtRoute};
+pub use fault::{Fault, FaultAbort, FaultDelay};
 pub use header_mutation::{HeaderMutation, HeaderMutationFilter, HeaderMutations};
+pub use jwt::{JwtAuthn, JwtProvider, JwtRequirement, JwtRoute};
 pub use local_rate_limit::{
     LocalDescriptor, LocalRateLimit, RateLimitAction, RateLimitRule, TokenBucket, VirtualHostRules,
 };
-pub use fault::{Fault, FaultAbort, FaultDelay};
 
 use super::Rbac;
 use serde::{Deserialize, Serialize};

@@ -56,8 +56,7 @@ impl Jwk {
         let bytes = |name: &str| base64url(text(name)?.as_bytes());
         let point = |length: usize| {
             let (x, y) = (bytes("x")?, bytes("y")?);
-            (x.len() == length && y.len() == length)
-                .then(|| [&[4u8][..], &x, &y].concat().into_boxed_slice())
+            (x.len() == length && y.len() == length).then(|| [&[4u8][..], &x, &y].concat().into_boxed_slice())
         };
         let kind = match (text("kty")?, text("crv")) {
             ("RSA", _) => KeyKind::Rsa { n: bytes("n")?.into(), e: bytes("e")?.into() },
@@ -76,7 +75,9 @@ impl Jwk {
         (self.kid.is_empty() || kid.is_empty() || self.kid == kid)
             && (self.alg.is_empty() || self.alg == alg)
             && match &self.kind {
-                KeyKind::Rsa { .. } => matches!(alg, "RS256" | "RS384" | "RS512" | "PS256" | "PS384" | "PS512"),
+                KeyKind::Rsa { .. } => {
+                    matches!(alg, "RS256" | "RS384" | "RS512" | "PS256" | "PS384" | "PS512")
+                }
                 KeyKind::P256(_) => alg == "ES256",
                 KeyKind::P384(_) => alg == "ES384",
                 KeyKind::P521(_) => alg == "ES512",

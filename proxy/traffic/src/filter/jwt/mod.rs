@@ -9,9 +9,9 @@ use crate::route::{Criteria, PathIndex, PathMatcher};
 use crate::text::TextMatcher;
 use crate::view::{RequestView, path_only, query_only};
 pub use key::{Jwk, KeyKind};
-pub use token::{Flaw, Token};
 use std::collections::HashMap;
 use std::sync::Arc;
+pub use token::{Flaw, Token};
 
 /// Compiled [`config::JwtAuthn`].
 #[derive(Debug)]
@@ -116,7 +116,8 @@ impl JwtAuthn {
 
 fn places(from: &config::JwtProvider) -> Box<[TokenPlace]> {
     let bytes = |text: &str| -> Box<[u8]> { text.as_bytes().into() };
-    let headers = from.from_headers.iter().map(|(name, prefix)| TokenPlace::Header(bytes(name), bytes(prefix)));
+    let headers =
+        from.from_headers.iter().map(|(name, prefix)| TokenPlace::Header(bytes(name), bytes(prefix)));
     let parameters = from.from_params.iter().map(|name| TokenPlace::Parameter(bytes(name)));
     let cookies = from.from_cookies.iter().map(|name| TokenPlace::Cookie(bytes(name)));
     let all: Vec<TokenPlace> = headers.chain(parameters).chain(cookies).collect();

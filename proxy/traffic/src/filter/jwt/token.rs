@@ -66,7 +66,9 @@ impl Flaw {
     pub const fn text(self) -> &'static str {
         match self {
             Self::Missing => "Jwt is missing",
-            Self::BadFormat => "Jwt is not in the form of Header.Payload.Signature with two dots and 3 sections",
+            Self::BadFormat => {
+                "Jwt is not in the form of Header.Payload.Signature with two dots and 3 sections"
+            }
             Self::HeaderBadBase64 => "Jwt header is an invalid Base64url encoded",
             Self::HeaderBadJson => "Jwt header is an invalid JSON",
             Self::HeaderBadAlg => "Jwt header [alg] field is required and must be a string",
@@ -113,7 +115,9 @@ impl<'a> Token<'a> {
             return Err(Flaw::HeaderBadJson);
         }
         let bytes = base64url(payload).ok_or(Flaw::PayloadBadBase64)?;
-        let Ok(Value::Object(claims)) = serde_json::from_slice(&bytes) else { return Err(Flaw::PayloadBadJson) };
+        let Ok(Value::Object(claims)) = serde_json::from_slice(&bytes) else {
+            return Err(Flaw::PayloadBadJson);
+        };
         Ok(Self {
             alg: alg.to_owned(),
             kid: head.get("kid").and_then(Value::as_str).unwrap_or_default().to_owned(),
@@ -134,7 +138,8 @@ impl<'a> Token<'a> {
         if !config.issuer.is_empty() && text("iss") != Some(config.issuer.as_str()) {
             return Err(Flaw::UnknownIssuer);
         }
-        if provider.subjects.as_ref().is_some_and(|s| !s.is_match(text("sub").unwrap_or_default().as_bytes())) {
+        if provider.subjects.as_ref().is_some_and(|s| !s.is_match(text("sub").unwrap_or_default().as_bytes()))
+        {
             return Err(Flaw::SubjectNotAllowed);
         }
         let time = |name: &str| -> Result<Option<i64>, Flaw> {
@@ -186,7 +191,8 @@ impl<'a> Token<'a> {
 
 /// An audience without scheme and trailing slash, as Envoy compares them.
 fn bare(audience: &str) -> &str {
-    let rest = audience.strip_prefix("https://").or_else(|| audience.strip_prefix("http://")).unwrap_or(audience);
+    let rest =
+        audience.strip_prefix("https://").or_else(|| audience.strip_prefix("http://")).unwrap_or(audience);
     rest.strip_suffix('/').unwrap_or(rest)
 }
 
@@ -220,7 +226,9 @@ mod tests {
 
     #[test]
     fn base64url_vectors() {
-        for (text, bytes) in [("", Some(&b""[..])), ("Zg", Some(b"f")), ("Zm8", Some(b"fo")), ("Zm9v", Some(b"foo"))] {
+        for (text, bytes) in
+            [("", Some(&b""[..])), ("Zg", Some(b"f")), ("Zm8", Some(b"fo")), ("Zm9v", Some(b"foo"))]
+        {
             assert_eq!(base64url(text.as_bytes()).as_deref(), bytes, "{text}");
         }
         for text in ["Z", "Zh", "Zg==", "Z+", "Zm9 v"] {

@@ -18,8 +18,14 @@ pub(super) fn policy(message: &proto::CorsPolicy, at: &At<'_>) -> CorsPolicy {
         expose_headers: message.expose_headers.clone(),
         max_age: message.max_age.clone(),
         allow_credentials: message.allow_credentials,
-        enabled: message.filter_enabled.as_ref().and_then(|f| runtime_fraction(f, &at.field("filter_enabled"))),
-        shadow: message.shadow_enabled.as_ref().and_then(|f| runtime_fraction(f, &at.field("shadow_enabled"))),
+        enabled: message
+            .filter_enabled
+            .as_ref()
+            .and_then(|f| runtime_fraction(f, &at.field("filter_enabled"))),
+        shadow: message
+            .shadow_enabled
+            .as_ref()
+            .and_then(|f| runtime_fraction(f, &at.field("shadow_enabled"))),
         allow_private_network_access: message.allow_private_network_access,
         forward_not_matching_preflights: message.forward_not_matching_preflights,
     }

@@ -13,7 +13,9 @@ pub(super) fn policy(message: &proto::CsrfPolicy, at: &At<'_>) -> CsrfPolicy {
             .need(message.filter_enabled.as_ref())
             .and_then(|f| runtime_fraction(f, &enabled))
             .unwrap_or_default(),
-        shadow: shadow.and_then(|f| runtime_fraction(f, &at.field("shadow_enabled"))).unwrap_or(Fraction::ZERO),
+        shadow: shadow
+            .and_then(|f| runtime_fraction(f, &at.field("shadow_enabled")))
+            .unwrap_or(Fraction::ZERO),
         additional_origins: message
             .additional_origins
             .iter()

@@ -43,9 +43,6 @@ fn abort(message: &proto::FaultAbort, at: &At<'_>) -> Option<FaultAbort> {
 }
 
 /// Without a percentage nothing is hit, as in Envoy.
-fn share(
-    from: Option<&outrigger_api::envoy::r#type::v3::FractionalPercent>,
-    at: &At<'_>,
-) -> Fraction {
+fn share(from: Option<&outrigger_api::envoy::r#type::v3::FractionalPercent>, at: &At<'_>) -> Fraction {
     from.map_or(Fraction::ZERO, |share| fractional(share, &at.field("percentage")))
 }

@@ -1,9 +1,9 @@
 //! `JwtAuthentication`.
 
 use super::super::At;
+use super::super::files;
 use super::super::route::matches::route_match;
 use super::super::value::{duration, header_name, string_match};
-use super::super::files;
 use outrigger_api::envoy::extensions::filters::http::jwt_authn::v3 as proto;
 use outrigger_traffic::config::{JwtAuthn, JwtProvider, JwtRequirement, JwtRoute};
 use std::time::Duration;

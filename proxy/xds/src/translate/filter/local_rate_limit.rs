@@ -101,9 +101,8 @@ pub(in crate::translate) fn rules(list: &[route::RateLimit], at: &At<'_>) -> Vec
 }
 
 fn action(message: &route::rate_limit::Action, at: &At<'_>) -> Option<RateLimitAction> {
-    let prefix = |length: Option<u32>, most: u8| {
-        length.map_or(most, |length| u8::try_from(length).unwrap_or(u8::MAX))
-    };
+    let prefix =
+        |length: Option<u32>, most: u8| length.map_or(most, |length| u8::try_from(length).unwrap_or(u8::MAX));
     Some(match at.need(message.action_specifier.as_ref())? {
         A::DestinationCluster(_) => RateLimitAction::DestinationCluster,
         A::RequestHeaders(from) => {

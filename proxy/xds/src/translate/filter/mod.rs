@@ -41,7 +41,9 @@ pub(super) fn filter(any: &Any, at: &At<'_>) -> Option<FilterConfig> {
         return message.message().map(|m| FilterConfig::Jwt(Box::new(jwt::authn(&m, at))));
     }
     if let Some(message) = at.unpack::<proto::local_ratelimit::v3::LocalRateLimit>(any) {
-        return message.message().map(|m| FilterConfig::LocalRateLimit(Box::new(local_rate_limit::limit(&m, at))));
+        return message
+            .message()
+            .map(|m| FilterConfig::LocalRateLimit(Box::new(local_rate_limit::limit(&m, at))));
     }
     at.refuse_type(any);
     None

@@ -84,7 +84,10 @@ pub(in crate::translate) fn header_match(message: &proto::HeaderMatcher, at: &At
     })
 }
 
-pub(in crate::translate) fn query_match(message: &proto::QueryParameterMatcher, at: &At<'_>) -> Option<QueryMatch> {
+pub(in crate::translate) fn query_match(
+    message: &proto::QueryParameterMatcher,
+    at: &At<'_>,
+) -> Option<QueryMatch> {
     use proto::query_parameter_matcher::QueryParameterMatchSpecifier as Q;
     at.field("name").need_text(&message.name);
     let value = match &message.query_parameter_match_specifier {
