@@ -128,7 +128,7 @@ def provider(issuer, **settings):
 BOTH = {"requirements": [{"provider_name": "p"}, {"provider_name": "q"}]}
 JWT = {"@type": F + "jwt_authn.v3.JwtAuthentication", "bypass_cors_preflight": True, "requirement_map": {"both": {"requires_all": BOTH}, "either": {"requires_any": BOTH}},
        "providers": {"p": provider("me"), "q": provider("you", from_headers=[{"name": "x-q"}], forward=True),
-                     "c": provider("me", forward=True, from_params=["t"], from_cookies=["c"], from_headers=[{"name": "x-t", "value_prefix": "T "}], forward_payload_header="x-payload",
+                     "c": provider("claims", forward=True, from_params=["t"], from_cookies=["c"], from_headers=[{"name": "x-t", "value_prefix": "T "}], forward_payload_header="x-payload",
                                    claim_to_headers=[{"header_name": "x-sub", "claim_name": "sub"}, {"header_name": "x-deep", "claim_name": "a.b"}, {"header_name": "x-flag", "claim_name": "flag"}])},
        "rules": [{"match": {"prefix": "/open"}}, {"match": {"prefix": "/claims"}, "requires": {"provider_name": "c"}}, {"match": {"prefix": "/either"}, "requirement_name": "either"},
                  {"match": {"prefix": "/both"}, "requirement_name": "both"}, {"match": {"prefix": "/aud"}, "requires": {"provider_and_audiences": {"provider_name": "p", "audiences": ["own"]}}},
@@ -144,7 +144,7 @@ TOKENS = {"none": None, "ES256": ISSUER.token("ES256", "ec", **GOOD), "no kid": 
           "early": ISSUER.token("ES256", "ec", **GOOD | {"nbf": NOW + 500}), "bad aud": ISSUER.token("ES256", "ec", **GOOD | {"aud": ["x", "y"]}), "no aud": ISSUER.token("ES256", "ec", iss="me"),
           "them": ISSUER.token("ES256", "ec", **GOOD | {"aud": ["x", "http://them"]}), "own": ISSUER.token("ES256", "ec", **GOOD | {"aud": "own"}),
           "two parts": "a.b", "no base64": "!.!.!", "no json": "YQ.YQ.YQ", "none alg": b64(b'{"alg":"none"}') + ".e30.", "no alg": "e30.e30.AA", "empty": ""}
-CLAIMS = ISSUER.token("ES256", "ec", **GOOD | {"sub": "ann", "a": {"b": 7}, "flag": True})
+CLAIMS = ISSUER.token("ES256", "ec", **GOOD | {"iss": "claims", "sub": "ann", "a": {"b": 7}, "flag": True})
 
 BY_USER = [{"actions": [{"request_headers": {"header_name": "x-user", "descriptor_key": "user"}}]}]
 MASKED = [{"actions": [{"masked_remote_address": {"v4_prefix_mask_len": 8}}, {"generic_key": {"descriptor_value": "g"}}]}]
@@ -178,7 +178,7 @@ GROUPS = [
        [host([route("/route", {"mutation": mutation("route")}), {"match": {"prefix": "/direct"}, "direct_response": {"status": 404, "body": {"inline_string": "no"}}}, route("/")],
              {"mutation": mutation("host")})]) for wins in (False, True)],
     ("limit", [("limit", limit(token_bucket=bucket(1000000)), False)],
-     [host([route("/two", {"limit": limit(token_bucket=bucket(2), enable_x_ratelimit_headers="DRAFT_VERSION_03", response_headers_to_add=[set_header("x-limited", "%RESPONSE_CODE%")])}),
+     [host([route("/two", {"limit": limit(token_bucket=bucket(2), enable_x_ratelimit_headers="DRAFT_VERSION_03", response_headers_to_add=[set_header("x-limited", "yes")])}),
             route("/status", {"limit": limit(token_bucket=bucket(1), status={"code": "ServiceUnavailable"})}),
             route("/shadow", {"limit": limit(token_bucket=bucket(1), filter_enforced=share(0), request_headers_to_add_when_not_enforced=[set_header("x-over", "1")])}),
             route("/grpc", {"limit": limit(token_bucket=bucket(1), rate_limited_as_resource_exhausted=True)}),
@@ -235,7 +235,8 @@ CASES = [
         ("basic", "/p", {"authorization": "Basic abc"}), ("lower", "/p", {"authorization": f"bearer {TOKENS['ES256']}"}), ("other header", "/either", {"x-q": TOKENS["you"]}),
         ("claims by header", "/claims", {"x-t": f"T {CLAIMS}"}), ("claims by cookie", "/claims", {"cookie": f"a=b; c={CLAIMS}"}), ("claims by query", f"/claims?t={CLAIMS}", {}),
         ("claims made up", "/claims", {"x-sub": "root"}), ("claims overwritten", "/claims", {"x-sub": "root", "x-deep": "1", "x-payload": "e30", "x-t": f"T {CLAIMS}"}),
-        ("headers of claims elsewhere", "/open", {"x-sub": "root"}), ("headers of claims with another provider", "/p", {"x-sub": "root", "authorization": f"Bearer {TOKENS['ES256']}"})]],
+        ("headers of claims with nothing needed", "/open", {"x-sub": "root"}), ("headers of claims elsewhere", "/elsewhere", {"x-sub": "root"}),
+        ("headers of claims without the filter", "/p/off", {"x-sub": "root"}), ("headers of claims with another provider", "/p", {"x-sub": "root", "authorization": f"Bearer {TOKENS['ES256']}"})]],
     *[("jwt", f"{method} {what}", method, "/p", fields) for what, method, fields in [
         ("preflight", OPTIONS, {"origin": "https://x"} | PREFLIGHT), ("no preflight", OPTIONS, {"origin": "https://x"}), ("gRPC", POST, GRPC)]],
     *[("chain", f"{method} {path} {fields}", method, path, fields) for path in ("/here", "/deny", "/fault", "/only", "/nowhere") for method, fields in [

@@ -39,6 +39,8 @@ pub(super) fn on_request(
     let worker = x.front.worker().clone();
     let serving = x.front.serving.clone();
     let stats = serving.stats(&worker);
+    // Nobody outside may set what tokens are to set, also where no token is needed.
+    sanitize(&mut x.front.request, filter);
     if filter.config.bypass_cors_preflight && is_preflight(&x.front.request) {
         stats.jwt_authn_cors_preflight_bypassed.inc();
         return Verdict::Next;
@@ -63,12 +65,10 @@ pub(super) fn on_request(
         },
         _ => filter.requirement(&HeadView(&x.front.request), worker.draw_u32()),
     };
-    // Nobody outside may set what tokens are to set.
     let Some(needed) = needed else {
         stats.jwt_authn_allowed.inc();
         return Verdict::Next;
     };
-    sanitize(&mut x.front.request, filter);
     let now = worker.shared.telemetry.calendar(tokio::time::Instant::now());
     let now = now.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
     let check = Check { filter, now: i64::try_from(now).unwrap_or(i64::MAX) };
@@ -122,9 +122,7 @@ fn refusal(x: &Exchange, filter: &JwtAuthn, flaw: Flaw) -> Box<Answer> {
         }
         realm
     };
-    if status == 401 {
-        answer.fields.push((b"www-authenticate".as_slice().into(), challenge));
-    }
+    answer.fields.push((b"www-authenticate".as_slice().into(), challenge));
     answer
 }
 

@@ -104,6 +104,9 @@ impl<'a> Token<'a> {
         else {
             return Err(Flaw::BadFormat);
         };
+        if header.is_empty() || payload.is_empty() || signature.is_empty() {
+            return Err(Flaw::BadFormat);
+        }
         let bytes = base64url(header).ok_or(Flaw::HeaderBadBase64)?;
         let head: Value = serde_json::from_slice(&bytes).map_err(|_| Flaw::HeaderBadJson)?;
         let alg = head.get("alg").and_then(Value::as_str).ok_or(Flaw::HeaderBadAlg)?;
@@ -244,7 +247,8 @@ mod tests {
         assert_eq!(of("!.e30.c"), Some(Flaw::HeaderBadBase64));
         assert_eq!(of("e30.e30.AA"), Some(Flaw::HeaderBadAlg));
         // {"alg":"none"}
-        assert_eq!(of("eyJhbGciOiJub25lIn0.e30."), Some(Flaw::AlgNotImplemented));
+        assert_eq!(of("eyJhbGciOiJub25lIn0.e30."), Some(Flaw::BadFormat));
+        assert_eq!(of("eyJhbGciOiJub25lIn0.e30.AA"), Some(Flaw::AlgNotImplemented));
         // {"alg":"ES256"}
         assert_eq!(of("eyJhbGciOiJFUzI1NiJ9.!.AA"), Some(Flaw::PayloadBadBase64));
         assert_eq!(of("eyJhbGciOiJFUzI1NiJ9.W10.AA"), Some(Flaw::PayloadBadJson));
