@@ -273,7 +273,8 @@ def ask(port, origin, method, target, fields):
         seen = answer.status, sorted((n.lower(), v) for n, v in answer.getheaders() if n.lower() not in APART), body
     finally:
         connection.close()
-    delayed = time.monotonic() - began >= 0.04
+    # Timers of Envoy may be some milliseconds early.
+    delayed = time.monotonic() - began >= 0.03
     # Whether the length of no body is told is the codec's business.
     heard = [(r.method, r.target, sorted(f for f in r.fields if f[0] not in APART and f != ("content-length", "0"))) for r in origin.take()]
     return {"status": seen[0], "fields": seen[1], "body": seen[2].decode("latin-1"), "origin": heard} | (

@@ -4,8 +4,8 @@ mod world;
 
 use outrigger_plan::protocol::Protocol;
 use outrigger_traffic::config::{
-    ClusterDiscovery, EndpointAddress, HttpUpstream, NetworkFilter, PathRewrite, Permission,
-    Principal, RbacAction, StringPattern, Terminal, ValidationSource,
+    ClusterDiscovery, EndpointAddress, HttpUpstream, NetworkFilter, PathRewrite, Permission, Principal,
+    RbacAction, StringPattern, Terminal, ValidationSource,
 };
 use world::*;
 

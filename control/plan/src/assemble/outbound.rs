@@ -132,7 +132,9 @@ pub fn layer4_choice(
                     name: scope.cluster(object, &d.destination, port),
                     weight: d.weight,
                     headers: Default::default(),
-                    host_rewrite: None, filters: None })
+                    host_rewrite: None,
+                    filters: None,
+                })
                 .collect(),
         ),
     }

@@ -176,7 +176,9 @@ fn forward(
                     name: cluster(d),
                     weight: d.weight,
                     headers: edits(&d.headers),
-                    host_rewrite: authority(&d.headers), filters: None })
+                    host_rewrite: authority(&d.headers),
+                    filters: None,
+                })
                 .collect(),
         ),
     };
