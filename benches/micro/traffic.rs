@@ -9,7 +9,7 @@ use criterion::{Criterion, criterion_group, criterion_main};
 use outrigger_traffic::balance::PickContext;
 use outrigger_traffic::config::{
     Action, Cluster, ClusterDiscovery, Config, Endpoint, Endpoints, HeaderEdits, LbPolicy, LocalityEndpoints,
-    PathMatch, Route, RouteAction, RouteConfig, RouteMatch, VirtualHost,
+    Maglev, PathMatch, RingHash, Route, RouteAction, RouteConfig, RouteMatch, VirtualHost,
 };
 use outrigger_traffic::outcome::Outcome;
 use outrigger_traffic::{FieldView, RequestView, Snapshot, compile};
@@ -119,7 +119,9 @@ fn pick(c: &mut Criterion) {
     let policies = [
         ("round-robin", LbPolicy::RoundRobin),
         ("random", LbPolicy::Random),
-        ("least-request", LbPolicy::LeastRequest { choice_count: 2 }),
+        ("least-request", LbPolicy::least_request()),
+        ("ring-hash", LbPolicy::RingHash(RingHash::default())),
+        ("maglev", LbPolicy::Maglev(Maglev::default())),
     ];
     for (name, policy) in policies {
         for count in [3, 100, 10_000] {
@@ -136,7 +138,10 @@ fn pick(c: &mut Criterion) {
             };
             let now = Instant::now();
             c.bench_function(&format!("pick/{name}-{count}"), |b| {
-                b.iter(|| cluster.pick(&mut PickContext::new(now, &mut draw)).is_ok());
+                b.iter(|| {
+                    // Policies by hash draw one where the request has none.
+                    cluster.pick(&mut PickContext::new(now, &mut draw)).is_ok()
+                });
             });
         }
     }

@@ -58,6 +58,7 @@ const CHECKS: &[(&str, Check)] = &[
     ("tools", |p| p.python("tools.py", &[])),
     ("envoy", |p| p.python("envoy.py", &[])),
     ("filters", |p| p.python("filters.py", &[])),
+    ("balance", |p| p.python("balance.py", &[])),
     ("grpc-xds", |p| p.python("grpc_xds.py", &[])),
     ("h2spec", |p| p.python("h2spec.py", &[])),
     ("websocket", |p| p.python("websocket.py", &[])),
@@ -98,15 +99,24 @@ pub fn run(args: &[String]) -> anyhow::Result<()> {
 }
 
 /// `cargo xtask scenarios [WORD…]`: ECS Anywhere hosts in network namespaces, with a Docker each. All of it lives in mount,
-/// network and process namespaces of its own, so nothing of it is left behind.
+/// network and process namespaces of its own, so nothing of it runs on; its folder stays only when something failed.
 pub fn scenarios(args: &[String]) -> anyhow::Result<()> {
     let peers = Peers::prepare(true, true)?;
+    let folder = std::env::temp_dir().join(format!("outrigger-scenarios-{}", std::process::id()));
+    std::fs::create_dir(&folder).with_context(|| folder.display().to_string())?;
     let mut command = Command::new("timeout");
     // A shell for people takes the time it takes.
     let limit = if args.iter().any(|a| a == "--hand") { "0" } else { SCENARIOS_MAX_S };
-    command.args(["--foreground", limit, "unshare"]).args(["--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]);
+    command.args(["--foreground", limit, "unshare"]);
+    command.args(["--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]);
     command.arg(peers.venv.join("bin/python")).arg(peers.root.join("xtask/scenarios/main.py")).args(args);
-    run_command(peers.tell(&mut command)?)
+    command.env("TMPDIR", &folder);
+    let result = run_command(peers.tell(&mut command)?);
+    match &result {
+        Ok(()) => std::fs::remove_dir_all(&folder).with_context(|| folder.display().to_string())?,
+        Err(_) => eprintln!("logs are in {}", folder.display()),
+    }
+    result
 }
 
 impl Peers {

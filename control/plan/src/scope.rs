@@ -4,9 +4,11 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use outrigger_traffic::config::HashPolicy;
+
 use crate::inventory::{Inventory, Service};
 use crate::name;
-use crate::node::{Notice, ProxyNode};
+use crate::node::{Flavour, Notice, ProxyNode};
 use crate::resource::destination_rule::{DestinationRule, Settings as RuleSettings, Subset};
 use crate::resource::virtual_service::{Destination, MESH, VirtualService};
 use crate::resource::{Object, Spec};
@@ -238,6 +240,39 @@ impl<'a> Scope<'a> {
         }
         self.need(&host, port, subset);
         name::outbound_cluster(&host, port, subset)
+    }
+
+    /// What of a request decides about its host at these destinations. Each once: shares of one service say the same.
+    pub fn hash_policies<'d>(
+        &self,
+        object: &Object,
+        destinations: impl Iterator<Item = &'d Destination>,
+        port: u16,
+    ) -> Vec<HashPolicy> {
+        let mut all = Vec::new();
+        for destination in destinations {
+            let host = self.canonical(&destination.host, &object.metadata.namespace);
+            let Some(service) = self.service(&host) else { continue };
+            let single = match service.ports.keys().collect::<Vec<_>>().as_slice() {
+                [only] => Some(**only),
+                _ => None,
+            };
+            let port = destination.port.or(single).unwrap_or(port);
+            let subset = destination.subset.as_deref().and_then(|name| self.subset(service, name));
+            if let Some(policy) = self.hash_policy(service, port, subset)
+                && !all.contains(&policy)
+            {
+                all.push(policy);
+            }
+        }
+        all
+    }
+
+    /// The same at one service. gRPC libraries balance in turn.
+    pub fn hash_policy(&self, service: &Service, port: u16, subset: Option<&Subset>) -> Option<HashPolicy> {
+        let hash =
+            self.settings(service, port, subset).hash.filter(|_| self.node.flavour != Flavour::Grpc)?;
+        Some(HashPolicy { source: hash.source, terminal: false })
     }
 
     /// A subset of a service.

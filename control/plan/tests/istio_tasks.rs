@@ -188,7 +188,7 @@ const TRAFFIC: &[Task] = &[
         "sticky sessions",
         DR,
         "metadata: {name: httpbin}\nspec: {host: httpbin, trafficPolicy: {loadBalancer: {consistentHash: {httpHeaderName: x-user}}}}",
-        Refused("spec.trafficPolicy.loadBalancer.consistentHash: not supported yet"),
+        Accepted,
     ),
     (
         "CORS",

@@ -173,7 +173,7 @@ impl Proxy {
         let admin_socket = options.admin.map(admin::bind).transpose()?;
         options.threads.start("outrigger-log".into(), Box::new(write_logs))?;
         let (senders, alive) = spawn_workers(&shared, &*options.threads)?;
-        let jobs = ClusterJobs::new(Handle::current(), options.resolver);
+        let jobs = ClusterJobs::new(Handle::current(), options.resolver, shared.telemetry.access_log.clone());
         let dns = DnsServers::new(Handle::current(), options.share_ports);
         let listeners = Listeners::new(senders, options.share_ports);
         let applier = Applier::new(shared.clone(), listeners, dns, jobs);
@@ -269,7 +269,9 @@ async fn control(steering: Weak<Steering>) {
         sweeper.sweep(&live, Instant::now());
         tidier.tidy(&live, Instant::now());
         drop(live);
-        steering.applier().reap();
+        let mut applier = steering.applier();
+        applier.tend();
+        applier.reap();
     }
 }
 

@@ -32,10 +32,12 @@ pub mod authz;
 pub mod balance;
 pub mod breaker;
 pub mod cluster;
+pub mod health;
 pub mod outcome;
 pub mod outlier;
 pub mod retry;
 
+pub mod hash;
 pub mod template;
 pub mod text;
 pub mod view;

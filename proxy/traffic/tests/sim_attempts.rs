@@ -109,7 +109,7 @@ impl Storm {
         let policy = match rng.u8(0..3) {
             0 => LbPolicy::RoundRobin,
             1 => LbPolicy::Random,
-            _ => LbPolicy::LeastRequest { choice_count: 2 },
+            _ => LbPolicy::least_request(),
         };
         let ports: BTreeSet<u16> = (1..=6).collect();
         let config = Config {

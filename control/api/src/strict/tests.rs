@@ -47,14 +47,14 @@ fn duration_as_a_mapping_is_the_same_as_one_as_text() {
 #[test]
 fn every_problem_is_reported_with_line_and_path() {
     let found = problems::<Bootstrap>(
-        "static_resources:\n  clusters:\n  - name: a\n    conect_timeout: 1s\n  - name: 5\n    lb_policy: RING_HASH\n    lrs_server: {self: {}}\n  - connect_timeout: 5\nfoo: 1\n",
+        "static_resources:\n  clusters:\n  - name: a\n    conect_timeout: 1s\n  - name: 5\n    health_checks: [{http_health_check: {codec_client_type: HTTP3}}]\n    lrs_server: {self: {}}\n  - connect_timeout: 5\nfoo: 1\n",
     );
     assert_eq!(
         found,
         [
             "line 4: static_resources.clusters[0].conect_timeout: unknown field of envoy.config.cluster.v3.Cluster; did you mean `connect_timeout`?",
             "line 5: static_resources.clusters[1].name: expected a text, found an integer; put it in quotes",
-            "line 6: static_resources.clusters[1].lb_policy: `RING_HASH` is not supported by Outrigger",
+            "line 6: static_resources.clusters[1].health_checks[0].http_health_check.codec_client_type: `HTTP3` is not supported by Outrigger",
             "line 7: static_resources.clusters[1].lrs_server: not supported by Outrigger (envoy.config.cluster.v3.Cluster.lrs_server, #42)",
             "line 8: static_resources.clusters[2].connect_timeout: expected a duration in seconds such as `1.5s`",
             "line 9: foo: unknown field of envoy.config.bootstrap.v3.Bootstrap",

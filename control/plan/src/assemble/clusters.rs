@@ -79,7 +79,10 @@ fn add(scope: &Scope<'_>, config: &mut Config, service: &Service, port: u16, sub
     let wanted = settings.balancer.filter(|_| !grpc);
     let default = if grpc { Balancer::RoundRobin } else { Balancer::LeastRequest };
     cluster.lb_policy = match wanted.unwrap_or(default) {
-        Balancer::LeastRequest => LbPolicy::LeastRequest { choice_count: 2 },
+        _ if settings.hash.is_some() && !grpc => {
+            settings.hash.as_ref().map_or(LbPolicy::RoundRobin, |hash| hash.policy.clone())
+        }
+        Balancer::LeastRequest => LbPolicy::least_request(),
         Balancer::RoundRobin => LbPolicy::RoundRobin,
         Balancer::Random => LbPolicy::Random,
     };

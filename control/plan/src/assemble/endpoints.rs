@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use outrigger_traffic::config::{
-    Endpoint, EndpointAddress, Endpoints, HealthStatus, Locality, LocalityEndpoints,
+    Endpoint, EndpointAddress, EndpointCheck, Endpoints, HealthStatus, Locality, LocalityEndpoints,
 };
 
 use crate::inventory::{Instance, InstancePort, Service};
@@ -121,5 +121,8 @@ fn endpoint(service: &Service, instance: &Instance, at: &InstancePort) -> Endpoi
             Health::Draining => HealthStatus::Draining,
         },
         labels,
+        hash_key: String::new(),
+        lb_metadata: Vec::new(),
+        check: EndpointCheck::default(),
     }
 }

@@ -134,6 +134,7 @@ pub fn layer4_choice(
                     headers: Default::default(),
                     host_rewrite: None,
                     filters: None,
+                    metadata_match: Vec::new(),
                 })
                 .collect(),
         ),
@@ -250,7 +251,8 @@ pub fn service_routes(scope: &Scope<'_>, service: &Service, port: u16) -> Vec<Ro
         }
         None => {
             scope.need(&service.host, port, None);
-            vec![routes::to_cluster(scope, name::outbound_cluster(&service.host, port, None))]
+            let hash = scope.hash_policy(service, port, None);
+            vec![routes::to_cluster(scope, name::outbound_cluster(&service.host, port, None), hash)]
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use outrigger_traffic::config::{
-    Action, ClusterChoice, DirectResponse, HeaderAppend, HeaderEdit, HeaderEdits, HeaderMatch,
+    Action, ClusterChoice, DirectResponse, HashPolicy, HeaderAppend, HeaderEdit, HeaderEdits, HeaderMatch,
     HeaderValueMatch, HostRewrite, PathMatch, PathRewrite, QueryMatch, QueryValueMatch, Redirect,
     RetryPolicy, Route, RouteAction, RouteMatch, StringMatch, StringPattern, WeightedCluster,
 };
@@ -104,8 +104,9 @@ fn is_everything(matched: &HttpMatch) -> bool {
 }
 
 /// The route to a service that no VirtualService is about.
-pub fn to_cluster(scope: &Scope<'_>, cluster: String) -> Route {
+pub fn to_cluster(scope: &Scope<'_>, cluster: String, hash: Option<HashPolicy>) -> Route {
     let mut action = RouteAction::to(cluster);
+    action.hash_policy.extend(hash);
     action.timeout = None;
     action.retry_policy = for_client(scope, default_retries(scope));
     plain("default", RouteMatch::prefix("/"), Action::Forward(Box::new(action)))
@@ -178,12 +179,15 @@ fn forward(
                     headers: edits(&d.headers),
                     host_rewrite: authority(&d.headers),
                     filters: None,
+                    metadata_match: Vec::new(),
                 })
                 .collect(),
         ),
     };
     let mut action = RouteAction::to(String::new());
     action.cluster = choice;
+    action.hash_policy =
+        place.scope.hash_policies(object, destinations.iter().map(|d| &d.destination), place.port);
     action.timeout = rule.timeout.filter(|t| !t.is_zero());
     let told = rule.rewrite.as_ref().and_then(|r| r.authority.clone()).or_else(|| authority(&rule.headers));
     action.host_rewrite = told.map(HostRewrite::Literal);

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use outrigger_traffic::config::{HashCookie, HashSource, LbPolicy, Maglev, RingHash};
+
 use super::document::{is_host_pattern, is_label};
 use super::read::{Fields, Node};
 use super::service_entry::ExportTo;
@@ -46,6 +48,8 @@ pub struct TrafficPolicy {
 pub struct Settings {
     /// How a host is picked.
     pub balancer: Option<Balancer>,
+    /// What of a request decides about its host, instead of the above.
+    pub hash: Option<ConsistentHash>,
     /// Where hosts are preferred.
     pub locality: Option<LocalityLb>,
     /// Limits.
@@ -59,8 +63,10 @@ pub struct Settings {
 impl Settings {
     /// These, and where they say nothing the other ones.
     pub fn or(&self, general: &Self) -> Self {
+        let own = self.balancer.is_some() || self.hash.is_some();
         Self {
-            balancer: self.balancer.or(general.balancer),
+            balancer: if own { self.balancer } else { general.balancer },
+            hash: if own { self.hash.clone() } else { general.hash.clone() },
             locality: self.locality.clone().or_else(|| general.locality.clone()),
             pool: self.pool.clone().or_else(|| general.pool.clone()),
             outliers: self.outliers.clone().or_else(|| general.outliers.clone()),
@@ -78,6 +84,66 @@ pub enum Balancer {
     RoundRobin,
     /// By chance.
     Random,
+}
+
+/// `LoadBalancerSettings.consistentHash`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ConsistentHash {
+    /// What is hashed.
+    pub source: HashSource,
+    /// How a hash becomes a host.
+    pub policy: LbPolicy,
+}
+
+impl ConsistentHash {
+    fn read(node: &Node<'_>) -> Option<Self> {
+        let read = node.message(&shape::CONSISTENT_HASH, |f| {
+            let header = f.field("httpHeaderName").map(|n| {
+                HashSource::Header { name: n.text().to_ascii_lowercase(), rewrite: None }
+            });
+            let cookie = f.field("httpCookie").and_then(|n| read_cookie(&n));
+            let source_ip = f.field("useSourceIp").filter(|n| n.flag()).map(|_| HashSource::SourceIp);
+            let query = f.field("httpQueryParameterName").map(|n| HashSource::Query(n.text()));
+            let mut given = [header, cookie, source_ip, query].into_iter().flatten();
+            let source = given.next();
+            if source.is_none() || given.next().is_some() {
+                node.problem(
+                    "exactly one of httpHeaderName, httpCookie, useSourceIp and httpQueryParameterName is expected",
+                );
+            }
+            let size = |n: Node<'_>| u64::from(n.number(1, 8_388_608));
+            let mut ring = RingHash::default();
+            if let Some(least) = f.field("minimumRingSize").map(size) {
+                ring.minimum_ring_size = least;
+            }
+            if let Some(n) = f.field("ringHash") {
+                n.message(&shape::RING_HASH, |f| {
+                    ring.minimum_ring_size = f.field("minimumRingSize").map_or(1024, size);
+                });
+            }
+            let maglev = f.field("maglev").and_then(|n| {
+                n.message(&shape::MAGLEV, |f| {
+                    let mut maglev = Maglev::default();
+                    maglev.table_size =
+                        f.field("tableSize").map_or(maglev.table_size, |n| n.number(1, 5_000_011).into());
+                    LbPolicy::Maglev(maglev)
+                })
+            });
+            Some(Self { source: source?, policy: maglev.unwrap_or(LbPolicy::RingHash(ring)) })
+        });
+        read.flatten()
+    }
+}
+
+fn read_cookie(node: &Node<'_>) -> Option<HashSource> {
+    node.message(&shape::HTTP_COOKIE, |f| {
+        HashSource::Cookie(HashCookie {
+            name: f.required("name").map(|n| n.text()).unwrap_or_default(),
+            ttl: f.field("ttl").map(|n| n.duration()),
+            path: f.text("path"),
+            attributes: Vec::new(),
+        })
+    })
 }
 
 /// `LocalityLoadBalancerSetting`. Without one the nearest hosts are preferred, and no region is preferred to another.
@@ -265,12 +331,17 @@ fn read_settings(f: &Fields<'_>) -> Settings {
     let simple = |n: Node<'_>| {
         n.message(&shape::LOAD_BALANCER, |f| {
             let simple = f.field("simple").and_then(|n| n.word(&balancers, &["PASSTHROUGH"]));
-            (simple, f.field("localityLbSetting").and_then(|n| LocalityLb::read(&n)))
+            let hash = f.field("consistentHash").and_then(|n| ConsistentHash::read(&n));
+            if hash.is_some() && simple.is_some() {
+                n.problem("only one of simple and consistentHash can be given");
+            }
+            (simple, hash, f.field("localityLbSetting").and_then(|n| LocalityLb::read(&n)))
         })
     };
-    let (balancer, locality) = f.field("loadBalancer").and_then(simple).unwrap_or_default();
+    let (balancer, hash, locality) = f.field("loadBalancer").and_then(simple).unwrap_or_default();
     Settings {
         balancer,
+        hash,
         locality,
         pool: f.field("connectionPool").and_then(|n| Pool::read(&n)),
         outliers: f.field("outlierDetection").and_then(|n| Outliers::read(&n)),

@@ -66,7 +66,11 @@ shapes! {
     TRAFFIC_POLICY = "TrafficPolicy" { "loadBalancer" "connectionPool" "outlierDetection" "tls" "portLevelSettings" }
         { "tunnel" "proxyProtocol" "retryBudget" }
     PORT_TRAFFIC_POLICY = "PortTrafficPolicy" { "port" "loadBalancer" "connectionPool" "outlierDetection" "tls" } {}
-    LOAD_BALANCER = "LoadBalancerSettings" { "simple" "localityLbSetting" } { "consistentHash" "warmupDurationSecs" "warmup" }
+    LOAD_BALANCER = "LoadBalancerSettings" { "simple" "consistentHash" "localityLbSetting" } { "warmupDurationSecs" "warmup" }
+    CONSISTENT_HASH = "LoadBalancerSettings.ConsistentHashLB" { "httpHeaderName" "httpCookie" "useSourceIp" "httpQueryParameterName" "ringHash" "maglev" "minimumRingSize" } {}
+    HTTP_COOKIE = "LoadBalancerSettings.ConsistentHashLB.HTTPCookie" { "name" "path" "ttl" } { "attributes" }
+    RING_HASH = "LoadBalancerSettings.ConsistentHashLB.RingHash" { "minimumRingSize" } {}
+    MAGLEV = "LoadBalancerSettings.ConsistentHashLB.MagLev" { "tableSize" } {}
     LOCALITY_LB = "LocalityLoadBalancerSetting" { "enabled" "failover" } { "distribute" "failoverPriority" }
     LOCALITY_FAILOVER = "LocalityLoadBalancerSetting.Failover" { "from" "to" } {}
     CONNECTION_POOL = "ConnectionPoolSettings" { "tcp" "http" } {}

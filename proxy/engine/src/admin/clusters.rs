@@ -4,6 +4,7 @@ use super::server::{Context, Reply};
 use crate::live::LiveCluster;
 use outrigger_traffic::cluster::Host;
 use outrigger_traffic::config::{ClusterDiscovery, HealthStatus, Thresholds};
+use outrigger_traffic::health::Flag;
 use serde_json::{Value, json};
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -91,18 +92,21 @@ fn numbers(host: &Host) -> [(&'static str, u64); 7] {
 }
 
 fn health_flags(host: &Host) -> String {
-    let mut flags = Vec::new();
-    if host.is_ejected() {
-        flags.push("/failed_outlier_check");
-    }
-    match host.health {
-        HealthStatus::Unhealthy => flags.push("/failed_eds_health"),
-        HealthStatus::Timeout => flags.push("/failed_eds_health/eds_status_timeout"),
-        HealthStatus::Draining => flags.push("/eds_status_draining"),
-        HealthStatus::Degraded => flags.push("/degraded_eds_health"),
-        HealthStatus::Unknown | HealthStatus::Healthy => {}
-    }
-    if flags.is_empty() { "healthy".into() } else { flags.concat() }
+    let probed = &host.live.probed;
+    let flags = [
+        (probed.has(Flag::Failed), "/failed_active_hc"),
+        (host.is_ejected(), "/failed_outlier_check"),
+        (matches!(host.health, HealthStatus::Unhealthy | HealthStatus::Timeout), "/failed_eds_health"),
+        (probed.has(Flag::Degraded), "/degraded_active_hc"),
+        (host.health == HealthStatus::Degraded, "/degraded_eds_health"),
+        (probed.has(Flag::Pending), "/pending_active_hc"),
+        (probed.has(Flag::Excluded), "/excluded_via_immediate_hc_fail"),
+        (probed.has(Flag::TimedOut), "/active_hc_timeout"),
+        (host.health == HealthStatus::Timeout, "/eds_status_timeout"),
+        (host.health == HealthStatus::Draining, "/eds_status_draining"),
+    ];
+    let text: String = flags.into_iter().filter(|(holds, _)| *holds).map(|(_, name)| name).collect();
+    if text.is_empty() { "healthy".into() } else { text }
 }
 
 fn cluster_json(cluster: &Arc<LiveCluster>) -> Value {
@@ -155,8 +159,18 @@ fn host_json(host: &Host) -> Value {
         HealthStatus::Degraded => "DEGRADED",
     };
     let mut health = json!({"eds_health_status": eds});
-    if let (true, Some(health)) = (host.is_ejected(), health.as_object_mut()) {
-        health.insert("failed_outlier_check".into(), json!(true));
+    let probed = &host.live.probed;
+    for (holds, name) in [
+        (probed.has(Flag::Failed), "failed_active_health_check"),
+        (host.is_ejected(), "failed_outlier_check"),
+        (probed.has(Flag::Degraded), "failed_active_degraded_check"),
+        (probed.has(Flag::Pending), "pending_active_hc"),
+        (probed.has(Flag::Excluded), "excluded_via_immediate_hc_fail"),
+        (probed.has(Flag::TimedOut), "active_hc_timeout"),
+    ] {
+        if let (true, Some(health)) = (holds, health.as_object_mut()) {
+            health.insert(name.into(), json!(true));
+        }
     }
     let address =
         json!({"socket_address": {"address": host.address.ip(), "port_value": host.address.port()}});

@@ -1,19 +1,22 @@
 //! One job per cluster that needs one.
 
 use super::dns::{Answers, Question, keep_current, resolved};
+use super::health::HealthChecks;
 use super::resolve::Resolve;
 use crate::live::{Live, LiveCluster};
+use crate::telemetry::access_log::LogChannel;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::runtime::Handle;
 use tokio::task::AbortHandle;
 
-/// The resolution jobs of a proxy, kept in step with its clusters.
+/// The jobs of a proxy's clusters: resolution and health checks, kept in step with them.
 #[derive(Debug)]
 pub struct ClusterJobs {
     runtime: Handle,
     resolver: Arc<dyn Resolve>,
     running: HashMap<Arc<str>, Job>,
+    checks: HealthChecks,
 }
 
 #[derive(Debug)]
@@ -31,9 +34,10 @@ impl Drop for Job {
 }
 
 impl ClusterJobs {
-    /// Jobs will run on `runtime`.
-    pub fn new(runtime: Handle, resolver: Arc<dyn Resolve>) -> Self {
-        Self { runtime, resolver, running: HashMap::new() }
+    /// Jobs will run on `runtime`; what health checks find goes to `log`.
+    pub fn new(runtime: Handle, resolver: Arc<dyn Resolve>, log: LogChannel) -> Self {
+        let checks = HealthChecks::new(runtime.clone(), log);
+        Self { runtime, resolver, running: HashMap::new(), checks }
     }
 
     /// Gives DNS clusters that were rebuilt the last answers of their predecessors, before they are used.
@@ -50,10 +54,19 @@ impl ClusterJobs {
         }
     }
 
+    /// Lets health checks follow the hosts, and brings what ejections left undone into effect.
+    pub fn tend(&mut self, live: &Live) {
+        for cluster in live.clusters.iter().flatten() {
+            cluster.cluster.refresh_if_stale();
+        }
+        self.checks.reconcile(live);
+    }
+
     /// Starts jobs for clusters that have none and ends those whose cluster is gone.
     pub fn reconcile(&mut self, live: &Live) {
         let by_name: HashMap<&str, &Arc<LiveCluster>> =
             live.clusters.iter().flatten().map(|cluster| (&*cluster.name, cluster)).collect();
+        self.checks.reconcile(live);
         self.running.retain(|name, _| by_name.contains_key(&**name));
         for cluster in live.clusters.iter().flatten() {
             if Question::of(&cluster.cluster).is_none() {

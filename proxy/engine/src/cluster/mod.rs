@@ -1,6 +1,7 @@
-//! What keeps clusters current: name resolution, outlier sweeps. Runs on the control runtime.
+//! What keeps clusters current: name resolution, outlier sweeps, health checks. Runs on the control runtime.
 
 mod dns;
+mod health;
 mod jobs;
 mod original;
 mod outlier_job;
@@ -8,6 +9,6 @@ mod resolve;
 
 pub use jobs::ClusterJobs;
 pub use original::Tidier;
-pub(crate) use original::{destination, note_destination, proxied};
+pub(crate) use original::{destination, note_destination, note_subset, proxied};
 pub use outlier_job::Sweeper;
 pub use resolve::{Answer, Resolve, Resolving, SystemResolver};

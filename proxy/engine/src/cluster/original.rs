@@ -4,7 +4,7 @@
 use crate::listener::ConnFacts;
 use crate::live::{Live, LiveCluster};
 use crate::worker::Worker;
-use outrigger_traffic::balance::PickContext;
+use outrigger_traffic::balance::{PickContext, SubsetFound};
 use outrigger_traffic::cluster::Cluster;
 use outrigger_traffic::config::OriginalDst;
 use outrigger_wire::RequestHead;
@@ -39,6 +39,23 @@ pub(crate) fn note_destination(cluster: &LiveCluster, worker: &Worker, context: 
     }
     if context.destination.is_none() && cluster.cluster.original_dst().is_some() {
         cluster.stats.at(worker.id).original_dst_host_invalid.inc();
+    }
+}
+
+/// Counts how a pick came to its hosts, where the cluster is divided.
+pub(crate) fn note_subset(cluster: &LiveCluster, worker: &Worker, context: &PickContext<'_>) {
+    if context.subset == SubsetFound::None {
+        return;
+    }
+    let stats = cluster.stats.at(worker.id);
+    match context.subset {
+        SubsetFound::None => {}
+        SubsetFound::Selected => stats.lb_subsets_selected.inc(),
+        SubsetFound::Fallback => stats.lb_subsets_fallback.inc(),
+        SubsetFound::FallbackPanic => {
+            stats.lb_subsets_fallback.inc();
+            stats.lb_subsets_fallback_panic.inc();
+        }
     }
 }
 

@@ -128,6 +128,7 @@ impl Applier {
             errors.dedup();
             return Err(errors);
         }
+        self.jobs.tend(&live);
         // The next compilation must not bring the old ones back.
         match self.config.endpoints.iter_mut().find(|e| e.cluster_name == endpoints.cluster_name) {
             Some(held) => held.clone_from(endpoints),
@@ -166,6 +167,11 @@ impl Applier {
         self.listeners.commit(prepared, &kept, |_| None);
         let (prepared, _) = self.dns.prepare(&[]);
         self.dns.commit(prepared, &kept, &self.shared);
+    }
+
+    /// Lets the clusters' jobs follow their hosts. Called by the control job now and then.
+    pub fn tend(&mut self) {
+        self.jobs.tend(&self.shared.live.load_full());
     }
 
     /// Frees old states that no worker uses. Called by the control job now and then.

@@ -234,6 +234,12 @@ fn build_cluster(
             }
         }
     });
+    for path in config.health_check.iter().flat_map(|check| &check.event_logs) {
+        if let Err(reason) = check_sink(&config::AccessLogSink::File(path.clone())) {
+            let resource = format!("cluster/{}", config.name);
+            errors.push(ConfigError::new(resource, "health_checks[0].event_log_path", reason));
+        }
+    }
     if let Some(old) = old
         && old.id == id
         && Arc::ptr_eq(&old.cluster, cluster)

@@ -30,7 +30,7 @@ pub(super) async fn terminate(x: &mut Exchange, notes: &mut Notes, plan: &Plan) 
     let stats = plan.cluster.stats.at(worker.id);
     let host = pick(x, plan)?;
     notes.attempts = 1;
-    let Ok(_permit) = plan.cluster.cluster.breaker(plan.forward.high_priority).try_connection() else {
+    let Ok(_permit) = plan.cluster.cluster.try_connection(&host, plan.forward.high_priority) else {
         stats.upstream_cx_overflow.inc();
         return Err(ProxyError::Overflow);
     };

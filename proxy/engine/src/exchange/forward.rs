@@ -3,13 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use outrigger_traffic::balance::Criteria;
 use outrigger_traffic::config::Upgrade;
 use outrigger_traffic::route::{Edits, Forward, HostRewriter, Matched};
 use outrigger_wire::h1::ConnectionHeader;
 use outrigger_wire::{Known, Method, Version};
 
 use super::notes::Notes;
-use super::{Exchange, Front, respond};
+use super::{Exchange, Front, affinity, respond};
 use crate::error::ProxyError;
 use crate::filter::Place;
 use crate::http::Serving;
@@ -42,6 +43,12 @@ pub(super) struct Plan {
     pub(super) replay_limit: usize,
     /// Trailers of the request may travel on.
     pub(super) request_trailers_down: bool,
+    /// What decides about the host, where the cluster goes by that.
+    pub(super) hash: Option<u64>,
+    /// What the route demands of hosts.
+    pub(super) criteria: Option<Arc<Criteria>>,
+    /// Cookies that keep the client with its host, made here.
+    pub(super) set_cookies: Vec<Vec<u8>>,
 }
 
 /// Makes the plan, and of the request what the upstream is to see of it.
@@ -71,6 +78,13 @@ pub(super) fn plan(
     notes.cluster = Some(cluster.clone());
     notes.tell_attempts = matched.virtual_host.include_attempt_count_in_response;
     let tunnel = admit_upgrade(x, serving, forward)?;
+    let mut set_cookies = Vec::new();
+    // As the client sent it, hence before the rewrites.
+    let hash = if cluster.cluster.config.lb_policy.is_hashing() && !forward.hash.is_empty() {
+        affinity::hash(&x.front, notes, &forward.hash, &mut set_cookies)
+    } else {
+        None
+    };
     rewrite(&mut x.front, notes, matched, forward, target.host_rewrite)?;
     respond::edit_request(&mut x.front, notes, target.request_edits);
     let timeout = limits(&mut x.front, notes, forward);
@@ -92,6 +106,9 @@ pub(super) fn plan(
         connect_ends: forward.connect_ends && tunnel && x.front.request.method() == Method::Connect,
         tell_attempts: matched.virtual_host.include_request_attempt_count,
         replay_limit: buffer,
+        hash,
+        criteria: target.criteria.cloned(),
+        set_cookies,
         request_trailers_down: !down_h1 || serving.config().http1.enable_trailers,
     })
 }

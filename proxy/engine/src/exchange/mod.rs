@@ -12,6 +12,7 @@
 //!
 //! Between two HTTP/2 connections most requests take the same steps without a task of their own: see [`express`].
 
+mod affinity;
 mod attempt;
 mod connect;
 mod converse;

@@ -37,6 +37,9 @@ pub(super) fn begin(
         let text = digits.write(u64::try_from(took.as_millis()).unwrap_or(u64::MAX));
         x.response.fields.put(Known::XEnvoyUpstreamServiceTime, text);
     }
+    for cookie in &plan.set_cookies {
+        x.response.fields.append(b"set-cookie", cookie);
+    }
     respond::edit_response(x, notes, &plan.response_edits);
     respond::decorate(x, notes, now);
     x.responder.head(&x.response, framing.body).map_err(|_| ProxyError::ClientGone)
@@ -61,6 +64,11 @@ pub(super) fn count(x: &Front, notes: &Notes, call: &Call<'_>, now: Instant) {
         _ => Outcome::Response(status),
     };
     report(x, plan, call.host, outcome, now);
+    if plan.cluster.cluster.config.health_check.is_some()
+        && x.response.fields.get(b"x-envoy-immediate-health-check-fail").is_some()
+    {
+        call.host.live.fail_passively();
+    }
 }
 
 /// The response was passed on, or broke.

@@ -15,7 +15,7 @@ use super::forward::Plan;
 use super::notes::Notes;
 use super::retry::Attempts;
 use super::{Exchange, Front};
-use crate::cluster::{destination, note_destination, proxied};
+use crate::cluster::{destination, note_destination, note_subset, proxied};
 use crate::error::ProxyError;
 use crate::http::body::BodyError;
 use crate::listener::ConnFacts;
@@ -155,6 +155,8 @@ fn pick(x: &Front, plan: &Plan, shared: &mut Attempts, now: Instant) -> Result<A
     let worker = x.worker();
     let mut draw = || worker.draw();
     let mut context = PickContext::new(now.into_std(), &mut draw);
+    context.hash = plan.hash;
+    context.criteria = plan.criteria.as_deref();
     if let Some(config) = plan.forward.retry.as_ref().map(|retry| &retry.config)
         && config.avoid_previous_hosts
     {
@@ -166,6 +168,7 @@ fn pick(x: &Front, plan: &Plan, shared: &mut Attempts, now: Instant) -> Result<A
     }
     let picked = plan.cluster.cluster.pick(&mut context);
     note_destination(&plan.cluster, worker, &context);
+    note_subset(&plan.cluster, worker, &context);
     if context.panicked {
         plan.cluster.stats.at(worker.id).lb_healthy_panic.inc();
     }

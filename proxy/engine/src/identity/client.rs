@@ -145,6 +145,18 @@ impl ClientTls {
         made.map_err(|error| error.to_string())
     }
 
+    /// The TLS configuration and server name, for connections that are not the data path's (health checks).
+    ///
+    /// *Errors*: as of [`Self::connection`].
+    pub fn client(&self, address: IpAddr) -> Result<(Arc<ClientConfig>, ServerName<'static>), String> {
+        match &self.state {
+            State::Ready { config, sni } => {
+                Ok((config.clone(), sni.clone().unwrap_or(ServerName::IpAddress(address.into()))))
+            }
+            State::Waiting(names) => Err(format!("secret `{}` has not arrived", names.join("`, `"))),
+        }
+    }
+
     /// The TLS configuration itself, for connections that other programs' code makes (such as a gRPC client). `None` while a
     /// secret is missing.
     pub fn config(&self) -> Option<Arc<ClientConfig>> {

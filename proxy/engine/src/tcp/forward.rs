@@ -9,8 +9,7 @@ use crate::telemetry::{self, ConnectionRecord, Raised, ResponseFlags, TcpStats, 
 use crate::upstream::{ConnectError, ConnectOptions, connect, removed};
 use crate::worker::Worker;
 use outrigger_traffic::balance::PickContext;
-use outrigger_traffic::breaker::Permit;
-use outrigger_traffic::cluster::{Host, HostId};
+use outrigger_traffic::cluster::{ConnectionPermit, Host, HostId};
 use outrigger_traffic::config::TcpProxy;
 use outrigger_traffic::listener::{TcpChain, Terminal};
 use outrigger_traffic::outcome::Outcome;
@@ -30,7 +29,7 @@ const PICKS_MAX: u32 = 5;
 struct Upstream {
     io: Rc<Io>,
     host: Arc<Host>,
-    _permit: Permit,
+    _permit: ConnectionPermit,
     _open: outrigger_traffic::cluster::OpenConnection,
     _busy: outrigger_traffic::cluster::InFlight,
     _active: Raised<telemetry::ClusterStats>,
@@ -141,7 +140,7 @@ async fn reach(
     let attempts_max = tcp.config.max_connect_attempts.max(1);
     while outline.attempts < attempts_max {
         let host = pick(worker, &cluster, &tried, outline, facts)?;
-        let Ok(permit) = cluster.cluster.breaker(false).try_connection() else {
+        let Ok(permit) = cluster.cluster.try_connection(&host, false) else {
             cluster.stats.at(worker.id).upstream_cx_overflow.inc();
             outline.flags = ResponseFlags::UPSTREAM_OVERFLOW;
             return None;

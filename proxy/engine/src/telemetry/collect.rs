@@ -5,7 +5,8 @@ use crate::identity::CertificateFacts;
 use crate::live::{Live, LiveCluster, LiveListener};
 use crate::worker::Shared;
 use outrigger_traffic::breaker::{Breaker, Limited};
-use outrigger_traffic::config::Terminal;
+use outrigger_traffic::config::{LbPolicy, Terminal};
+use outrigger_traffic::health::Flag;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -144,6 +145,36 @@ fn collect_cluster(scope: &Scope<'_>, cluster: &LiveCluster, visit: &mut Visit<'
     show("membership_healthy", "Hosts that are neither unhealthy nor ejected", count(|h| h.is_healthy()));
     show("membership_degraded", "Hosts declared degraded", count(|h| h.is_degraded()));
     show("outlier_detection.ejections_active", "Hosts ejected now", count(|h| h.is_ejected()));
+    show(
+        "membership_excluded",
+        "Hosts left out of account until health checks have seen them",
+        count(|h| h.is_excluded()),
+    );
+    if cluster.cluster.config.health_check.is_some() {
+        let passing = count(|h| !h.live.probed.has(Flag::Failed));
+        show("health_check.healthy", "Hosts that pass their health checks", passing);
+        show(
+            "health_check.degraded",
+            "Hosts whose health checks say degraded",
+            count(|h| h.live.probed.has(Flag::Degraded)),
+        );
+    }
+    if cluster.cluster.config.subsets.is_some() {
+        show("lb_subsets_active", "Subsets that have hosts", hosts.subset_count() as u64);
+    }
+    let figures = hosts.figures().unwrap_or_default();
+    match cluster.cluster.config.lb_policy {
+        LbPolicy::RingHash(_) => {
+            show("ring_hash_lb.size", "Points on the ring", figures.size);
+            show("ring_hash_lb.min_hashes_per_host", "Points of the host with the fewest", figures.least);
+            show("ring_hash_lb.max_hashes_per_host", "Points of the host with the most", figures.most);
+        }
+        LbPolicy::Maglev(_) => {
+            show("maglev_lb.min_entries_per_host", "Places of the host with the fewest", figures.least);
+            show("maglev_lb.max_entries_per_host", "Places of the host with the most", figures.most);
+        }
+        LbPolicy::RoundRobin | LbPolicy::LeastRequest(_) | LbPolicy::Random => {}
+    }
     let limits = &cluster.cluster.config.circuit_breakers;
     let default = cluster.cluster.breaker(false);
     let high = cluster.cluster.breaker(true);

@@ -190,6 +190,9 @@ stat_set! {
         counter upstream_rq_retry_success = "upstream_rq_retry_success", "Retries that succeeded";
         counter upstream_rq_retry_overflow = "upstream_rq_retry_overflow", "Retries refused by the circuit breaker or the budget";
         counter lb_healthy_panic = "lb_healthy_panic", "Picks made among all hosts because too few are healthy";
+        counter lb_subsets_selected = "lb_subsets_selected", "Picks made in the subset that the route demands";
+        counter lb_subsets_fallback = "lb_subsets_fallback", "Picks made by the fallback because no subset fits";
+        counter lb_subsets_fallback_panic = "lb_subsets_fallback_panic", "Picks made among all hosts because the fallback found none";
         counter ejections_enforced_total = "outlier_detection.ejections_enforced_total", "Hosts ejected";
         counter ejections_overflow = "outlier_detection.ejections_overflow", "Hosts not ejected because too many are out";
         counter ejections_detected_consecutive_5xx = "outlier_detection.ejections_detected_consecutive_5xx", "Hosts found to deserve ejection for consecutive responses of class 5xx";
@@ -206,6 +209,12 @@ stat_set! {
         counter ejections_enforced_failure_percentage = "outlier_detection.ejections_enforced_failure_percentage", "Hosts ejected for too large a share of failures";
         counter ejections_detected_local_origin_failure_percentage = "outlier_detection.ejections_detected_local_origin_failure_percentage", "Hosts found to deserve ejection for too large a share of failures to reach them";
         counter ejections_enforced_local_origin_failure_percentage = "outlier_detection.ejections_enforced_local_origin_failure_percentage", "Hosts ejected for too large a share of failures to reach them";
+        counter health_check_attempt = "health_check.attempt", "Health checks made";
+        counter health_check_success = "health_check.success", "Health checks that succeeded";
+        counter health_check_failure = "health_check.failure", "Health checks that failed, for whatever reason";
+        counter health_check_passive_failure = "health_check.passive_failure", "Hosts that asked to be left out in answers to requests";
+        counter health_check_network_failure = "health_check.network_failure", "Health checks that got no answer";
+        counter health_check_verify_cluster = "health_check.verify_cluster", "Health checks that compared the name of the service";
         counter membership_change = "membership_change", "Changes of the host set";
         counter update_attempt = "update_attempt", "Attempts to learn the hosts by DNS";
         counter update_success = "update_success", "Attempts to learn the hosts by DNS that succeeded";

@@ -124,7 +124,8 @@ pub async fn connect(
     made
 }
 
-async fn connect_tcp(address: SocketAddr, config: &config::Cluster) -> io::Result<TcpStream> {
+/// A TCP connection with the cluster's socket options.
+pub(crate) async fn connect_tcp(address: SocketAddr, config: &config::Cluster) -> io::Result<TcpStream> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
     // Answers are small and waited for; and what we write is already gathered.
     socket.set_nodelay(true)?;

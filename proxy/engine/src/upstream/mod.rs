@@ -8,5 +8,6 @@ mod connect;
 pub mod pool;
 mod removal;
 
+pub(crate) use connect::connect_tcp;
 pub use connect::{ConnectError, ConnectOptions, ConnectPhase, connect};
 pub use removal::removed;

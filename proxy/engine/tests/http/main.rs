@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+mod affinity;
 mod bed;
 mod client_gone;
 mod connect_ends;
@@ -12,6 +13,7 @@ mod filter;
 mod h1;
 mod h2;
 mod h2_link;
+mod health;
 mod invalid;
 mod jwt;
 mod limits;
@@ -22,6 +24,7 @@ mod pool;
 mod retry;
 mod route;
 mod streaming;
+mod subset;
 mod swap;
 mod upgrade;
 mod waits;

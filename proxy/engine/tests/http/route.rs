@@ -155,6 +155,7 @@ async fn weights_share_and_header_chooses_the_cluster() {
         headers: Default::default(),
         host_rewrite: None,
         filters: None,
+        metadata_match: Vec::new(),
     };
     action(&mut config, 1).cluster = ClusterChoice::Weighted(vec![share("a", 50), share("b", 50)]);
     let bed = Bed::start(config);

@@ -5,8 +5,9 @@
 //! priority makes up for it, all of its hosts are used (panic): overloading the few would lose them as well.
 //! Source: Envoy: load balancing, "priority levels", "degraded endpoints", "panic threshold", "locality weighted".
 
+use super::hashing::shares;
 use super::weights::Weights;
-use super::{PickContext, PickError, Picker, below, builtin};
+use super::{BalancerFactory, PickContext, PickError, Picker, TableFigures, below, of_cluster, subset};
 use crate::cluster::Host;
 use crate::config::{self, LocalityLb};
 use smallvec::SmallVec;
@@ -23,6 +24,9 @@ pub struct HostSet {
     /// Percent of traffic by priority; sums to 100 unless there is no host at all.
     healthy_load: SmallVec<[u32; 4]>,
     degraded_load: SmallVec<[u32; 4]>,
+    /// Hosts are picked by the request's hash, priorities too.
+    by_hash: bool,
+    subsets: Option<Box<subset::Table>>,
 }
 
 #[derive(Debug)]
@@ -52,6 +56,7 @@ struct Building<'a> {
     config: &'a config::Cluster,
     endpoints: &'a config::Endpoints,
     overprovisioning: u64,
+    policy: Arc<dyn BalancerFactory>,
 }
 
 impl HostSet {
@@ -62,7 +67,7 @@ impl HostSet {
         hosts: Vec<Arc<Host>>,
     ) -> Self {
         let overprovisioning = endpoints.overprovisioning_factor.unwrap_or(OVERPROVISIONING_DEFAULT).into();
-        let building = Building { config, endpoints, overprovisioning };
+        let building = Building { config, endpoints, overprovisioning, policy: of_cluster(config) };
         let count = hosts.iter().map(|h| h.priority as usize + 1).max().unwrap_or(0);
         let mut groups: Vec<Vec<Arc<Host>>> = vec![Vec::new(); count];
         for host in &hosts {
@@ -76,11 +81,17 @@ impl HostSet {
             .iter()
             .enumerate()
             .map(|(i, g)| building.priority(i as u32, g, plan.panic.get(i) == Some(&true)));
+        let subsets = config
+            .subsets
+            .as_ref()
+            .map(|subsets| Box::new(subset::Table::new(config, subsets, endpoints, &hosts)));
         Self {
+            subsets,
             priorities: priorities.collect(),
             hosts: hosts.into(),
             healthy_load: plan.healthy,
             degraded_load: plan.degraded,
+            by_hash: config.lb_policy.is_hashing(),
         }
     }
 
@@ -109,16 +120,40 @@ impl HostSet {
         self.hosts.iter().filter(|h| h.is_degraded()).count()
     }
 
+    /// Hosts that are left out of account (`membership_excluded`).
+    pub fn excluded_count(&self) -> usize {
+        self.hosts.iter().filter(|h| h.is_excluded()).count()
+    }
+
+    /// Subsets that have hosts (`lb_subsets_active`).
+    pub fn subset_count(&self) -> usize {
+        self.subsets.as_ref().map_or(0, |subsets| subsets.count())
+    }
+
+    /// The table of healthy hosts of the first priority, where the policy has one.
+    pub fn figures(&self) -> Option<TableFigures> {
+        self.priorities.first()?.healthy.whole.picker.figures()
+    }
+
     /// Picks a host.
     ///
     /// # Errors
     /// There is none, or none that may be used.
     pub fn pick(&self, context: &mut PickContext<'_>) -> Result<Arc<Host>, PickError> {
+        match &self.subsets {
+            None => self.pick_here(context),
+            Some(subsets) => subsets.pick(self, context),
+        }
+    }
+
+    /// The same without regard to subsets.
+    pub(super) fn pick_here(&self, context: &mut PickContext<'_>) -> Result<Arc<Host>, PickError> {
         if self.hosts.is_empty() {
             return Err(PickError::NoHosts);
         }
         let mut last = None;
-        for _ in 0..context.attempts_max.max(1) {
+        for attempt in 0..context.attempts_max.max(1) {
+            context.attempt = attempt;
             let host = self.pick_once(context).ok_or(PickError::NoHealthy)?;
             if !context.avoid.contains(&host.id) {
                 return Ok(host.clone());
@@ -145,8 +180,12 @@ impl HostSet {
             // One priority is the rule: everything goes there, and only health must be looked at.
             [only] if self.degraded_load.first() == Some(&0) => (only, false),
             _ => {
-                let draw = (context.draw)();
-                self.priority_of(below(draw, 100) as u32)?
+                let percent = match context.hash {
+                    // A request stays with its priority as with its host.
+                    Some(hash) if self.by_hash => (hash % 100) as u32,
+                    _ => below((context.draw)(), 100) as u32,
+                };
+                self.priority_of(percent)?
             }
         };
         let tier = match (priority.panic, degraded) {
@@ -196,14 +235,14 @@ impl Building<'_> {
     fn priority(&self, number: u32, all: &[Arc<Host>], panic: bool) -> Priority {
         let of =
             |keep: fn(&Host) -> bool| -> Vec<Arc<Host>> { all.iter().filter(|h| keep(h)).cloned().collect() };
-        let whole = Arc::new(self.tier(number, all, all.to_vec(), |_| true, true));
-        let healthy = of(Host::is_healthy);
-        let healthy = if healthy.len() == all.len() && self.config.locality_lb == LocalityLb::None {
-            whole.clone()
-        } else {
-            Arc::new(self.tier(number, all, healthy, Host::is_healthy, false))
-        };
+        let healthy = Arc::new(self.tier(number, all, of(Host::is_healthy), Host::is_healthy, false));
         let degraded = Arc::new(self.tier(number, all, of(Host::is_degraded), Host::is_degraded, false));
+        // All hosts are needed in panic alone.
+        let whole = if panic {
+            Arc::new(self.tier(number, all, all.to_vec(), |_| true, true))
+        } else {
+            healthy.clone()
+        };
         Priority { panic, healthy, degraded, all: whole }
     }
 
@@ -215,11 +254,31 @@ impl Building<'_> {
         keep: fn(&Host) -> bool,
         is_panic: bool,
     ) -> Tier {
-        let localities = match self.config.locality_lb {
-            LocalityLb::Weighted if !is_panic => self.localities(number, all, keep),
-            LocalityLb::Weighted | LocalityLb::None => None,
-        };
+        let weighted = self.config.locality_lb == LocalityLb::Weighted;
+        if self.config.lb_policy.is_hashing() {
+            return Tier { whole: self.hashed(number, hosts, weighted), localities: None };
+        }
+        let localities = if weighted && !is_panic { self.localities(number, all, keep) } else { None };
         Tier { whole: self.group(hosts), localities }
+    }
+
+    /// One table of all localities. Their health has no say: a table that changed with it would move requests of hosts that
+    /// did not change.
+    fn hashed(&self, number: u32, hosts: Vec<Arc<Host>>, weighted: bool) -> Group {
+        let places: Vec<(u64, Vec<usize>)> = self
+            .endpoints
+            .localities
+            .iter()
+            .filter(|place| weighted && place.priority == number && place.weight.unwrap_or(0) > 0)
+            .map(|place| {
+                let here = |at: &usize| hosts.get(*at).is_some_and(|host| *host.locality == place.locality);
+                (place.weight.unwrap_or(0).into(), (0..hosts.len()).filter(here).collect())
+            })
+            .collect();
+        let places = Some(places).filter(|places| !places.is_empty());
+        let shares = shares(&hosts, places.as_deref());
+        let picker = self.policy.build_shared(&hosts, shares);
+        Group { hosts: hosts.into(), picker }
     }
 
     /// Localities by weight × min(1, overprovisioning × share of usable hosts); `None` where none has weight.
@@ -247,7 +306,7 @@ impl Building<'_> {
     }
 
     fn group(&self, hosts: Vec<Arc<Host>>) -> Group {
-        let picker = builtin(&self.config.lb_policy).build(&hosts);
+        let picker = self.policy.build(&hosts);
         Group { hosts: hosts.into(), picker }
     }
 }
@@ -263,7 +322,7 @@ pub(super) struct Tally {
 impl Tally {
     fn of(hosts: &[Arc<Host>]) -> Self {
         Self {
-            hosts: hosts.len() as u64,
+            hosts: hosts.iter().filter(|h| !h.is_excluded()).count() as u64,
             healthy: hosts.iter().filter(|h| h.is_healthy()).count() as u64,
             degraded: hosts.iter().filter(|h| h.is_degraded()).count() as u64,
         }

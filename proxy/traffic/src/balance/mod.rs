@@ -5,16 +5,22 @@
 //! by a [`BalancerFactory`] whenever the hosts or their health change; it sees only hosts that may be picked.
 //! To add a policy: one file with both traits, and one line in [`builtin`].
 
+mod hashing;
 mod least_request;
 pub mod locality;
+pub(crate) mod maglev;
 mod random;
+mod ring_hash;
 mod round_robin;
+mod slow_start;
+mod subset;
 mod weights;
 
 pub use locality::HostSet;
+pub use subset::{Criteria, SubsetFound};
 
 use crate::cluster::{Host, HostId};
-use crate::config::LbPolicy;
+use crate::config::{self, LbPolicy};
 use std::fmt::Debug;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -36,12 +42,32 @@ pub struct PickContext<'a> {
     pub destination: Option<SocketAddr>,
     /// Set by a pick that made a host of a destination which the cluster's full table did not take.
     pub unlisted: bool,
+    /// What of the request decides about its host, where the policy goes by that.
+    pub hash: Option<u64>,
+    /// What the route demands of hosts, where the cluster is divided into subsets.
+    pub criteria: Option<&'a Criteria>,
+    /// How the host was found then; set on the way.
+    pub subset: SubsetFound,
+    /// Which pick of [`Self::attempts_max`] this is; set on the way.
+    pub attempt: u32,
 }
 
 impl<'a> PickContext<'a> {
     /// A first attempt.
     pub fn new(now: Instant, draw: &'a mut dyn FnMut() -> u64) -> Self {
-        Self { now, draw, avoid: &[], attempts_max: 1, panicked: false, destination: None, unlisted: false }
+        Self {
+            now,
+            draw,
+            avoid: &[],
+            attempts_max: 1,
+            panicked: false,
+            destination: None,
+            unlisted: false,
+            hash: None,
+            criteria: None,
+            subset: SubsetFound::None,
+            attempt: 0,
+        }
     }
 }
 
@@ -61,12 +87,34 @@ pub trait BalancerFactory: Debug + Send + Sync {
 
     /// A picker over `hosts`.
     fn build(&self, hosts: &[Arc<Host>]) -> Arc<dyn Picker>;
+
+    /// The same where localities' weights are in the hosts' shares of the whole, for policies that make one table of all
+    /// localities ([`LbPolicy::is_hashing`]); others need not have it.
+    fn build_shared(&self, hosts: &[Arc<Host>], _shares: Vec<f64>) -> Arc<dyn Picker> {
+        self.build(hosts)
+    }
 }
 
 /// A policy over a fixed list of hosts. Immutable but for atomics; shared by all workers.
 pub trait Picker: Debug + Send + Sync {
     /// The position in `hosts` (the list it was built for) of the host to use; `None` only for an empty list.
     fn pick(&self, hosts: &[Arc<Host>], context: &mut PickContext<'_>) -> Option<usize>;
+
+    /// The size of its table, where it has one.
+    fn figures(&self) -> Option<TableFigures> {
+        None
+    }
+}
+
+/// The table of a hashing policy.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TableFigures {
+    /// Points or places.
+    pub size: u64,
+    /// Those of the host that has the fewest.
+    pub least: u64,
+    /// Those of the host that has the most.
+    pub most: u64,
 }
 
 /// The factory of a built-in policy.
@@ -74,7 +122,18 @@ pub fn builtin(policy: &LbPolicy) -> Arc<dyn BalancerFactory> {
     match policy {
         LbPolicy::RoundRobin => Arc::new(round_robin::RoundRobin),
         LbPolicy::Random => Arc::new(random::Random),
-        LbPolicy::LeastRequest { choice_count } => Arc::new(least_request::LeastRequest::new(*choice_count)),
+        LbPolicy::LeastRequest(config) => Arc::new(least_request::LeastRequest::new(config)),
+        LbPolicy::RingHash(config) => Arc::new(ring_hash::RingHash(config.clone())),
+        LbPolicy::Maglev(config) => Arc::new(maglev::Maglev(config.clone())),
+    }
+}
+
+/// The factory of a cluster's policy, slow start included.
+pub(crate) fn of_cluster(cluster: &config::Cluster) -> Arc<dyn BalancerFactory> {
+    let below = builtin(&cluster.lb_policy);
+    match &cluster.slow_start {
+        Some(config) => Arc::new(slow_start::SlowStart { below, config: config.clone() }),
+        None => below,
     }
 }
 

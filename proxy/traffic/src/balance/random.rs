@@ -1,4 +1,4 @@
-//! Uniformly random, by weight where weights differ.
+//! Uniformly random. Weights of hosts have no say, as in Envoy.
 
 use super::weights::Weights;
 use super::{BalancerFactory, PickContext, Picker};
@@ -18,7 +18,7 @@ impl BalancerFactory for Random {
     }
 
     fn build(&self, hosts: &[Arc<Host>]) -> Arc<dyn Picker> {
-        Arc::new(RandomPicker(Weights::of_hosts(hosts)))
+        Arc::new(RandomPicker(Weights::Equal(hosts.len())))
     }
 }
 

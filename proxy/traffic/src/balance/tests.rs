@@ -72,19 +72,19 @@ proptest! {
 }
 
 #[test]
-fn random_and_least_request_share_by_weight() {
-    for policy in [LbPolicy::Random, LbPolicy::LeastRequest { choice_count: 2 }] {
+fn least_request_shares_by_weight_and_random_does_not() {
+    for (policy, first) in [(LbPolicy::Random, 20_000), (LbPolicy::least_request(), 10_000)] {
         let endpoints = vec![endpoint(1, 1, HealthStatus::Unknown), endpoint(2, 3, HealthStatus::Unknown)];
         let c = cluster(vec![place("", 0, None, endpoints)], |c| c.lb_policy = policy.clone());
         let counts = shares(&c, 40_000);
-        assert!(near(counts[&1], 10_000) && near(counts[&2], 30_000), "{policy:?} {counts:?}");
+        assert!(near(counts[&1], first) && near(counts[&2], 40_000 - first), "{policy:?} {counts:?}");
     }
 }
 
 #[test]
 fn least_request_avoids_the_busy_host() {
     let c = cluster(vec![place("", 0, None, (1..=2).map(healthy).collect())], |c| {
-        c.lb_policy = LbPolicy::LeastRequest { choice_count: 2 };
+        c.lb_policy = LbPolicy::least_request();
     });
     let busy = c.hosts().hosts()[0].clone();
     let request = busy.start_request();
@@ -98,9 +98,7 @@ fn least_request_avoids_the_busy_host() {
 #[test]
 fn least_request_compares_load_by_weight() {
     let endpoints = vec![endpoint(1, 1, HealthStatus::Unknown), endpoint(2, 4, HealthStatus::Unknown)];
-    let c = cluster(vec![place("", 0, None, endpoints)], |c| {
-        c.lb_policy = LbPolicy::LeastRequest { choice_count: 2 }
-    });
+    let c = cluster(vec![place("", 0, None, endpoints)], |c| c.lb_policy = LbPolicy::least_request());
     let heavy = c.hosts().hosts()[1].clone();
     let busy: Vec<_> = (0..4).map(|_| heavy.start_request()).collect();
     let light = c.hosts().hosts()[0].start_request();
@@ -270,7 +268,7 @@ fn priorities_fail_over_when_hosts_are_ejected_and_back() {
 #[test]
 fn retry_finds_the_other_host_although_least_request_prefers_the_failing_one() {
     let c = cluster(vec![place("", 0, None, (1..=2).map(healthy).collect())], |c| {
-        c.lb_policy = LbPolicy::LeastRequest { choice_count: 2 };
+        c.lb_policy = LbPolicy::least_request();
     });
     let hosts = c.hosts().hosts().to_vec();
     let _busy: Vec<_> = (0..10).map(|_| hosts[1].start_request()).collect();
@@ -298,3 +296,7 @@ fn hosts_of_earlier_attempts_are_avoided_while_there_are_others() {
     (context.avoid, context.attempts_max) = (&ids, 3);
     assert!(c.pick(&mut context).is_ok(), "the last choice is taken though it is to be avoided");
 }
+
+mod hashing;
+mod slow_start;
+mod subset;

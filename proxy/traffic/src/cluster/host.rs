@@ -1,11 +1,14 @@
 //! Hosts: endpoints with their live state, which belongs to the address and outlives updates.
 
 use crate::balance::HostSet;
-use crate::config::{self, EndpointAddress, HealthStatus, Locality};
+use crate::config::{self, EndpointAddress, EndpointCheck, HealthStatus, LbValue, Locality};
+use crate::health::{Flag, Flags};
+use arc_swap::ArcSwapOption;
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, Instant};
 
 /// Where ids of clusters and hosts come from: one source for a snapshot and all its successors, so that an id is never
 /// used twice and pools may use them as keys.
@@ -41,6 +44,12 @@ pub struct Host {
     pub priority: u32,
     /// What the control service says of its health.
     pub health: HealthStatus,
+    /// What ring hash and Maglev know it by; empty: its address.
+    pub hash_key: Arc<str>,
+    /// What subsets are made by.
+    pub lb_metadata: Arc<[(String, LbValue)]>,
+    /// How health checks differ for it.
+    pub check: Arc<EndpointCheck>,
     /// What is alive about it.
     pub live: Arc<HostLive>,
 }
@@ -56,6 +65,8 @@ pub struct HostLive {
     pub requests_error: AtomicU64,
     /// Connections open.
     pub connections_active: AtomicU32,
+    /// Places for connections that are taken, where a host's connections are limited.
+    places_taken: AtomicU32,
     /// Connections in all.
     pub connections_total: AtomicU64,
     /// Connections that could not be made.
@@ -63,7 +74,40 @@ pub struct HostLive {
     /// A host made of a destination was used since the table was last tidied.
     pub(crate) used: AtomicBool,
     pub(crate) ejected: AtomicBool,
+    /// What health checks say of it.
+    pub probed: Flags,
+    /// An answer to ordinary traffic asked that it be left out.
+    failed_passively: AtomicBool,
+    /// When it was first picked, or came back healthy: new hosts are slow to start.
+    since: ArcSwapOption<Instant>,
     pub(crate) outlier: crate::outlier::HostState,
+}
+
+impl HostLive {
+    /// How long it has been there for requests. The first to ask begins the count: a host that nobody asked of is new.
+    pub(crate) fn age(&self, now: Instant) -> Duration {
+        if let Some(since) = &*self.since.load() {
+            return now.saturating_duration_since(**since);
+        }
+        self.since.store(Some(Arc::new(now)));
+        Duration::ZERO
+    }
+
+    /// An answer to ordinary traffic asked that the host be left out: health checks are told.
+    pub fn fail_passively(&self) {
+        self.probed.set(Flag::Excluded, true);
+        self.failed_passively.store(true, Relaxed);
+    }
+
+    /// Whether one did since the last call.
+    pub fn take_passive_failure(&self) -> bool {
+        self.failed_passively.load(Relaxed) && self.failed_passively.swap(false, Relaxed)
+    }
+
+    /// It is new again.
+    pub(crate) fn restart(&self) {
+        self.since.store(None);
+    }
 }
 
 /// A request (or TCP connection) under way at a host; dropping it ends it.
@@ -86,7 +130,24 @@ impl Drop for OpenConnection {
     }
 }
 
+/// A place for a connection to a host whose connections are limited; dropping it gives it back.
+#[derive(Debug)]
+pub struct Place(Arc<Host>);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.live.places_taken.fetch_sub(1, Relaxed);
+    }
+}
+
 impl Host {
+    /// Takes a place for a connection where fewer than `limit` are taken.
+    pub(super) fn take_place(self: &Arc<Self>, limit: u32) -> Option<Place> {
+        let more = |taken| if taken < limit { Some(taken + 1) } else { None };
+        self.live.places_taken.fetch_update(Relaxed, Relaxed, more).ok()?;
+        Some(Place(self.clone()))
+    }
+
     /// Counts a request as under way until the guard is dropped. Least-request picks see it.
     #[must_use]
     pub fn start_request(self: &Arc<Self>) -> InFlight {
@@ -119,14 +180,56 @@ impl Host {
         self.live.outlier.local_origin_success_rate()
     }
 
-    /// Whether it may be picked in ordinary times.
+    /// Whether it may be picked in ordinary times: neither the control service, nor outlier detection, nor health checks
+    /// speak against it.
     pub fn is_healthy(&self) -> bool {
-        matches!(self.health, HealthStatus::Unknown | HealthStatus::Healthy) && !self.is_ejected()
+        matches!(self.health, HealthStatus::Unknown | HealthStatus::Healthy)
+            && !self.is_out()
+            && !self.live.probed.has(Flag::Degraded)
     }
 
     /// Whether it may be picked when healthy ones are too few.
     pub fn is_degraded(&self) -> bool {
-        self.health == HealthStatus::Degraded && !self.is_ejected()
+        let declared = match self.health {
+            HealthStatus::Degraded => true,
+            HealthStatus::Unknown | HealthStatus::Healthy => false,
+            HealthStatus::Unhealthy | HealthStatus::Draining | HealthStatus::Timeout => return false,
+        };
+        !self.is_out() && (declared || self.live.probed.has(Flag::Degraded))
+    }
+
+    /// Whether it is left out of account altogether: not yet probed, where that must be, or at its own wish.
+    pub fn is_excluded(&self) -> bool {
+        self.live.probed.has(Flag::Pending) || self.live.probed.has(Flag::Excluded)
+    }
+
+    fn is_out(&self) -> bool {
+        self.is_ejected() || self.live.probed.has(Flag::Failed)
+    }
+}
+
+/// What becomes of hosts that health checks have not seen.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct NewHosts {
+    /// The cluster's hosts are probed.
+    pub(super) probed: bool,
+    /// They count only after that.
+    pub(super) ignored_until_probed: bool,
+}
+
+impl NewHosts {
+    pub(super) fn of(config: &config::Cluster) -> Self {
+        let probed = config.health_check.is_some();
+        Self { probed, ignored_until_probed: probed && config.ignore_new_hosts_until_first_hc }
+    }
+
+    fn live(self, check: &EndpointCheck) -> Arc<HostLive> {
+        let live = HostLive::default();
+        if self.probed && !check.disabled {
+            live.probed.set(Flag::Failed, true);
+            live.probed.set(Flag::Pending, self.ignored_until_probed);
+        }
+        Arc::new(live)
     }
 }
 
@@ -134,6 +237,7 @@ impl Host {
 pub(super) fn build_hosts(
     endpoints: &config::Endpoints,
     previous: Option<&HostSet>,
+    new: NewHosts,
     ids: &Ids,
 ) -> Vec<Arc<Host>> {
     let old: HashMap<SocketAddr, &Arc<Host>, foldhash::fast::RandomState> =
@@ -157,8 +261,12 @@ pub(super) fn build_hosts(
             let (id, live) = match (old, fresh.get(&address)) {
                 (Some(old), _) => (old.id, old.live.clone()),
                 (None, Some((id, live))) => (*id, Arc::clone(live)),
-                (None, None) => (HostId(ids.next()), Arc::default()),
+                (None, None) => (HostId(ids.next()), new.live(&endpoint.check)),
             };
+            if endpoint.check.disabled {
+                // Nobody asks any more: what was found last must not last for ever.
+                live.probed.clear();
+            }
             fresh.insert(address, (id, live.clone()));
             hosts.push(Arc::new(Host {
                 id,
@@ -169,6 +277,9 @@ pub(super) fn build_hosts(
                 weight: endpoint.weight.max(1),
                 priority: group.priority,
                 health: endpoint.health,
+                hash_key: endpoint.hash_key.as_str().into(),
+                lb_metadata: endpoint.lb_metadata.as_slice().into(),
+                check: Arc::new(endpoint.check.clone()),
                 live,
             }));
         }
@@ -181,6 +292,9 @@ fn is_same(host: &Host, endpoint: &config::Endpoint, group: &config::LocalityEnd
         && host.priority == group.priority
         && host.health == endpoint.health
         && *host.hostname == *endpoint.hostname
+        && *host.hash_key == *endpoint.hash_key
+        && *host.check == endpoint.check
+        && *host.lb_metadata == *endpoint.lb_metadata
         && *host.labels == *endpoint.labels
         && *host.locality == group.locality
 }

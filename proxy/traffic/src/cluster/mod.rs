@@ -12,17 +12,17 @@ mod original;
 
 pub(crate) use check::{Names, check_endpoints};
 pub(crate) use host::Ids;
-pub use host::{Host, HostId, HostLive, InFlight, OpenConnection};
+pub use host::{Host, HostId, HostLive, InFlight, OpenConnection, Place};
 pub use original::ORIGINAL_HOSTS_MAX;
 
 use crate::balance::{HostSet, PickContext, PickError};
-use crate::breaker::Breaker;
+use crate::breaker::{Breaker, Limited, Permit};
 use crate::config::{self, ConfigError};
 use crate::outcome::Outcome;
 use crate::outlier::{Cause, Detector, Ejection, Sweep};
 use arc_swap::ArcSwap;
-use host::build_hosts;
-use std::sync::atomic::Ordering::Relaxed;
+use host::{NewHosts, build_hosts};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -40,8 +40,18 @@ pub struct Cluster {
     default_breaker: Breaker,
     high_breaker: Breaker,
     detector: Option<Detector>,
+    /// The host set does not know of an ejection yet.
+    stale: AtomicBool,
     /// Hosts by address, where destinations make the hosts.
     original: Option<original::ByAddress>,
+}
+
+/// Leave for one connection; dropping it gives everything back.
+#[derive(Debug)]
+#[must_use = "a dropped permit is given back at once"]
+pub struct ConnectionPermit {
+    _permit: Permit,
+    _place: Option<Place>,
 }
 
 impl Cluster {
@@ -60,7 +70,7 @@ impl Cluster {
             None => (Breaker::new(&limits.default), Breaker::new(&limits.high)),
         };
         let old_hosts = previous.map(|p| p.hosts.load_full());
-        let hosts = build_hosts(&endpoints, old_hosts.as_deref(), ids);
+        let hosts = build_hosts(&endpoints, old_hosts.as_deref(), NewHosts::of(&config), ids);
         let detector = config.outlier_detection.as_ref().map(Detector::new);
         let set = HostSet::new(&config, &endpoints, hosts);
         let original = matches!(config.discovery, config::ClusterDiscovery::OriginalDst(_))
@@ -74,6 +84,7 @@ impl Cluster {
             default_breaker,
             high_breaker,
             detector,
+            stale: AtomicBool::new(false),
             original,
         }
     }
@@ -113,7 +124,7 @@ impl Cluster {
         }
         *turn = Arc::new(endpoints.clone());
         let old = self.hosts.load_full();
-        let hosts = build_hosts(endpoints, Some(&old), &self.ids);
+        let hosts = build_hosts(endpoints, Some(&old), NewHosts::of(&self.config), &self.ids);
         self.hosts.store(Arc::new(HostSet::new(&self.config, endpoints, hosts)));
     }
 
@@ -131,6 +142,25 @@ impl Cluster {
     /// The circuit breaker of ordinary or high priority.
     pub fn breaker(&self, high_priority: bool) -> &Breaker {
         if high_priority { &self.high_breaker } else { &self.default_breaker }
+    }
+
+    /// Takes permission for one more connection to a host: the cluster's limit counts, and the host's own.
+    ///
+    /// # Errors
+    /// One of them is reached.
+    pub fn try_connection(&self, host: &Arc<Host>, high_priority: bool) -> Result<ConnectionPermit, Limited> {
+        let breakers = &self.config.circuit_breakers;
+        let most = if high_priority {
+            breakers.high_max_connections_per_host
+        } else {
+            breakers.max_connections_per_host
+        };
+        let place = match most {
+            None => None,
+            Some(limit) => Some(host.take_place(limit).ok_or(Limited::Connections)?),
+        };
+        let permit = self.breaker(high_priority).try_connection()?;
+        Ok(ConnectionPermit { _permit: permit, _place: place })
     }
 
     /// Takes back how an attempt ended. May eject the host; `draw` decides where enforcing is partial.
@@ -171,7 +201,12 @@ impl Cluster {
         if !detector.eject(host, hosts.hosts(), now, draw) {
             return Ejection::Overflow(cause);
         }
-        self.hosts.store(Arc::new(hosts.refreshed(&self.config, &turn)));
+        if self.config.lb_policy.is_hashing() {
+            // Tables cost milliseconds: that is not for a thread that serves requests.
+            self.stale.store(true, Relaxed);
+        } else {
+            self.hosts.store(Arc::new(hosts.refreshed(&self.config, &turn)));
+        }
         Ejection::Ejected(cause)
     }
 
@@ -203,12 +238,53 @@ impl Cluster {
         sweep
     }
 
+    /// Judges the hosts anew: the health of some changed.
+    pub fn refresh(&self) {
+        let turn = self.turn();
+        self.stale.store(false, Relaxed);
+        let hosts = self.hosts.load();
+        self.hosts.store(Arc::new(hosts.refreshed(&self.config, &turn)));
+    }
+
+    /// The same where an ejection was left for the control runtime to see, which calls this now and then.
+    pub fn refresh_if_stale(&self) {
+        if self.stale.load(Relaxed) {
+            self.refresh();
+        }
+    }
+
+    /// Ends the ejection of a host that answered a health check well, where the rules say so; returns whether there was one.
+    pub fn uneject(&self, host: &Host) -> bool {
+        let Some(detector) = &self.detector else { return false };
+        let turn = self.turn();
+        let back = detector.uneject(host);
+        if back {
+            let hosts = self.hosts.load();
+            self.hosts.store(Arc::new(hosts.refreshed(&self.config, &turn)));
+        }
+        back
+    }
+
     /// Brings all hosts back: a cluster whose outlier detection was switched off must not keep them out for ever.
     pub(crate) fn return_all(&self) {
         let turn = self.turn();
         let hosts = self.hosts.load();
         let returned = hosts.hosts().iter().filter(|h| h.live.ejected.swap(false, Relaxed)).count();
         if returned > 0 {
+            self.hosts.store(Arc::new(hosts.refreshed(&self.config, &turn)));
+        }
+    }
+
+    /// Forgets what probes found: nobody asks any more, and what was found last must not last for ever.
+    pub(crate) fn forget_probes(&self) {
+        let turn = self.turn();
+        let hosts = self.hosts.load();
+        let mut changed = false;
+        for host in hosts.hosts().iter().filter(|host| !host.live.probed.is_clear()) {
+            host.live.probed.clear();
+            changed = true;
+        }
+        if changed {
             self.hosts.store(Arc::new(hosts.refreshed(&self.config, &turn)));
         }
     }

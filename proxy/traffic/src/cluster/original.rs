@@ -4,7 +4,7 @@
 //! data path never waits for it: where it is full, or somebody else is writing, the connection gets a host of its own that
 //! is in no table, and ends with it.
 
-use super::host::{Host, HostId, HostLive};
+use super::host::{Host, HostId, HostLive, NewHosts};
 use super::{Cluster, build_hosts};
 use crate::balance::{HostSet, PickContext, PickError};
 use crate::config::{self, Endpoint, Endpoints, HealthStatus, LocalityEndpoints};
@@ -72,6 +72,9 @@ impl Cluster {
             weight: 1,
             priority: 0,
             health: HealthStatus::Unknown,
+            hash_key: "".into(),
+            lb_metadata: [].into(),
+            check: Arc::default(),
             live: Arc::<HostLive>::default(),
         }))
     }
@@ -126,7 +129,7 @@ impl Cluster {
 
     fn put(&self, known: &ByAddress, turn: &mut Arc<Endpoints>, endpoints: Endpoints) {
         let old = self.hosts.load_full();
-        let hosts = build_hosts(&endpoints, Some(&old), &self.ids);
+        let hosts = build_hosts(&endpoints, Some(&old), NewHosts::of(&self.config), &self.ids);
         let set = HostSet::new(&self.config, &endpoints, hosts);
         known.0.store(Arc::new(table(set.hosts())));
         *turn = Arc::new(endpoints);

@@ -2,10 +2,11 @@
 
 use super::routes::{Above, HostDefaults, kept, level};
 use super::{Compilation, filters};
+use crate::balance::Criteria;
 use crate::config;
 use crate::retry::RetryPolicy;
 use crate::route::split::Share;
-use crate::route::{Action, Choice, Direct, Forward, HostRewriter, PathRewriter, Redirect};
+use crate::route::{Action, Choice, Direct, Forward, HashRules, HostRewriter, PathRewriter, Redirect};
 use crate::snapshot::ClusterId;
 use std::sync::Arc;
 
@@ -64,7 +65,7 @@ fn forward(
     above: &Above,
     defaults: &HostDefaults,
 ) -> Option<Forward> {
-    let choice = choice(compilation, resource, path, &from.cluster, above);
+    let choice = choice(compilation, resource, path, &from.cluster, &from.metadata_match, above);
     let path_rewrite = from
         .path_rewrite
         .as_ref()
@@ -98,6 +99,10 @@ fn forward(
             );
         }
     }
+    let hash = HashRules::new(&from.hash_policy).unwrap_or_else(|(i, field, reason)| {
+        compilation.refuse(resource, format!("{path}.hash_policy[{i}].{field}"), reason);
+        HashRules::default()
+    });
     Some(Forward {
         choice: choice?,
         cluster_not_found_status: from.cluster_not_found_status,
@@ -112,6 +117,8 @@ fn forward(
         upgrades: from.upgrades.as_slice().into(),
         connect_ends: from.connect_ends,
         high_priority: from.high_priority,
+        hash,
+        criteria: Criteria::new(from.metadata_match.iter()).map(Arc::new),
     })
 }
 
@@ -121,6 +128,7 @@ pub(super) fn choice(
     resource: &str,
     path: &str,
     from: &config::ClusterChoice,
+    demands: &[(String, config::LbValue)],
     above: &Above,
 ) -> Option<Choice> {
     match from {
@@ -139,7 +147,7 @@ pub(super) fn choice(
             Some(Choice::Header(name.to_ascii_lowercase().into_bytes().into()))
         }
         config::ClusterChoice::Weighted(shares) => {
-            weighted(compilation, resource, &format!("{path}.weighted_clusters"), shares, above)
+            weighted(compilation, resource, &format!("{path}.weighted_clusters"), shares, demands, above)
         }
     }
 }
@@ -149,6 +157,7 @@ fn weighted(
     resource: &str,
     path: &str,
     from: &[config::WeightedCluster],
+    demands: &[(String, config::LbValue)],
     above: &Above,
 ) -> Option<Choice> {
     let mut sum = 0u64;
@@ -172,6 +181,7 @@ fn weighted(
             response_edits: merged.response,
             host_rewrite,
             filters: filters::overrides(compilation, resource, &path, share.filters.as_ref(), &above.filters),
+            criteria: Criteria::new(demands.iter().chain(&share.metadata_match)).map(Arc::new),
         });
     }
     if sum == 0 || sum > u64::from(u32::MAX) {

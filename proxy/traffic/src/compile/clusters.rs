@@ -1,8 +1,11 @@
 //! Clusters and their endpoints.
 
 use super::Compilation;
+use crate::balance::maglev::{TABLE_SIZE_MAX, is_prime};
 use crate::cluster::{Cluster, Names, check_endpoints};
-use crate::config::{self, ClusterDiscovery, Config, ConfigError, Endpoints, HttpUpstream, LbPolicy};
+use crate::config::{
+    self, ClusterDiscovery, Config, ConfigError, Endpoints, HttpUpstream, LbPolicy, Probe, RING_SIZE_MAX,
+};
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -85,11 +88,6 @@ fn check(cluster: &config::Cluster, errors: &mut Vec<ConfigError>) {
     if cluster.connect_timeout.is_zero() {
         refuse("connect_timeout", "must be above 0");
     }
-    if let LbPolicy::LeastRequest { choice_count } = cluster.lb_policy
-        && choice_count < 2
-    {
-        refuse("least_request_lb_config.choice_count", "must be at least 2");
-    }
     if cluster.http.protocol == HttpUpstream::Auto && cluster.tls.is_none() {
         refuse(
             "typed_extension_protocol_options.auto_config",
@@ -119,7 +117,98 @@ fn check(cluster: &config::Cluster, errors: &mut Vec<ConfigError>) {
             refuse("outlier_detection.max_ejection_percent", "must be at most 100");
         }
     }
+    check_balancing(cluster, &resource, errors);
+    check_probes(cluster, &resource, errors);
     check_discovery(cluster, &resource, errors);
+}
+
+fn check_balancing(cluster: &config::Cluster, resource: &str, errors: &mut Vec<ConfigError>) {
+    let mut refuse = |path: &str, reason: &str| errors.push(ConfigError::new(resource, path, reason));
+    let hashing = match &cluster.lb_policy {
+        LbPolicy::RoundRobin | LbPolicy::Random => None,
+        LbPolicy::LeastRequest(least) => {
+            if least.choice_count < 2 {
+                refuse("least_request_lb_config.choice_count", "must be at least 2");
+            }
+            if !least.active_request_bias.is_finite() || least.active_request_bias < 0.0 {
+                refuse("least_request_lb_config.active_request_bias", "must not be negative");
+            }
+            None
+        }
+        LbPolicy::RingHash(ring) => {
+            if ring.minimum_ring_size == 0 || ring.maximum_ring_size > RING_SIZE_MAX {
+                refuse("ring_hash_lb_config", "the size of a ring is between 1 and 8388608");
+            } else if ring.minimum_ring_size > ring.maximum_ring_size {
+                refuse("ring_hash_lb_config.minimum_ring_size", "must not be above `maximum_ring_size`");
+            }
+            Some(&ring.hashing)
+        }
+        LbPolicy::Maglev(maglev) => {
+            if maglev.table_size > TABLE_SIZE_MAX || !is_prime(maglev.table_size) {
+                refuse("maglev_lb_config.table_size", "must be a prime number of at most 5000011");
+            }
+            Some(&maglev.hashing)
+        }
+    };
+    if hashing.is_some_and(|hashing| hashing.balance_factor.is_some_and(|factor| factor < 100)) {
+        refuse("consistent_hashing_lb_config.hash_balance_factor", "must be at least 100");
+    }
+    if let Some(slow) = &cluster.slow_start {
+        if slow.window.is_zero() {
+            refuse("slow_start_config.slow_start_window", "must be above 0");
+        }
+        if !slow.aggression.is_finite() || slow.aggression <= 0.0 {
+            refuse("slow_start_config.aggression", "must be above 0");
+        }
+        if matches!(cluster.lb_policy, LbPolicy::Random) || hashing.is_some() {
+            refuse("slow_start_config", "has no effect without round robin or least request");
+        }
+    }
+}
+
+fn check_probes(cluster: &config::Cluster, resource: &str, errors: &mut Vec<ConfigError>) {
+    let Some(check) = &cluster.health_check else { return };
+    let mut refuse = |path: &str, reason: &str| {
+        errors.push(ConfigError::new(resource, format!("health_checks[0].{path}"), reason))
+    };
+    let times = [("timeout", Some(check.timeout)), ("interval", Some(check.interval))];
+    let optional = [
+        ("no_traffic_interval", Some(check.no_traffic_interval)),
+        ("no_traffic_healthy_interval", check.no_traffic_healthy_interval),
+        ("unhealthy_interval", check.unhealthy_interval),
+        ("unhealthy_edge_interval", check.unhealthy_edge_interval),
+        ("healthy_edge_interval", check.healthy_edge_interval),
+    ];
+    for (name, time) in times.into_iter().chain(optional) {
+        if time.is_some_and(|time| time.is_zero()) {
+            refuse(name, "must be above 0");
+        }
+    }
+    for (name, threshold) in
+        [("unhealthy_threshold", check.unhealthy_threshold), ("healthy_threshold", check.healthy_threshold)]
+    {
+        if threshold == 0 {
+            refuse(name, "must be above 0");
+        }
+    }
+    if let Probe::Http(probe) = &check.probe {
+        for (name, ranges) in [
+            ("expected_statuses", &probe.expected_statuses),
+            ("retriable_statuses", &probe.retriable_statuses),
+        ] {
+            if ranges.iter().any(|(from, until)| from >= until || *from < 100 || *until > 600) {
+                refuse(
+                    &format!("http_health_check.{name}"),
+                    "must be within 100 and 600, the start below the end",
+                );
+            }
+        }
+        if let Some(name) = &probe.service_name
+            && let Err(reason) = crate::text::TextMatcher::new(name)
+        {
+            refuse("http_health_check.service_name_matcher", &reason);
+        }
+    }
 }
 
 fn check_discovery(cluster: &config::Cluster, resource: &str, errors: &mut Vec<ConfigError>) {

@@ -336,7 +336,7 @@ fn tcp_chain(
         return None;
     }
     let levels = routes::Above::none();
-    let choice = actions::choice(compilation, resource, path, &tcp.cluster, &levels)?;
+    let choice = actions::choice(compilation, resource, path, &tcp.cluster, &[], &levels)?;
     compilation.referenced.extend(actions::choice_references(&choice).map(|c| c.0));
     Some(TcpChain { config: Arc::new(tcp.clone()), choice })
 }

@@ -109,6 +109,9 @@ impl<'p> Compilation<'p> {
             if cluster.config.outlier_detection.is_none() {
                 cluster.return_all();
             }
+            if cluster.config.health_check.is_none() {
+                cluster.forget_probes();
+            }
         }
         Ok(Snapshot {
             listeners: self.listeners.into(),

@@ -261,7 +261,16 @@ fn cluster_mistakes_are_refused() {
         family: DnsFamily::Auto,
     };
     let table: Vec<(Cluster, &str)> = vec![
-        (Cluster { lb_policy: LbPolicy::LeastRequest { choice_count: 1 }, ..eds("c") }, "choice_count"),
+        (
+            Cluster {
+                lb_policy: LbPolicy::LeastRequest(LeastRequest {
+                    choice_count: 1,
+                    ..LeastRequest::default()
+                }),
+                ..eds("c")
+            },
+            "choice_count",
+        ),
         (
             Cluster {
                 http: UpstreamHttp { protocol: HttpUpstream::Auto, ..UpstreamHttp::default() },
@@ -312,6 +321,7 @@ fn route_mistakes_are_refused() {
         headers: HeaderEdits::default(),
         host_rewrite: None,
         filters: None,
+        metadata_match: Vec::new(),
     };
     let _ = share;
     let table_of: Vec<(Action, &str)> = vec![
@@ -325,6 +335,7 @@ fn route_mistakes_are_refused() {
                     headers: HeaderEdits::default(),
                     host_rewrite: None,
                     filters: None,
+                    metadata_match: Vec::new(),
                 };
                 a.cluster = ClusterChoice::Weighted(vec![share(u32::MAX), share(1)]);
             }),

@@ -1,6 +1,9 @@
 //! Upstream clusters (`envoy.config.cluster.v3`).
 
-use super::{Endpoints, Fraction, Http1Options, Http2Options, ProxyProtocolVersion, UpstreamTls};
+use super::{
+    Endpoints, Fraction, HealthCheck, Http1Options, Http2Options, LbPolicy, LocalityLb, ProxyProtocolVersion,
+    SlowStart, Subsets, UpstreamTls,
+};
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -22,6 +25,14 @@ pub struct Cluster {
     pub healthy_panic_threshold: Fraction,
     /// How localities share traffic.
     pub locality_lb: LocalityLb,
+    /// Hosts divided by their metadata; routes say which part they want.
+    pub subsets: Option<Subsets>,
+    /// New hosts get their share of the load little by little (round robin, least request). Default: at once.
+    pub slow_start: Option<SlowStart>,
+    /// Probes that find out which hosts are healthy; `None`: nobody asks.
+    pub health_check: Option<HealthCheck>,
+    /// Hosts that were not yet probed count neither as healthy nor as hosts. Default false.
+    pub ignore_new_hosts_until_first_hc: bool,
     /// Concurrency limits.
     pub circuit_breakers: CircuitBreakers,
     /// Passive ejection; `None` switches it off.
@@ -58,6 +69,10 @@ impl Cluster {
             lb_policy: LbPolicy::RoundRobin,
             healthy_panic_threshold: Fraction::from_percent(50),
             locality_lb: LocalityLb::None,
+            subsets: None,
+            slow_start: None,
+            health_check: None,
+            ignore_new_hosts_until_first_hc: false,
             circuit_breakers: CircuitBreakers::default(),
             outlier_detection: None,
             tls: None,
@@ -142,30 +157,6 @@ pub enum DnsFamily {
     All,
 }
 
-/// How a host is picked.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub enum LbPolicy {
-    /// Weighted round robin.
-    RoundRobin,
-    /// The less loaded of `choice_count` random hosts (weighted when weights differ).
-    LeastRequest {
-        /// At least 2. Default 2.
-        choice_count: u32,
-    },
-    /// Uniformly random (weighted when weights differ).
-    Random,
-}
-
-/// How localities share traffic.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub enum LocalityLb {
-    /// Hosts alone count.
-    #[default]
-    None,
-    /// By locality weights, scaled by the health of the locality.
-    Weighted,
-}
-
 /// `circuit_breakers`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CircuitBreakers {
@@ -173,6 +164,10 @@ pub struct CircuitBreakers {
     pub default: Thresholds,
     /// For routes of high priority.
     pub high: Thresholds,
+    /// Connections of each host, for ordinary requests (`per_host_thresholds`). Default no limit.
+    pub max_connections_per_host: Option<u32>,
+    /// The same for routes of high priority.
+    pub high_max_connections_per_host: Option<u32>,
 }
 
 /// Limits of one priority; defaults are Envoy's.
@@ -243,8 +238,12 @@ pub struct OutlierDetection {
     pub max_ejection_time: Duration,
     /// Random addition to ejection times. Default 0.
     pub max_ejection_time_jitter: Duration,
-    /// Largest share of hosts ejected; one may always be. Default 10 %.
+    /// Largest share of hosts ejected. Default 10 %.
     pub max_ejection_percent: u32,
+    /// One host may always be ejected, whatever the share says. Default true.
+    pub always_eject_one_host: bool,
+    /// A health check that succeeds ends an ejection. Default true.
+    pub successful_active_health_check_uneject_host: bool,
 }
 
 /// Ejection of hosts whose success rate in an interval is far below the mean of all (`success_rate_*`). A share of
@@ -320,6 +319,8 @@ impl Default for OutlierDetection {
             max_ejection_time: Duration::from_secs(300),
             max_ejection_time_jitter: Duration::ZERO,
             max_ejection_percent: 10,
+            always_eject_one_host: true,
+            successful_active_health_check_uneject_host: true,
         }
     }
 }

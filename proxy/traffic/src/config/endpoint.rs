@@ -1,5 +1,6 @@
 //! Endpoints (`envoy.config.endpoint.v3`).
 
+use super::LbValue;
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 
@@ -51,6 +52,36 @@ pub struct Endpoint {
     pub health: HealthStatus,
     /// Labels for metrics and logs (workload, namespace, version, principal …); ordered pairs.
     pub labels: Vec<(String, String)>,
+    /// What ring hash and Maglev know it by (`hash_key` in the metadata of `envoy.lb`); empty: its address.
+    pub hash_key: String,
+    /// What subsets are made by (metadata of `envoy.lb`).
+    pub lb_metadata: Vec<(String, LbValue)>,
+    /// How health checks differ for it.
+    pub check: EndpointCheck,
+}
+
+/// `health_check_config` of an endpoint.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EndpointCheck {
+    /// Probed at this port instead of its own.
+    pub port: Option<u16>,
+    /// Probed at this address instead of its own.
+    pub address: Option<SocketAddr>,
+    /// The authority of probes; empty: that of the health check.
+    pub hostname: String,
+    /// Not probed: it counts as healthy.
+    pub disabled: bool,
+}
+
+impl EndpointCheck {
+    /// Where a host that serves at `address` is probed.
+    pub fn target(&self, address: SocketAddr) -> SocketAddr {
+        let mut target = self.address.unwrap_or(address);
+        if let Some(port) = self.port {
+            target.set_port(port);
+        }
+        target
+    }
 }
 
 impl Endpoint {
@@ -62,6 +93,9 @@ impl Endpoint {
             weight: 1,
             health: HealthStatus::Unknown,
             labels: Vec::new(),
+            hash_key: String::new(),
+            lb_metadata: Vec::new(),
+            check: EndpointCheck::default(),
         }
     }
 }

@@ -6,11 +6,14 @@
 //! A value that cannot be expressed here is refused where it enters, never dropped.
 
 mod access_log;
+mod balancing;
 mod cluster;
 mod dns;
 mod endpoint;
 mod error;
 pub mod filter;
+mod hash_policy;
+mod health_check;
 mod http;
 mod listener;
 mod listener_filter;
@@ -20,18 +23,23 @@ mod retry;
 mod route;
 mod shared;
 mod string_match;
+mod subset;
 mod tcp;
 mod tls;
 mod units;
 
 pub use access_log::{AccessLog, AccessLogFormat, AccessLogSink};
+pub use balancing::{
+    Hashing, LbPolicy, LeastRequest, LocalityLb, Maglev, RING_SIZE_MAX, RingFunction, RingHash, SlowStart,
+};
 pub use cluster::{
-    CircuitBreakers, Cluster, ClusterDiscovery, DnsFamily, FailurePercentage, HttpUpstream, LbPolicy,
-    LocalityLb, OriginalDst, OutlierDetection, RetryBudget, SuccessRate, TcpKeepalive, Thresholds,
-    UpstreamHttp,
+    CircuitBreakers, Cluster, ClusterDiscovery, DnsFamily, FailurePercentage, HttpUpstream, OriginalDst,
+    OutlierDetection, RetryBudget, SuccessRate, TcpKeepalive, Thresholds, UpstreamHttp,
 };
 pub use dns::{DnsDomain, DnsForward, DnsServer};
-pub use endpoint::{Endpoint, EndpointAddress, Endpoints, HealthStatus, Locality, LocalityEndpoints};
+pub use endpoint::{
+    Endpoint, EndpointAddress, EndpointCheck, Endpoints, HealthStatus, Locality, LocalityEndpoints,
+};
 pub use error::ConfigError;
 pub use filter::{
     CorsPolicy, CsrfPolicy, Fault, FaultAbort, FaultDelay, HeaderMutation, HeaderMutationFilter,
@@ -39,6 +47,8 @@ pub use filter::{
     RateLimitAction, RateLimitRule, TokenBucket, VirtualHostRules,
 };
 pub use filter::{FilterConfig, FilterOverride, FilterOverrides, HttpFilter, RouteFilterConfig};
+pub use hash_policy::{HashCookie, HashPolicy, HashSource};
+pub use health_check::{GrpcProbe, HealthCheck, HttpProbe, Probe, TcpProbe};
 pub use http::{
     CodecType, EscapedSlashes, ForwardClientCert, Http1Options, Http2Options, HttpConnectionManager,
     RouteSource, ServerHeader, SetClientCertDetails, Tracing, Upgrade,
@@ -55,6 +65,7 @@ pub use route::{
 };
 pub use shared::Shared;
 pub use string_match::{StringMatch, StringPattern};
+pub use subset::{LbValue, SubsetFallback, SubsetSelector, Subsets};
 pub use tcp::TcpProxy;
 pub use tls::{
     CertificateSource, DownstreamTls, SanMatch, SanType, Secret, SecretValue, TlsCertificate, TlsParams,

@@ -1,6 +1,8 @@
 //! Route tables (`envoy.config.route.v3`).
 
-use super::{FilterOverrides, Fraction, RateLimitRule, RetryPolicy, Shared, StringMatch, Upgrade};
+use super::{
+    FilterOverrides, Fraction, HashPolicy, LbValue, RateLimitRule, RetryPolicy, Shared, StringMatch, Upgrade,
+};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
@@ -203,6 +205,10 @@ pub struct RouteAction {
     pub high_priority: bool,
     /// By what requests are told apart for rate limits.
     pub rate_limits: Vec<RateLimitRule>,
+    /// What of a request decides about its host, where the cluster's policy goes by that.
+    pub hash_policy: Vec<HashPolicy>,
+    /// What hosts must have, where the cluster is divided into subsets (`metadata_match`).
+    pub metadata_match: Vec<(String, LbValue)>,
 }
 
 impl RouteAction {
@@ -223,6 +229,8 @@ impl RouteAction {
             connect_ends: false,
             high_priority: false,
             rate_limits: Vec::new(),
+            hash_policy: Vec::new(),
+            metadata_match: Vec::new(),
         }
     }
 }
@@ -251,6 +259,8 @@ pub struct WeightedCluster {
     pub host_rewrite: Option<String>,
     /// As [`VirtualHost::filters`]; it goes before the route's word.
     pub filters: Option<FilterOverrides>,
+    /// What hosts must have, before the route's.
+    pub metadata_match: Vec<(String, LbValue)>,
 }
 
 /// How the path is rewritten. The query is kept.

@@ -41,7 +41,7 @@ pub(super) fn eject(
     }
     let out = all.iter().filter(|h| h.is_ejected()).count() as u64;
     let most = u64::from(rules.max_ejection_percent) * all.len() as u64;
-    if out > 0 && (out + 1) * 100 > most {
+    if (out > 0 || !rules.always_eject_one_host) && (out + 1) * 100 > most {
         return false;
     }
     let mut record = lock(host);
@@ -49,6 +49,18 @@ pub(super) fn eject(
     record.multiplier = record.multiplier.saturating_add(1);
     record.jitter = rules.max_ejection_time_jitter.mul_f64(f64::from(draw) / (f64::from(u32::MAX) + 1.0));
     host.live.ejected.store(true, Relaxed);
+    true
+}
+
+/// Brings a host back before its time. Returns whether it was out.
+pub(super) fn uneject(host: &Host) -> bool {
+    let mut record = lock(host);
+    if !host.is_ejected() {
+        return false;
+    }
+    record.ejected_at = None;
+    host.live.outlier.reset_all();
+    host.live.ejected.store(false, Relaxed);
     true
 }
 

@@ -73,6 +73,11 @@ impl Detector {
         ejection::eject(&self.rules, host, all, now, draw)
     }
 
+    /// Brings a host back that is out. The caller holds the cluster's turn.
+    pub(crate) fn uneject(&self, host: &Host) -> bool {
+        self.rules.successful_active_health_check_uneject_host && ejection::uneject(host)
+    }
+
     /// Ends an interval: which hosts the statistics speak against.
     pub(crate) fn compare(&self, all: &[Arc<Host>]) -> Vec<(Arc<Host>, Cause)> {
         statistics::compare(&self.rules, all)

@@ -1,6 +1,7 @@
 //! What a route does.
 
-use super::{Choice, Edits, HostRewriter, PathRewriter, Route, Target};
+use super::{Choice, Edits, HashRules, HostRewriter, PathRewriter, Route, Target};
+use crate::balance::Criteria;
 use crate::config::Upgrade;
 use crate::filter::RouteFilters;
 use crate::retry::RetryPolicy;
@@ -51,6 +52,10 @@ pub struct Forward {
     pub connect_ends: bool,
     /// High priority: [`Cluster::breaker`](crate::cluster::Cluster::breaker) of that priority counts.
     pub high_priority: bool,
+    /// What of a request decides about its host, where the cluster's policy goes by that.
+    pub hash: HashRules,
+    /// What is demanded of hosts.
+    pub criteria: Option<Arc<Criteria>>,
 }
 
 /// The HTTP status to answer with because the cluster of a route does not exist.
@@ -159,8 +164,15 @@ impl Forward {
                 request_edits: &share.request_edits,
                 response_edits: &share.response_edits,
                 host_rewrite: share.host_rewrite.as_ref().or(route_host),
+                criteria: share.criteria.as_ref().or(self.criteria.as_ref()),
             },
-            None => Target { cluster, request_edits, response_edits, host_rewrite: route_host },
+            None => Target {
+                cluster,
+                request_edits,
+                response_edits,
+                host_rewrite: route_host,
+                criteria: self.criteria.as_ref(),
+            },
         })
     }
 }

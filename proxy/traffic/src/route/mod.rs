@@ -6,6 +6,7 @@
 
 pub mod action;
 pub mod edits;
+pub mod hash;
 pub mod header;
 mod host;
 mod path;
@@ -15,6 +16,7 @@ pub mod split;
 
 pub use action::{Action, Direct, Forward, Redirect};
 pub use edits::{Edit, Edits};
+pub use hash::HashRules;
 pub use header::HeaderMatcher;
 pub use host::{HostIndex, split_port, without_port};
 pub use path::{PathIndex, PathMatcher};

@@ -2,8 +2,10 @@
 
 use super::{Edits, HostRewriter};
 use crate::filter::RouteFilters;
+use crate::balance::Criteria;
 use crate::snapshot::{ClusterId, Snapshot};
 use crate::view::FieldView;
+use std::sync::Arc;
 
 /// A compiled [`config::ClusterChoice`](crate::config::ClusterChoice).
 #[derive(Debug)]
@@ -31,6 +33,8 @@ pub struct Share {
     pub host_rewrite: Option<HostRewriter>,
     /// What HTTP filters do for it: its own word and that of the levels above.
     pub filters: RouteFilters,
+    /// What share and route demand of hosts.
+    pub criteria: Option<Arc<Criteria>>,
 }
 
 /// Where a request goes. The cluster exists in the snapshot that was asked.
@@ -44,6 +48,8 @@ pub struct Target<'r> {
     pub response_edits: &'r Edits,
     /// Rewrite of the authority: the share's, else the route's.
     pub host_rewrite: Option<&'r HostRewriter>,
+    /// What is demanded of hosts: the share's and the route's, else the route's.
+    pub criteria: Option<&'r Arc<Criteria>>,
 }
 
 impl Choice {
@@ -96,6 +102,7 @@ mod tests {
             response_edits: Edits::default(),
             host_rewrite: None,
             filters: RouteFilters::default(),
+            criteria: None,
         };
         let shares = [share(0, 0), share(1, 10), share(2, 10), share(3, 100)];
         let mut counts = [0u32; 4];

@@ -293,6 +293,7 @@ fn edits_are_merged_from_share_to_table_or_the_other_way_round() {
             headers: adding("s"),
             host_rewrite: Some("h".into()),
             filters: None,
+            metadata_match: Vec::new(),
         };
         let mut action = RouteAction::to("c");
         action.cluster = ClusterChoice::Weighted(vec![share]);

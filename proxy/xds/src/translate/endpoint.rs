@@ -1,12 +1,12 @@
 //! `ClusterLoadAssignment`.
 
-use super::At;
-use super::value::{host_port, metadata, metadata_labels};
-use outrigger_api::envoy::config::core::v3::HealthStatus as ProtoHealth;
+use super::value::{host_port, metadata, metadata_labels, port, socket_address};
+use super::{At, subset};
+use outrigger_api::envoy::config::core::v3::{HealthStatus as ProtoHealth, Metadata};
 use outrigger_api::envoy::config::endpoint::v3 as proto;
 use outrigger_api::metadata::LABELS;
 use outrigger_traffic::config::{
-    Endpoint, EndpointAddress, Endpoints, HealthStatus, Locality, LocalityEndpoints,
+    Endpoint, EndpointAddress, EndpointCheck, Endpoints, HealthStatus, Locality, LocalityEndpoints,
 };
 use std::net::{IpAddr, SocketAddr};
 
@@ -89,10 +89,10 @@ fn endpoint(message: &proto::LbEndpoint, names: Names, at: &At<'_>) -> Option<En
     let at = at.field("endpoint");
     let proto::lb_endpoint::HostIdentifier::Endpoint(endpoint) = at.need(message.host_identifier.as_ref())?;
     let at_address = at.field("address");
-    let (host, port) = host_port(endpoint.address.as_ref(), &at_address)?;
+    let (host, number) = host_port(endpoint.address.as_ref(), &at_address)?;
     let address = match (host.parse::<IpAddr>(), names) {
-        (Ok(ip), _) => EndpointAddress::Socket(SocketAddr::new(ip, port)),
-        (Err(_), Names::Resolved) => EndpointAddress::Name(host.to_owned(), port),
+        (Ok(ip), _) => EndpointAddress::Socket(SocketAddr::new(ip, number)),
+        (Err(_), Names::Resolved) => EndpointAddress::Name(host.to_owned(), number),
         (Err(_), Names::Addresses) => {
             at_address.field("socket_address").field("address").refuse(format!(
                 "`{host}` is not an IP address; names need a cluster of type STRICT_DNS or LOGICAL_DNS"
@@ -100,8 +100,38 @@ fn endpoint(message: &proto::LbEndpoint, names: Names, at: &At<'_>) -> Option<En
             return None;
         }
     };
-    if port == 0 {
+    if number == 0 {
         at_address.field("socket_address").field("port_value").refuse("must be greater than 0");
     }
-    Some(Endpoint { address, hostname: endpoint.hostname.clone(), weight, health, labels })
+    let check = endpoint.health_check_config.as_ref().map(|c| check(c, &at.field("health_check_config")));
+    Some(Endpoint {
+        address,
+        hostname: endpoint.hostname.clone(),
+        weight,
+        health,
+        labels,
+        hash_key: hash_key(message.metadata.as_ref()),
+        lb_metadata: subset::lb_metadata(message.metadata.as_ref()),
+        check: check.unwrap_or_default(),
+    })
+}
+
+/// `hash_key` in the metadata of `envoy.lb`; anything but a text is as if it were not there, as in Envoy.
+fn hash_key(metadata: Option<&Metadata>) -> String {
+    use prost_types::value::Kind;
+    let value = metadata.and_then(|m| m.filter_metadata.get("envoy.lb")?.fields.get("hash_key"));
+    match value.and_then(|value| value.kind.as_ref()) {
+        Some(Kind::StringValue(key)) => key.clone(),
+        _ => String::new(),
+    }
+}
+
+fn check(message: &proto::endpoint::HealthCheckConfig, at: &At<'_>) -> EndpointCheck {
+    let address = message.address.as_ref().and_then(|a| socket_address(Some(a), &at.field("address")));
+    EndpointCheck {
+        port: Some(port(message.port_value, &at.field("port_value"))).filter(|port| *port != 0),
+        address,
+        hostname: message.hostname.clone(),
+        disabled: message.disable_active_health_check,
+    }
 }

@@ -23,6 +23,7 @@ mod rbac;
 mod route;
 mod secret;
 mod source;
+mod subset;
 mod tcp_proxy;
 mod tls;
 mod trace;

@@ -11,6 +11,7 @@ use outrigger_traffic::config::{self, ConfigError};
 use prost::{Message, Name};
 use std::io;
 
+mod balancing;
 mod capture;
 mod clusters;
 mod listeners;

@@ -5,13 +5,13 @@ use outrigger_api::envoy::config::core::v3 as core;
 use outrigger_api::envoy::extensions::upstreams::http::v3 as upstreams;
 use outrigger_api::{any, metadata};
 use outrigger_traffic::config::{
-    Cluster, ClusterDiscovery, DnsFamily, HttpUpstream, LbPolicy, LocalityLb, OutlierDetection, Thresholds,
-    UpstreamHttp,
+    CircuitBreakers, Cluster, ClusterDiscovery, DnsFamily, Hashing, HttpUpstream, LbPolicy, LocalityLb,
+    OutlierDetection, RingFunction, SlowStart, Thresholds, UpstreamHttp,
 };
 use proto::cluster as pc;
 
 use super::value::{ads, duration, limit, percent, socket_address, whole_percent};
-use super::{endpoint, http, tls};
+use super::{endpoint, health_check, http, subset, tls};
 
 const HTTP_OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
 
@@ -19,17 +19,7 @@ const HTTP_OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptio
 pub fn cluster(value: &Cluster) -> proto::Cluster {
     use pc::common_lb_config::LocalityConfigSpecifier as L;
     let weighted = L::LocalityWeightedLbConfig(pc::common_lb_config::LocalityWeightedLbConfig {});
-    let (policy, lb_config) = match value.lb_policy {
-        _ if matches!(value.discovery, ClusterDiscovery::OriginalDst(_)) => {
-            (pc::LbPolicy::ClusterProvided, original_dst(&value.discovery))
-        }
-        LbPolicy::RoundRobin => (pc::LbPolicy::RoundRobin, None),
-        LbPolicy::Random => (pc::LbPolicy::Random, None),
-        LbPolicy::LeastRequest { choice_count } => {
-            let config = pc::LeastRequestLbConfig { choice_count: Some(choice_count) };
-            (pc::LbPolicy::LeastRequest, Some(pc::LbConfig::LeastRequestLbConfig(config)))
-        }
-    };
+    let (policy, lb_config, hashing) = balancing(value);
     let keepalive = value.tcp_keepalive.map(|k| proto::UpstreamConnectionOptions {
         tcp_keepalive: Some(core::TcpKeepalive {
             keepalive_probes: k.probes,
@@ -49,7 +39,10 @@ pub fn cluster(value: &Cluster) -> proto::Cluster {
                 thresholds(&value.circuit_breakers.default, core::RoutingPriority::Default),
                 thresholds(&value.circuit_breakers.high, core::RoutingPriority::High),
             ],
+            per_host_thresholds: per_host(&value.circuit_breakers),
         }),
+        lb_subset_config: value.subsets.as_ref().map(subset::subsets),
+        health_checks: value.health_check.iter().map(health_check::health_check).collect(),
         outlier_detection: value.outlier_detection.as_ref().map(outlier_detection),
         transport_socket: match value.proxy_protocol {
             Some(version) => Some(tls::proxied(version, value.tls.as_ref())),
@@ -64,6 +57,13 @@ pub fn cluster(value: &Cluster) -> proto::Cluster {
         ),
         common_lb_config: Some(pc::CommonLbConfig {
             healthy_panic_threshold: Some(percent(value.healthy_panic_threshold)),
+            ignore_new_hosts_until_first_hc: value.ignore_new_hosts_until_first_hc,
+            consistent_hashing_lb_config: hashing.filter(|hashing| **hashing != Hashing::default()).map(
+                |hashing| pc::common_lb_config::ConsistentHashingLbConfig {
+                    use_hostname_for_hashing: hashing.use_hostname,
+                    hash_balance_factor: hashing.balance_factor,
+                },
+            ),
             locality_config_specifier: (value.locality_lb == LocalityLb::Weighted).then_some(weighted),
         }),
         upstream_connection_options: keepalive,
@@ -72,6 +72,78 @@ pub fn cluster(value: &Cluster) -> proto::Cluster {
     cluster.typed_extension_protocol_options.insert(HTTP_OPTIONS.to_owned(), any(&http_options(&value.http)));
     discovery(&value.discovery, &mut cluster);
     cluster
+}
+
+/// How hosts are picked, and what the policies by hash have in common.
+fn balancing(value: &Cluster) -> (pc::LbPolicy, Option<pc::LbConfig>, Option<&Hashing>) {
+    let slow_start = value.slow_start.as_ref().map(slow_start);
+    let mut hashing = None;
+    let (policy, lb_config) = match &value.lb_policy {
+        _ if matches!(value.discovery, ClusterDiscovery::OriginalDst(_)) => {
+            (pc::LbPolicy::ClusterProvided, original_dst(&value.discovery))
+        }
+        LbPolicy::RoundRobin => {
+            let config = slow_start.map(|slow| pc::RoundRobinLbConfig { slow_start_config: Some(slow) });
+            (pc::LbPolicy::RoundRobin, config.map(pc::LbConfig::RoundRobinLbConfig))
+        }
+        LbPolicy::Random => (pc::LbPolicy::Random, None),
+        LbPolicy::LeastRequest(least) => {
+            let config = pc::LeastRequestLbConfig {
+                choice_count: Some(least.choice_count),
+                active_request_bias: real(least.active_request_bias, 1.0),
+                slow_start_config: slow_start,
+            };
+            (pc::LbPolicy::LeastRequest, Some(pc::LbConfig::LeastRequestLbConfig(config)))
+        }
+        LbPolicy::RingHash(ring) => {
+            hashing = Some(&ring.hashing);
+            let function = match ring.function {
+                RingFunction::XxHash => pc::ring_hash_lb_config::HashFunction::XxHash,
+                RingFunction::Murmur2 => pc::ring_hash_lb_config::HashFunction::MurmurHash2,
+            };
+            let config = pc::RingHashLbConfig {
+                minimum_ring_size: Some(ring.minimum_ring_size),
+                hash_function: function.into(),
+                maximum_ring_size: Some(ring.maximum_ring_size),
+            };
+            (pc::LbPolicy::RingHash, Some(pc::LbConfig::RingHashLbConfig(config)))
+        }
+        LbPolicy::Maglev(maglev) => {
+            hashing = Some(&maglev.hashing);
+            let config = pc::MaglevLbConfig { table_size: Some(maglev.table_size) };
+            (pc::LbPolicy::Maglev, Some(pc::LbConfig::MaglevLbConfig(config)))
+        }
+    };
+    (policy, lb_config, hashing)
+}
+
+fn real(value: f64, default: f64) -> Option<core::RuntimeDouble> {
+    ((value - default).abs() > f64::EPSILON)
+        .then(|| core::RuntimeDouble { default_value: value, runtime_key: String::new() })
+}
+
+fn slow_start(value: &SlowStart) -> pc::SlowStartConfig {
+    pc::SlowStartConfig {
+        slow_start_window: Some(duration(value.window)),
+        aggression: real(value.aggression, 1.0),
+        min_weight_percent: Some(percent(value.min_weight)),
+    }
+}
+
+fn per_host(value: &CircuitBreakers) -> Vec<proto::circuit_breakers::Thresholds> {
+    use core::RoutingPriority as P;
+    let limits =
+        [(P::Default, value.max_connections_per_host), (P::High, value.high_max_connections_per_host)];
+    limits
+        .into_iter()
+        .filter_map(|(priority, limit)| {
+            Some(proto::circuit_breakers::Thresholds {
+                priority: priority.into(),
+                max_connections: Some(limit?),
+                ..Default::default()
+            })
+        })
+        .collect()
 }
 
 fn original_dst(value: &ClusterDiscovery) -> Option<pc::LbConfig> {
@@ -176,6 +248,8 @@ fn outlier_detection(value: &OutlierDetection) -> proto::OutlierDetection {
         failure_percentage_request_volume: Some(value.failure_percentage.request_volume),
         max_ejection_time: Some(duration(value.max_ejection_time)),
         max_ejection_time_jitter: Some(duration(value.max_ejection_time_jitter)),
+        always_eject_one_host: Some(value.always_eject_one_host),
+        successful_active_health_check_uneject_host: Some(value.successful_active_health_check_uneject_host),
     }
 }
 

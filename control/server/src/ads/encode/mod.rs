@@ -8,12 +8,14 @@ mod access_log;
 mod cluster;
 mod endpoint;
 mod filter;
+mod health_check;
 mod http;
 mod listener;
 mod listener_filter;
 mod rbac;
 mod route;
 mod secret;
+mod subset;
 mod tls;
 mod value;
 

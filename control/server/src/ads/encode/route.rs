@@ -9,14 +9,16 @@ use outrigger_api::envoy::extensions::retry::host::previous_hosts::v3::PreviousH
 use outrigger_api::envoy::r#type::v3::{FractionalPercent, Int64Range, fractional_percent};
 use outrigger_api::{any, metadata};
 use outrigger_traffic::config::{
-    Action, ClusterChoice, HeaderAppend, HeaderEdit, HeaderEdits, HeaderMatch, HeaderValueMatch, HostRewrite,
-    PathMatch, PathRewrite, QueryMatch, QueryValueMatch, Redirect, ResetHeaderFormat, RetryOn, RetryPolicy,
-    Route, RouteAction, RouteConfig, RouteMatch, VirtualHost, WeightedCluster,
+    Action, ClusterChoice, HashPolicy, HashSource, HeaderAppend, HeaderEdit, HeaderEdits, HeaderMatch,
+    HeaderValueMatch, HostRewrite, PathMatch, PathRewrite, QueryMatch, QueryValueMatch, 
+    Redirect, ResetHeaderFormat, RetryOn, RetryPolicy, Route, RouteAction, RouteConfig, RouteMatch,
+    VirtualHost, WeightedCluster,
 };
 use proto::route_action as ra;
 
 use super::filter;
 use super::value::{bytes, duration, limit, regex, string_match, substitution};
+use super::subset;
 
 /// A table of routes.
 pub fn route_config(value: &RouteConfig) -> proto::RouteConfiguration {
@@ -214,6 +216,8 @@ fn forward(value: &RouteAction) -> proto::RouteAction {
         timeout: limit(value.timeout),
         retry_policy: value.retry_policy.as_ref().map(retry_policy),
         priority: if value.high_priority { RoutingPriority::High } else { RoutingPriority::Default }.into(),
+        metadata_match: subset::demanded(&value.metadata_match),
+        hash_policy: value.hash_policy.iter().map(hash_policy).collect(),
         cluster_not_found_response_code: not_found.into(),
         max_grpc_timeout: None,
         idle_timeout: value.idle_timeout.map(duration),
@@ -224,6 +228,31 @@ fn forward(value: &RouteAction) -> proto::RouteAction {
         cluster_specifier: Some(cluster_choice(&value.cluster)),
         host_rewrite_specifier: host,
     }
+}
+
+fn hash_policy(value: &HashPolicy) -> ra::HashPolicy {
+    use ra::hash_policy::{
+        ConnectionProperties, Cookie, CookieAttribute, Header, PolicySpecifier as P, QueryParameter,
+    };
+    let specifier = match &value.source {
+        HashSource::Header { name, rewrite } => P::Header(Header {
+            header_name: name.clone(),
+            regex_rewrite: rewrite.as_ref().map(|(pattern, by)| substitution(pattern, by)),
+        }),
+        HashSource::Cookie(cookie) => P::Cookie(Cookie {
+            name: cookie.name.clone(),
+            ttl: cookie.ttl.map(duration),
+            path: cookie.path.clone(),
+            attributes: cookie
+                .attributes
+                .iter()
+                .map(|(name, value)| CookieAttribute { name: name.clone(), value: value.clone() })
+                .collect(),
+        }),
+        HashSource::SourceIp => P::ConnectionProperties(ConnectionProperties { source_ip: true }),
+        HashSource::Query(name) => P::QueryParameter(QueryParameter { name: name.clone() }),
+    };
+    ra::HashPolicy { terminal: value.terminal, policy_specifier: Some(specifier) }
 }
 
 fn path_rewrite(
@@ -255,6 +284,7 @@ fn share(value: &WeightedCluster) -> proto::weighted_cluster::ClusterWeight {
     proto::weighted_cluster::ClusterWeight {
         name: value.name.clone(),
         weight: Some(value.weight),
+        metadata_match: subset::demanded(&value.metadata_match),
         request_headers_to_add: edits.request_add,
         response_headers_to_add: edits.response_add,
         response_headers_to_remove: edits.response_remove,

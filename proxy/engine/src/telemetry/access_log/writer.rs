@@ -25,7 +25,7 @@ pub struct LogChannel(SyncSender<Message>);
 
 impl LogChannel {
     /// Hands lines over, or gives them back where there is no room.
-    pub(super) fn write(&self, sink: &Arc<AccessLogSink>, lines: Vec<u8>) -> Result<(), Vec<u8>> {
+    pub(crate) fn write(&self, sink: &Arc<AccessLogSink>, lines: Vec<u8>) -> Result<(), Vec<u8>> {
         use std::sync::mpsc::TrySendError::{Disconnected, Full};
         match self.0.try_send(Message::Lines(sink.clone(), lines)) {
             Err(Full(Message::Lines(_, lines)) | Disconnected(Message::Lines(_, lines))) => Err(lines),

@@ -206,7 +206,7 @@ impl HostPool {
         self: &Rc<Self>,
         worker: &Rc<Worker>,
         cluster: &Arc<LiveCluster>,
-        permit: Option<outrigger_traffic::breaker::Permit>,
+        permit: Option<outrigger_traffic::cluster::ConnectionPermit>,
     ) -> Result<(), ConnectError> {
         let auto = cluster.cluster.config.http.protocol == HttpUpstream::Auto;
         let alpn: &'static [&'static [u8]] = if auto { &[b"h2", b"http/1.1"] } else { &[b"h2"] };

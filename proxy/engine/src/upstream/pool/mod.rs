@@ -16,8 +16,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use outrigger_traffic::breaker::{Breaker, Permit};
-use outrigger_traffic::cluster::{Cluster, Host, HostId, OpenConnection};
+use outrigger_traffic::breaker::Breaker;
+use outrigger_traffic::cluster::{Cluster, ConnectionPermit, Host, HostId, OpenConnection};
 use outrigger_traffic::config::HttpUpstream;
 use outrigger_traffic::outcome::Outcome;
 use outrigger_wire::Version;
@@ -134,7 +134,7 @@ pub struct Pools {
 
 /// Keeps the books of one connection while it is open.
 pub struct ConnGuard {
-    _permit: Option<Permit>,
+    _permit: Option<ConnectionPermit>,
     _active: Raised<ClusterStats>,
     _open: OpenConnection,
     cluster: Arc<LiveCluster>,
@@ -163,8 +163,13 @@ impl HostPool {
 
     /// Takes a permit for one more connection. A host without any is always given one, so that a request never waits
     /// for a connection that nobody will return (Envoy does the same).
-    fn admit(&self, worker: &Worker, cluster: &Arc<LiveCluster>, high: bool) -> Result<Option<Permit>, ()> {
-        match breaker(&cluster.cluster, high).try_connection() {
+    fn admit(
+        &self,
+        worker: &Worker,
+        cluster: &Arc<LiveCluster>,
+        high: bool,
+    ) -> Result<Option<ConnectionPermit>, ()> {
+        match cluster.cluster.try_connection(&self.host, high) {
             Ok(permit) => Ok(Some(permit)),
             Err(_) => {
                 cluster.stats.at(worker.id).upstream_cx_overflow.inc();
@@ -178,7 +183,7 @@ impl HostPool {
         self: &Rc<Self>,
         worker: &Worker,
         cluster: &Arc<LiveCluster>,
-        permit: Option<Permit>,
+        permit: Option<ConnectionPermit>,
         counted: bool,
     ) -> ConnGuard {
         let stats = cluster.stats.at(worker.id);

@@ -1,9 +1,10 @@
 //! `Cluster`.
 //!
-//! Reading order: `balancing` (how a host is picked) · `http` (what is spoken to it) · `protection` (limits and
+//! Reading order: `balancing` (how a host is picked) · `http` (what is spoken to it) · `health_check` (what it is asked) · `protection` (limits and
 //! ejection).
 
 mod balancing;
+mod health_check;
 mod http;
 mod protection;
 
@@ -35,6 +36,7 @@ pub(super) fn cluster(message: &proto::Cluster, at: &At<'_>) -> Cluster {
         (cluster.tls, cluster.proxy_protocol) =
             tls::upstream_socket_or_proxied(socket, &at.field("transport_socket"));
     }
+    cluster.health_check = health_check::health_check(&message.health_checks, at);
     cluster.source_address = message.upstream_bind_config.as_ref().and_then(|bind| {
         let at = at.field("upstream_bind_config");
         bound_to(bind, &at)

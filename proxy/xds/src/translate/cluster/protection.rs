@@ -28,7 +28,36 @@ pub(super) fn circuit_breakers(message: &proto::CircuitBreakers, at: &At<'_>) ->
         }
         *slot = limits(thresholds, &at);
     }
+    per_host(message, &mut breakers, at);
     breakers
+}
+
+/// Of the limits of single hosts, Envoy has the one of connections.
+fn per_host(message: &proto::CircuitBreakers, breakers: &mut CircuitBreakers, at: &At<'_>) {
+    for (i, limits) in message.per_host_thresholds.iter().enumerate() {
+        let at = at.item("per_host_thresholds", i);
+        let slot = match RoutingPriority::try_from(limits.priority) {
+            Ok(RoutingPriority::Default) => &mut breakers.max_connections_per_host,
+            Ok(RoutingPriority::High) => &mut breakers.high_max_connections_per_host,
+            Err(_) => {
+                at.field("priority").refuse("is not known");
+                continue;
+            }
+        };
+        for (name, given) in [
+            ("max_pending_requests", limits.max_pending_requests.is_some()),
+            ("max_requests", limits.max_requests.is_some()),
+            ("max_retries", limits.max_retries.is_some()),
+            ("retry_budget", limits.retry_budget.is_some()),
+            ("track_remaining", limits.track_remaining),
+        ] {
+            if given {
+                at.field(name).refuse("has no meaning for a single host");
+            }
+        }
+        // Of two for the same priority the first counts, as in Envoy.
+        *slot = slot.or(limits.max_connections);
+    }
 }
 
 fn limits(message: &proto::circuit_breakers::Thresholds, at: &At<'_>) -> Thresholds {
@@ -102,6 +131,9 @@ pub(super) fn outlier_detection(message: &proto::OutlierDetection, at: &At<'_>) 
         at.field("max_ejection_time").refuse("must not be below `base_ejection_time`");
     }
     OutlierDetection {
+        always_eject_one_host: message.always_eject_one_host == Some(true),
+        successful_active_health_check_uneject_host: message.successful_active_health_check_uneject_host
+            != Some(false),
         consecutive_5xx: message.consecutive_5xx.unwrap_or(default.consecutive_5xx),
         enforcing_consecutive_5xx: share(
             message.enforcing_consecutive_5xx,

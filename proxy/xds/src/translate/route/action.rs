@@ -1,9 +1,10 @@
 //! What a route does.
 
+use super::hash_policy::hash_policy;
 use super::headers::header_edits;
 use super::retry;
 use crate::translate::value::{duration, header_name, limit_or, port, regex};
-use crate::translate::{At, files, filter, http_connection_manager};
+use crate::translate::{At, files, filter, http_connection_manager, subset};
 use outrigger_api::envoy::config::core::v3::RoutingPriority;
 use outrigger_api::envoy::config::route::v3 as proto;
 use outrigger_api::envoy::r#type::matcher::v3::RegexMatchAndSubstitute;
@@ -57,6 +58,8 @@ pub(super) fn forward(message: &proto::RouteAction, non_idempotent: bool, at: &A
             false
         }
     };
+    action.metadata_match = subset::lb_metadata(message.metadata_match.as_ref());
+    action.hash_policy = hash_policy(&message.hash_policy, at);
     action.cluster = cluster?;
     action.rate_limits = filter::local_rate_limit::rules(&message.rate_limits, at);
     Some(Action::Forward(Box::new(action)))
@@ -109,6 +112,7 @@ fn shares(message: &proto::WeightedCluster, at: &At<'_>) -> Vec<WeightedCluster>
             ),
             host_rewrite,
             filters: filter::overrides(&share.typed_per_filter_config, &at),
+            metadata_match: subset::lb_metadata(share.metadata_match.as_ref()),
         });
     }
     if !message.clusters.is_empty() && (sum == 0 || sum > u64::from(u32::MAX)) {
@@ -168,7 +172,7 @@ fn path_rewrite(prefix: &str, pattern: Option<&RegexMatchAndSubstitute>, at: &At
     (!prefix.is_empty()).then(|| PathRewrite::Prefix(prefix.to_owned()))
 }
 
-fn substitution(message: &RegexMatchAndSubstitute, at: &At<'_>) -> Option<(String, String)> {
+pub(super) fn substitution(message: &RegexMatchAndSubstitute, at: &At<'_>) -> Option<(String, String)> {
     let at = at.field("pattern");
     let pattern = at.need(message.pattern.as_ref())?;
     Some((regex(pattern, &at), message.substitution.clone()))

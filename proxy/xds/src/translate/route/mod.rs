@@ -5,6 +5,7 @@
 
 mod action;
 pub(super) mod after;
+mod hash_policy;
 pub(super) mod headers;
 pub(super) mod matches;
 mod retry;

@@ -3,7 +3,7 @@
 use super::*;
 use config::{
     ClusterDiscovery, DnsFamily, EndpointAddress, FailurePercentage, Fraction, HealthStatus, HttpUpstream,
-    LbPolicy, LocalityLb, OutlierDetection, SanType, SuccessRate, Thresholds, ValidationSource,
+    LbPolicy, LeastRequest, LocalityLb, OutlierDetection, SanType, SuccessRate, Thresholds, ValidationSource,
 };
 use std::time::Duration;
 
@@ -91,7 +91,7 @@ fn balancing_is_translated_from_both_forms() {
             "load_balancing_policy: {{policies: [{{typed_extension_config: {{name: x, typed_config: {typed}}}}}]}}"
         )
     };
-    let least = |n| LbPolicy::LeastRequest { choice_count: n };
+    let least = |n| LbPolicy::LeastRequest(LeastRequest { choice_count: n, ..LeastRequest::default() });
     let none = LocalityLb::None;
     for (fields, policy, locality) in [
         ("lb_policy: RANDOM".to_owned(), LbPolicy::Random, none),
@@ -241,11 +241,13 @@ fn circuit_breakers_and_outlier_detection_are_translated() {
         max_ejection_time: Duration::from_secs(400),
         max_ejection_time_jitter: Duration::from_secs(1),
         max_ejection_percent: 100,
+        always_eject_one_host: false,
+        successful_active_health_check_uneject_host: true,
     };
     assert_eq!(found.outlier_detection, Some(expected));
     assert_eq!(
         cluster("outlier_detection: {}").expect("accepted").outlier_detection,
-        Some(OutlierDetection::default())
+        Some(OutlierDetection { always_eject_one_host: false, ..OutlierDetection::default() })
     );
     for (fields, expected) in [
         (
