@@ -150,6 +150,7 @@ async fn levels_override_a_filter_and_the_most_specific_one_wins() {
         weight,
         headers: Default::default(),
         host_rewrite: None,
+        metadata_match: Vec::new(),
         filters,
     };
     let own = Some([("f".into(), with(503))].into());
