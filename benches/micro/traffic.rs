@@ -50,7 +50,7 @@ fn route(path: PathMatch, cluster: usize) -> Route {
         matches: RouteMatch { path, ..RouteMatch::prefix("") },
         action: Action::Forward(Box::new(RouteAction::to(format!("cluster-{cluster}")))),
         headers: HeaderEdits::default(),
-        rbac: None,
+        filters: None,
         per_request_buffer_limit_bytes: None,
         decorator: None,
         tracing: None,

@@ -57,6 +57,7 @@ const CHECKS: &[(&str, Check)] = &[
     ("istio-samples", |p| p.cargo_test("outrigger-plan", "corpora")),
     ("tools", |p| p.python("tools.py", &[])),
     ("envoy", |p| p.python("envoy.py", &[])),
+    ("filters", |p| p.python("filters.py", &[])),
     ("balance", |p| p.python("balance.py", &[])),
     ("routes", |p| p.python("routes.py", &[])),
     ("observe", |p| p.python("observe.py", &[])),

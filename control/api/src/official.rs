@@ -78,7 +78,7 @@ mod tests {
         assert_eq!(super::field_by_name(hcm, "scoped_routes"), Some(31));
         assert_eq!(super::field_by_name(hcm, "route_config"), None);
         assert_eq!(super::value_by_name("envoy.type.v3.CodecClientType", "HTTP3"), Some(2));
-        assert!(super::is_message("envoy.extensions.filters.http.cors.v3.Cors"));
+        assert!(super::is_message("envoy.extensions.filters.http.lua.v3.Lua"));
         assert!(!super::is_message("envoy.extensions.filters.http.router.v3.Router"));
     }
 }

@@ -4,8 +4,8 @@ mod world;
 
 use outrigger_plan::protocol::Protocol;
 use outrigger_traffic::config::{
-    ClusterDiscovery, EndpointAddress, HttpFilter, HttpUpstream, NetworkFilter, PathRewrite, Permission,
-    Principal, RbacAction, StringPattern, Terminal, ValidationSource,
+    ClusterDiscovery, EndpointAddress, HttpUpstream, NetworkFilter, PathRewrite, Permission, Principal,
+    RbacAction, StringPattern, Terminal, ValidationSource,
 };
 use world::*;
 
@@ -260,7 +260,7 @@ fn denials_come_before_permissions_and_rules_of_other_ports_are_left_out() {
     let rules: Vec<_> = manager
         .http_filters
         .iter()
-        .map(|HttpFilter::Rbac { rbac: r, .. }| r.rules.as_ref().expect("rules"))
+        .map(|filter| filter.as_rbac().and_then(|r| r.rules.as_ref()).expect("rules"))
         .collect();
     let [deny, allow] = rules.as_slice() else { panic!("{rules:?}") };
     assert_eq!((deny.action, allow.action), (RbacAction::Deny, RbacAction::Allow));
@@ -292,7 +292,7 @@ fn empty_policy_denies_everything_on_http_and_on_tcp() {
     for chain in chains {
         let rules = match &chain.terminal {
             Terminal::Http(manager) => {
-                manager.http_filters.iter().map(|HttpFilter::Rbac { rbac: r, .. }| r.rules.clone()).next()
+                manager.http_filters.iter().map(|f| f.as_rbac().and_then(|r| r.rules.clone())).next()
             }
             Terminal::Tcp(_) => {
                 chain.network_filters.iter().map(|NetworkFilter::Rbac(r)| r.rules.clone()).next()

@@ -50,7 +50,7 @@ fn config(listen: SocketAddr, upstream: SocketAddr, h2: bool) -> Config {
         matches: RouteMatch::prefix("/"),
         action: Action::Forward(Box::new(RouteAction::to("upstream"))),
         headers: Default::default(),
-        rbac: None,
+        filters: None,
         per_request_buffer_limit_bytes: None,
         decorator: None,
         tracing: None,

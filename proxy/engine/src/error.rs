@@ -1,8 +1,8 @@
 //! Why a request failed, and the one table that says what follows from it.
 //!
 //! Every failure of an exchange is one [`ProxyError`]; its [`row`](ProxyError::row) gives the status and body a client
-//! sees, the gRPC status, the response flag and details operators see, and whether the host is to blame. Nothing else
-//! decides these, and no text of a source error ever reaches a client. A new kind does not compile until its row exists.
+//! sees, the gRPC status, the response flag and details operators see, and whether the host is to blame. Apart from a
+//! filter that answers a request itself nothing else decides these, and no text of a source error ever reaches a client. A new kind does not compile until its row exists.
 
 use crate::telemetry::ResponseFlags;
 
@@ -49,8 +49,6 @@ pub enum ProxyError {
     ClientGone,
     /// The body breaks its framing.
     BadBody,
-    /// An RBAC rule denied the request.
-    Denied,
     /// An upgrade that the connection manager or route does not allow.
     UpgradeForbidden,
     /// The upstream did not switch protocols as asked.
@@ -164,7 +162,6 @@ impl ProxyError {
             // Never sent: there is no one left to read it. The status is what an access log shows.
             Self::ClientGone => row(0, 1, F::DOWNSTREAM_TERMINATION, "downstream_remote_disconnect", ""),
             Self::BadBody => row(400, 13, F::DOWNSTREAM_PROTOCOL_ERROR, "http1.codec_error", "Bad Request"),
-            Self::Denied => row(403, 7, none, "rbac_access_denied", "RBAC: access denied"),
             Self::UpgradeForbidden => row(403, 7, none, "upgrade_failed", ""),
             Self::UpgradeFailed => {
                 blamed(lost(502, F::UPSTREAM_PROTOCOL_ERROR, reset!("protocol_error", "protocol error")))
@@ -252,7 +249,6 @@ mod tests {
             ProxyError::RequestTimeout,
             ProxyError::HeaderTimeout,
             ProxyError::BadBody,
-            ProxyError::Denied,
             ProxyError::UpgradeForbidden,
             ProxyError::UpgradeFailed,
             ProxyError::LowVersion,

@@ -4,6 +4,7 @@
 //! the counters and host sets it points to. Workers read it through [`crate::worker::Worker::live`]; a request keeps the one it began with.
 
 use crate::dns::Zone;
+use crate::filter::RequestFilter;
 use crate::identity::{ClientTls, ServerTls};
 use crate::telemetry::access_log::AccessLogger;
 use crate::telemetry::labels::ServiceLabels;
@@ -94,6 +95,8 @@ pub struct LiveChain {
     pub stats: Arc<Sharded<HttpStats>>,
     /// Counters of the chain's TCP proxy, by its `stat_prefix`; of an HTTP chain, never counted up.
     pub tcp_stats: Arc<Sharded<TcpStats>>,
+    /// Filters of the embedding program, at the places they have in the chain of filters.
+    pub registered: Box<[Option<Arc<dyn RequestFilter>>]>,
     /// Access logs of the connection manager or TCP proxy.
     pub logs: Box<[Arc<AccessLogger>]>,
     /// Which side of a sidecar the listener is.

@@ -23,6 +23,7 @@ use crate::cluster::{ClusterJobs, Resolve, Sweeper, SystemResolver, Tidier};
 use crate::config::{Applier, Isolated, isolate};
 use crate::dns::DnsServers;
 use crate::drain::{DrainState, Phase};
+use crate::filter::RegisteredFilters;
 use crate::listener::{self, Listen, Listeners};
 use crate::live::Live;
 use crate::overload::memory::{ReadMemory, SystemMemory};
@@ -104,6 +105,8 @@ pub struct ProxyOptions {
     pub ready_after_config: bool,
     /// What is refused when memory runs out. Default: see [`OverloadManager`].
     pub overload: OverloadManager,
+    /// Filters of the embedding program, by the names that configurations use. Default none.
+    pub filters: RegisteredFilters,
     /// Who knows how much memory is used. Default: the system.
     pub memory: Arc<dyn ReadMemory>,
 }
@@ -123,6 +126,7 @@ impl Default for ProxyOptions {
             share_ports: false,
             ready_after_config: true,
             overload: OverloadManager::default(),
+            filters: RegisteredFilters::new(),
             memory: Arc::new(SystemMemory::default()),
         }
     }
@@ -157,6 +161,7 @@ impl Proxy {
             listener_filters: Arc::new(Sharded::new(workers)),
             telemetry: Telemetry::new(options.node, options.spans, log_channel, workers),
             overload: Overload::default(),
+            filters: options.filters,
             concurrency: workers,
             started: Instant::now(),
             started_at: SystemTime::now(),

@@ -7,6 +7,7 @@ use crate::drain::{DrainNode, DrainState};
 use crate::exchange::express::Lane;
 use crate::exchange::slot::Slots;
 use crate::exchange::{self, Exchange, Start};
+use crate::filter::RegisteredFilters;
 use crate::http::date::DateCache;
 use crate::http::h2::memory::Memory;
 use crate::identity::Peers;
@@ -47,6 +48,8 @@ pub struct Shared {
     pub telemetry: Telemetry,
     /// What is refused because memory runs out.
     pub overload: Overload,
+    /// Filters of the embedding program.
+    pub filters: RegisteredFilters,
     /// Number of data workers.
     pub concurrency: usize,
     /// When the proxy started.

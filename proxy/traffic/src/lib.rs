@@ -5,7 +5,7 @@
 //! 1. a [`config::Config`] (what was asked for) was compiled by [`compile()`] into a [`snapshot::Snapshot`];
 //! 2. [`listener`] says which filter chain a connection takes;
 //! 3. [`route`] finds the rule for a request head and the cluster it goes to;
-//! 4. [`authz`] says whether the peer may do this;
+//! 4. [`filter`] judges and changes the request; [`authz`] says whether the peer may do this;
 //! 5. [`balance`] picks a host of the [`cluster`], among those that [`outlier`] has not ejected;
 //! 6. [`breaker`] grants a permit, or says which limit is full;
 //! 7. [`retry`] says whether a failed attempt may be made again, and when;
@@ -24,6 +24,8 @@ pub mod snapshot;
 
 pub mod listener;
 pub mod route;
+
+pub mod filter;
 
 pub mod authz;
 

@@ -7,6 +7,7 @@
 
 use crate::cluster::Ids;
 pub use crate::cluster::{Cluster, Host, HostId};
+use crate::filter::FilterNames;
 use crate::listener::Listener;
 use crate::route::RouteTable;
 use std::collections::HashMap;
@@ -26,6 +27,7 @@ pub struct Snapshot {
     pub(crate) listeners: Box<[Arc<Listener>]>,
     pub(crate) tables: Slots<RouteTable>,
     pub(crate) clusters: Slots<Cluster>,
+    pub(crate) filter_names: FilterNames,
     pub(crate) ids: Ids,
 }
 

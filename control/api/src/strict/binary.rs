@@ -57,6 +57,7 @@ fn any(type_url: &str, bytes: &[u8], path: &Path<'_>, depth: usize, findings: &m
     let name = type_url.rsplit('/').next().unwrap_or(type_url);
     match Message::named(name) {
         Some(of) => message(of, bytes, path, depth, findings),
+        None if name.is_empty() && super::may_be_empty(&path.text()) => return true,
         None if name.is_empty() => findings.refuse(&path.text(), "has no type"),
         None => findings.unknown_type(name, &path.text()),
     }

@@ -200,6 +200,11 @@ fn join(path: &str, name: &str) -> String {
     if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") }
 }
 
+/// Whether an `Any` at this path may have no type: `FilterConfig.config` then means that the filter runs as it is.
+fn may_be_empty(path: &str) -> bool {
+    path.ends_with("].config") && path.contains("typed_per_filter_config[")
+}
+
 #[cfg(test)]
 mod oracle;
 

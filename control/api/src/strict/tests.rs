@@ -64,7 +64,7 @@ fn every_problem_is_reported_with_line_and_path() {
 
 #[test]
 fn any_is_read_by_its_type_and_refused_when_unknown() {
-    let text = "filter_chains:\n- filters:\n  - name: a\n    typed_config:\n      \"@type\": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager\n      stat_prefix: in\n      codec_typ: AUTO\n      http_filters:\n      - name: c\n        typed_config: {\"@type\": type.googleapis.com/envoy.extensions.filters.http.cors.v3.Cors}\n      - name: d\n        typed_config: {\"@type\": type.googleapis.com/acme.v1.Thing}\n      - name: e\n        typed_config: {}\n";
+    let text = "filter_chains:\n- filters:\n  - name: a\n    typed_config:\n      \"@type\": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager\n      stat_prefix: in\n      codec_typ: AUTO\n      http_filters:\n      - name: c\n        typed_config: {\"@type\": type.googleapis.com/envoy.extensions.filters.http.lua.v3.Lua}\n      - name: d\n        typed_config: {\"@type\": type.googleapis.com/acme.v1.Thing}\n      - name: e\n        typed_config: {}\n";
     let found = problems::<Listener>(text);
     let base = "filter_chains[0].filters[0].typed_config";
     assert_eq!(found.len(), 4, "{found:#?}");
@@ -73,7 +73,7 @@ fn any_is_read_by_its_type_and_refused_when_unknown() {
     assert_eq!(
         found[1],
         format!(
-            "line 10: {base}.http_filters[0].typed_config: the type `envoy.extensions.filters.http.cors.v3.Cors` is not supported by Outrigger"
+            "line 10: {base}.http_filters[0].typed_config: the type `envoy.extensions.filters.http.lua.v3.Lua` is not supported by Outrigger"
         )
     );
     assert_eq!(

@@ -215,6 +215,9 @@ fn any(
         _ => None,
     });
     let Some(type_url) = type_url else {
+        if entries.is_empty() && super::may_be_empty(path) {
+            return Some(DynamicMessage::new(descriptor.clone()));
+        }
         findings.refuse(path, "has no `@type`");
         return None;
     };

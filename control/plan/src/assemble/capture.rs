@@ -188,7 +188,7 @@ fn as_it_was() -> Route {
         matches: RouteMatch::prefix("/"),
         action: Action::Forward(Box::new(action)),
         headers: Default::default(),
-        rbac: None,
+        filters: None,
         per_request_buffer_limit_bytes: None,
         decorator: None,
         tracing: None,

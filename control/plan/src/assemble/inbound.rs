@@ -185,7 +185,7 @@ fn connection_manager(
         matches: RouteMatch::prefix("/"),
         action: Action::Forward(Box::new(action)),
         headers: Default::default(),
-        rbac: None,
+        filters: None,
         per_request_buffer_limit_bytes: None,
         decorator: None,
         tracing: None,

@@ -134,6 +134,7 @@ pub fn layer4_choice(
                     weight: d.weight,
                     headers: Default::default(),
                     host_rewrite: None,
+                    filters: None,
                     metadata_match: Vec::new(),
                 })
                 .collect(),

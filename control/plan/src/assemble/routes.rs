@@ -124,7 +124,7 @@ fn plain(name: &str, matches: RouteMatch, action: Action) -> Route {
         matches,
         action,
         headers: HeaderEdits::default(),
-        rbac: None,
+        filters: None,
         per_request_buffer_limit_bytes: None,
         decorator: None,
         tracing: None,
@@ -180,6 +180,7 @@ fn forward(
                     weight: d.weight,
                     headers: edits(&d.headers),
                     host_rewrite: authority(&d.headers),
+                    filters: None,
                     metadata_match: Vec::new(),
                 })
                 .collect(),

@@ -4,6 +4,7 @@
 //! away no TLS session that is still worth something.
 
 use crate::dns::Zone;
+use crate::filter::RequestFilter;
 use crate::identity::{ClientTls, Secrets, ServerTls};
 use crate::live::{Live, LiveChain, LiveCluster, LiveListener};
 use crate::telemetry::access_log::{AccessLogger, check_sink};
@@ -13,7 +14,8 @@ use crate::telemetry::{HttpStats, Sharded, StatSet, TcpStats};
 use crate::worker::Shared;
 use outrigger_traffic::cluster::Cluster;
 use outrigger_traffic::config::{self, ConfigError};
-use outrigger_traffic::listener::{FilterChain, Listener};
+use outrigger_traffic::filter::Filter;
+use outrigger_traffic::listener::{FilterChain, Listener, Terminal};
 use outrigger_traffic::snapshot::{ClusterId, Snapshot};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -168,10 +170,32 @@ fn build_chain(
         tls,
         stats,
         tcp_stats,
+        registered: registered(parts, &resource, at, chain, errors),
         logs: build_logs(logs, &resource, &format!("{}.", at.path), errors),
         direction: at.listener.config.traffic_direction,
         service_name: service.into(),
     }
+}
+
+/// The embedding program's filters of a chain.
+fn registered(
+    parts: &Parts<'_>,
+    resource: &str,
+    at: &ChainPlace<'_>,
+    chain: &FilterChain,
+    errors: &mut Vec<ConfigError>,
+) -> Box<[Option<Arc<dyn RequestFilter>>]> {
+    let Terminal::Http(http) = &chain.terminal else { return Box::default() };
+    let found = http.filters.iter().enumerate().map(|(i, filter)| {
+        let Filter::Registered(name) = &filter.rules else { return None };
+        let known = parts.shared.filters.get(&**name).cloned();
+        if known.is_none() {
+            let path = format!("{}.http_filters[{i}]", at.path);
+            errors.push(ConfigError::new(resource, path, format!("no filter `{name}` is registered")));
+        }
+        known
+    });
+    found.collect()
 }
 
 fn by_prefix<T: StatSet>(all: &mut ByPrefix<T>, prefix: &str, workers: usize) -> Arc<Sharded<T>> {

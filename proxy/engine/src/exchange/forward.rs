@@ -14,6 +14,7 @@ use super::mirror::Mirrors;
 use super::notes::Notes;
 use super::{Exchange, Front, affinity, respond};
 use crate::error::ProxyError;
+use crate::filter::Place;
 use crate::http::Serving;
 use crate::http::view::{HeadView, grpc_timeout};
 use crate::live::LiveCluster;
@@ -71,13 +72,13 @@ impl Plan {
 pub(super) fn plan(
     x: &mut Exchange,
     notes: &mut Notes,
-    serving: &Serving,
+    place: &Place<'_>,
     matched: Matched<'_>,
     forward: &Arc<Forward>,
 ) -> Result<Plan, ProxyError> {
+    let serving = &**place.serving;
     let stats = serving.stats(x.front.worker());
-    let draw = x.front.worker().draw();
-    let chosen = matched.route.choose(&serving.live.snapshot, &HeadView(&x.front.request), draw);
+    let chosen = matched.route.choose(&serving.live.snapshot, &HeadView(&x.front.request), place.draw);
     let target = match chosen {
         Some(Ok(target)) => target,
         Some(Err(missing)) => {

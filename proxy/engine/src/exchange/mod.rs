@@ -2,8 +2,8 @@
 //!
 //! 1. prepare the head ([`crate::http::prepare`]): normalise the path, drop hop-by-hop fields, set forwarding fields,
 //!    join the trace;
-//! 2. find the route ([`route`]);
-//! 3. run the filters, authorization first ([`crate::filter`]);
+//! 2. find the route;
+//! 3. run the filters in their order ([`crate::filter`]);
 //! 4. answer here ([`respond`]), or
 //! 5. choose the cluster, edit, rewrite, set the time limits ([`forward`]);
 //! 6. make attempts ([`retry`]), with copies to other clusters ([`mirror`]) and redirects followed ([`internal_redirect`]); in each, pick a host, take permits and a connection ([`set_out`], [`attempt`]), send ([`upload`]) and
@@ -25,7 +25,6 @@ pub mod notes;
 mod respond;
 mod response;
 mod retry;
-mod route;
 mod set_out;
 pub mod slot;
 mod stream_tunnel;
@@ -43,7 +42,7 @@ use outrigger_wire::{RequestHead, ResponseHead, Version};
 use tokio::time::Instant;
 
 use crate::error::ProxyError;
-use crate::filter;
+use crate::filter::{self, Answer, Passed, Paused, Place};
 use crate::http::body::BodyReader;
 use crate::http::prepare::{self, Prepared};
 use crate::http::respond::Responder;
@@ -53,6 +52,7 @@ use crate::telemetry;
 use crate::worker::Worker;
 
 pub use notes::Notes;
+pub(crate) use respond::{edit_request, edit_response};
 
 use attempt::First;
 use express::Express;
@@ -117,7 +117,10 @@ pub async fn serve(start: Start) -> (Instant, Box<Exchange>) {
     match start {
         Start::New(mut x) => {
             let mut notes = begin(&mut x);
-            let decided = decide(&mut x, &mut notes);
+            let mut decided = decide(&mut x, &mut notes);
+            if let Ok(Decided::Wait(_)) = decided {
+                decided = Box::pin(wait(&mut x, &mut notes, decided)).await;
+            }
             if let Err(error) = act(&mut x, &mut notes, &decided).await {
                 // Boxed like everything that few requests come by: its room would be taken from every request.
                 Box::pin(respond::fail(&mut x, &mut notes, error)).await;
@@ -138,8 +141,11 @@ pub async fn serve(start: Start) -> (Instant, Box<Exchange>) {
 async fn go_on(
     mut x: Box<Exchange>,
     mut notes: Notes,
-    decided: Result<Decided, ProxyError>,
+    mut decided: Result<Decided, ProxyError>,
 ) -> Box<Exchange> {
+    if let Ok(Decided::Wait(_)) = decided {
+        decided = Box::pin(wait(&mut x, &mut notes, decided)).await;
+    }
     if let Err(error) = act(&mut x, &mut notes, &decided).await {
         Box::pin(respond::fail(&mut x, &mut notes, error)).await;
     }
@@ -209,6 +215,10 @@ enum Decided {
     Direct(Arc<Route>),
     /// It is sent to its own path as it is after normalisation.
     RedirectToPath,
+    /// A filter answers it.
+    Answer(Box<Answer>),
+    /// A filter waits. [`wait`] decides the rest.
+    Wait(Box<Paused>),
 }
 
 /// Steps 1 to 5: everything that is decided before the request leaves.
@@ -231,17 +241,59 @@ fn decide(x: &mut Exchange, notes: &mut Notes) -> Result<Decided, ProxyError> {
 /// Steps 2 to 5, for a request that is prepared.
 fn decide_where(x: &mut Exchange, notes: &mut Notes) -> Result<Decided, ProxyError> {
     let serving = x.front.serving.clone();
-    let matched = route::find(&x.front, &serving, notes)?;
-    notes.route = Some(matched.route.clone());
-    if let (Some(of_route), Some(of_chain), Some(trace)) =
-        (&matched.route.tracing, &serving.config().tracing, &mut notes.trace)
-    {
+    let place = Place::find(x, &serving, x.front.worker().draw());
+    notes.route = place.matched.map(|matched| matched.route.clone());
+    sample_by_route(x, &place, notes);
+    if serving.filters().is_empty() {
+        return settle(x, notes, &place);
+    }
+    let passed = filter::run(x, notes, place);
+    pass(x, notes, passed)
+}
+
+/// The route may have a word about whether the request is traced.
+fn sample_by_route(x: &Exchange, place: &Place<'_>, notes: &mut Notes) {
+    if let (Some(of_route), Some(of_chain), Some(trace)) = (
+        place.matched.and_then(|matched| matched.route.tracing.as_ref()),
+        &place.serving.config().tracing,
+        &mut notes.trace,
+    ) {
         let worker = x.front.worker();
         trace.sample_by_route(&x.front.request, of_chain, of_route, &mut || worker.draw());
     }
-    filter::on_request(&x.front.connection, &serving, &x.front.request, matched.route, notes)?;
+}
+
+/// Waits for the filters, and decides the rest.
+async fn wait(
+    x: &mut Exchange,
+    notes: &mut Notes,
+    decided: Result<Decided, ProxyError>,
+) -> Result<Decided, ProxyError> {
+    let Ok(Decided::Wait(paused)) = decided else { return decided };
+    let serving = x.front.serving.clone();
+    let passed = filter::resume(x, notes, &serving, paused).await?;
+    pass(x, notes, passed)
+}
+
+/// What follows from the filters.
+fn pass(x: &mut Exchange, notes: &mut Notes, passed: Passed<'_>) -> Result<Decided, ProxyError> {
+    match passed {
+        Passed::Through(place) => settle(x, notes, &place),
+        Passed::Answer(answer) => Ok(Decided::Answer(answer)),
+        Passed::Wait(paused) => Ok(Decided::Wait(paused)),
+    }
+}
+
+/// What the route says, once the filters let the request pass.
+///
+/// *Errors*: there is no route, or its table (RDS) has not arrived yet.
+fn settle(x: &mut Exchange, notes: &mut Notes, place: &Place<'_>) -> Result<Decided, ProxyError> {
+    let Some(matched) = place.matched else {
+        place.serving.stats(x.front.worker()).no_route.inc();
+        return Err(ProxyError::NoRoute);
+    };
     Ok(match &matched.route.action {
-        Action::Forward(forward) => Decided::Forward(forward::plan(x, notes, &serving, matched, forward)?),
+        Action::Forward(forward) => Decided::Forward(forward::plan(x, notes, place, matched, forward)?),
         Action::Redirect(_) => Decided::Redirect(matched.route.clone()),
         Action::Direct(_) => Decided::Direct(matched.route.clone()),
     })
@@ -268,6 +320,9 @@ async fn act(
         Decided::Redirect(route) => Box::pin(respond::redirect(x, notes, route)).await,
         Decided::Direct(route) => Box::pin(respond::direct(x, notes, route)).await,
         Decided::RedirectToPath => Box::pin(respond::redirect_to_path(x, notes)).await,
+        Decided::Answer(answer) => Box::pin(respond::answer(x, notes, answer)).await,
+        // It was waited for before.
+        Decided::Wait(_) => Err(ProxyError::Defect),
     }
 }
 
@@ -280,11 +335,13 @@ async fn go_elsewhere(
 ) -> Result<(), ProxyError> {
     loop {
         internal_redirect::follow(x, &to, &mut replay)?;
-        let plan = match decide_where(x, notes)? {
+        let decided = decide_where(x, notes);
+        let plan = match wait(x, notes, decided).await? {
             Decided::Forward(plan) => plan,
             Decided::Redirect(route) => return respond::redirect(x, notes, &route).await,
             Decided::Direct(route) => return respond::direct(x, notes, &route).await,
-            Decided::RedirectToPath => return Err(ProxyError::Defect),
+            Decided::Answer(answer) => return respond::answer(x, notes, &answer).await,
+            Decided::RedirectToPath | Decided::Wait(_) => return Err(ProxyError::Defect),
         };
         let mut shared = Attempts::again(&x.front, &plan, replay);
         retry::attempts(x, notes, &plan, &mut shared, &mut First::Fresh).await?;

@@ -8,6 +8,7 @@ use outrigger_wire::{RequestHead, ResponseHead, Trailers};
 use tokio::time::Instant;
 
 use crate::error::ProxyError;
+use crate::filter::After;
 use crate::http::{Connection, Serving};
 use crate::live::LiveCluster;
 use crate::telemetry::{RequestRecord, RequestTrace, ResponseFlags, Timeline, UpstreamFacts};
@@ -55,6 +56,10 @@ pub struct Notes {
     pub redirects: u32,
     /// Routes they led to, where each may be taken only once.
     pub redirect_routes: Vec<Arc<Route>>,
+    /// What filters do to the response, in the order of the filters. Never allocates where none has anything to do.
+    pub(crate) after: Vec<After>,
+    /// A filter changed the request so that its route must be looked for again.
+    pub(crate) reroute: bool,
 }
 
 impl Notes {
@@ -81,6 +86,8 @@ impl Notes {
             tunnelled: (0, 0),
             redirects: 0,
             redirect_routes: Vec::new(),
+            after: Vec::new(),
+            reroute: false,
         }
     }
 

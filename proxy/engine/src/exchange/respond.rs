@@ -1,5 +1,6 @@
 //! Responses: those made here, and what is done to those of an upstream before they leave.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use outrigger_traffic::config::{HeaderAppend, TrafficDirection};
@@ -10,7 +11,8 @@ use tokio::time::Instant;
 
 use super::notes::Notes;
 use super::{Exchange, Front};
-use crate::error::ProxyError;
+use crate::error::{ProxyError, grpc_of};
+use crate::filter::{self, Answer};
 use crate::http::body::{BodyError, discard, poll_now};
 use crate::http::forwarded;
 use crate::http::view::HeadView;
@@ -19,6 +21,41 @@ use crate::telemetry;
 /// Time to pass on what is left of a response that broke off, or an answer to what took too long. A client that does not
 /// read it is cut off without.
 const LAST_FLUSH: Duration = Duration::from_secs(1);
+
+/// Sends a filter's answer.
+pub(super) async fn answer(x: &mut Exchange, notes: &mut Notes, answer: &Answer) -> Result<(), ProxyError> {
+    notes.flags |= answer.flags;
+    match &answer.details {
+        Cow::Borrowed(details) => notes.details = details,
+        Cow::Owned(details) => notes.details_named.clone_from(details),
+    }
+    x.front.response.clear();
+    x.front.response.status = answer.status;
+    let body: &[u8] = if notes.is_grpc {
+        x.front.response.status = 200;
+        let status = answer.grpc_status.unwrap_or_else(|| grpc_of(answer.status).into());
+        notes.grpc_status = Some(status);
+        grpc_fields(&mut x.front.response.fields, status, &answer.body);
+        &[]
+    } else {
+        if !answer.body.is_empty() {
+            let kind = answer.content_type.as_deref().unwrap_or("text/plain");
+            x.front.response.fields.set(b"content-type", kind.as_bytes());
+        }
+        &answer.body
+    };
+    for (name, value) in &answer.fields {
+        x.front.response.fields.append(name, value);
+    }
+    if answer.edited {
+        // What edits see; it is what was meant, also where gRPC hides it (Envoy).
+        notes.status = answer.status;
+    }
+    if let Some(route) = notes.route.clone().filter(|_| answer.edited) {
+        edit_response(&mut x.front, notes, &route.response_edits);
+    }
+    send_local(x, notes, body).await.map_err(|_| ProxyError::ClientGone)
+}
 
 /// Ends a request that failed: answers from the error table, or breaks off a response that had begun.
 pub(super) async fn fail(x: &mut Exchange, notes: &mut Notes, error: ProxyError) {
@@ -97,10 +134,12 @@ async fn local(
 ) -> Result<(), BodyError> {
     x.front.response.clear();
     x.front.response.status = status;
+    // What edits see; it is what was meant, also where gRPC hides it (Envoy).
+    notes.status = status;
     let body = if notes.is_grpc {
         x.front.response.status = 200;
         notes.grpc_status = Some(grpc_status.into());
-        grpc_fields(&mut x.front.response.fields, grpc_status, body);
+        grpc_fields(&mut x.front.response.fields, grpc_status.into(), body);
         &[]
     } else {
         if !body.is_empty() {
@@ -123,12 +162,11 @@ async fn local(
     send_local(x, notes, body).await
 }
 
-fn grpc_fields(fields: &mut FieldBlock, status: u8, message: &[u8]) {
+fn grpc_fields(fields: &mut FieldBlock, status: u32, message: &[u8]) {
     fields.set(b"content-type", b"application/grpc");
     fields.set(b"grpc-status", itoa(status.into()).as_bytes());
     if !message.is_empty() {
-        // Our texts hold no byte that must be percent-encoded (gRPC over HTTP/2, "Status-Message").
-        fields.set(b"grpc-message", message);
+        fields.set(b"grpc-message", &percent_encoded(message));
     }
 }
 
@@ -162,6 +200,18 @@ async fn send_local(x: &mut Exchange, notes: &mut Notes, body: &[u8]) -> Result<
     x.front.clock.guard(x.front.responder.writer.flush()).await.map_err(|_| BodyError::Closed)?
 }
 
+/// What is no printable ASCII, and the percent sign, as %XX (gRPC over HTTP/2, "Status-Message").
+fn percent_encoded(message: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(message.len());
+    for byte in message {
+        match byte {
+            b' '..=b'~' if *byte != b'%' => out.push(*byte),
+            _ => out.extend_from_slice(format!("%{byte:02X}").as_bytes()),
+        }
+    }
+    out
+}
+
 fn itoa(number: u64) -> String {
     number.to_string()
 }
@@ -173,6 +223,7 @@ pub(super) async fn redirect(x: &mut Exchange, notes: &mut Notes, route: &Route)
     notes.details = "direct_response";
     x.front.response.clear();
     x.front.response.status = status;
+    notes.status = status;
     let mut location = Vec::new();
     route.location(&HeadView(&x.front.request), &mut location);
     if !x.front.response.fields.set(b"location", &location) {
@@ -199,6 +250,7 @@ pub(super) async fn direct(x: &mut Exchange, notes: &mut Notes, route: &Route) -
     notes.details = "direct_response";
     x.front.response.clear();
     x.front.response.status = direct.status;
+    notes.status = direct.status;
     if !direct.body.is_empty() {
         let kind = direct.content_type.as_deref().unwrap_or("text/plain");
         x.front.response.fields.set(b"content-type", kind.as_bytes());
@@ -207,8 +259,11 @@ pub(super) async fn direct(x: &mut Exchange, notes: &mut Notes, route: &Route) -
     send_local(x, notes, &direct.body).await.map_err(|_| ProxyError::ClientGone)
 }
 
-/// What every response gets, whoever made it: server, date, via, request id.
-pub(super) fn decorate(x: &mut Front, notes: &Notes, now: Instant) {
+/// What every response gets, whoever made it: what filters have to do to it, then server, date, via, request id.
+pub(super) fn decorate(x: &mut Front, notes: &mut Notes, now: Instant) {
+    if !notes.after.is_empty() {
+        filter::on_response(x, notes);
+    }
     if x.request.version() != Version::Http2 && x.connection.drain.is_draining() && x.responder.keeps_alive()
     {
         // Draining began after the request did: say so now, or the client's next request meets a closed connection.
@@ -231,7 +286,7 @@ pub(super) fn decorate(x: &mut Front, notes: &Notes, now: Instant) {
 }
 
 /// Applies header edits to the response in `x.response`.
-pub(super) fn edit_response(x: &mut Front, notes: &Notes, edits: &Edits) {
+pub(crate) fn edit_response(x: &mut Front, notes: &Notes, edits: &Edits) {
     let mut value = Vec::new();
     for step in edits.steps() {
         if let Edit::Set { value: template, .. } = step
@@ -246,7 +301,7 @@ pub(super) fn edit_response(x: &mut Front, notes: &Notes, edits: &Edits) {
 }
 
 /// Applies header edits to the request.
-pub(super) fn edit_request(x: &mut Front, notes: &Notes, edits: &Edits) {
+pub(crate) fn edit_request(x: &mut Front, notes: &Notes, edits: &Edits) {
     let mut value = Vec::new();
     for step in edits.steps() {
         if let Edit::Set { value: template, .. } = step
@@ -266,6 +321,7 @@ fn apply(fields: &mut FieldBlock, step: &Edit, rendered: &[u8]) {
         Edit::Remove(name) => {
             fields.remove(name.as_bytes());
         }
+        Edit::RemoveMatching(matcher) => fields.retain(|name, _| !matcher.is_match(name)),
         Edit::Set { name, value, append, keep_empty } => {
             let value = value.literal().unwrap_or(rendered);
             if value.is_empty() && !keep_empty {

@@ -1,44 +1,32 @@
-//! The RBAC filter (`envoy.filters.http.rbac`): each filter's rules, or what the route says in its
-//! place.
+//! The RBAC filter (`envoy.filters.http.rbac`): the filter's rules, or what the route says in their place.
 
 use outrigger_traffic::authz::{AuthzView, CompiledRbac, PeerNames};
-use outrigger_traffic::route::Route;
-use outrigger_wire::RequestHead;
+use outrigger_traffic::filter::RouteFilter;
 
-use crate::error::ProxyError;
-use crate::exchange::Notes;
+use super::{Answer, Verdict};
+use crate::exchange::{Exchange, Notes};
 use crate::http::view::HeadView;
-use crate::http::{Connection, Serving};
 
 /// Judges a request.
-///
-/// *Errors*: [`ProxyError::Denied`]; the notes then name the policy.
 pub(super) fn check(
-    connection: &Connection,
-    serving: &Serving,
-    request: &RequestHead,
-    route: &Route,
-    notes: &mut Notes,
-) -> Result<(), ProxyError> {
-    let view = HeadView(request);
-    serving.rbac().iter().try_for_each(|filter| match route.rbac.of(&filter.name) {
-        None => judge(connection, serving, &filter.rules, &view, notes),
-        Some(None) => Ok(()),
-        Some(Some(rules)) => judge(connection, serving, rules, &view, notes),
-    })
+    x: &Exchange,
+    notes: &Notes,
+    rules: &CompiledRbac,
+    settings: Option<&RouteFilter>,
+) -> Verdict {
+    match settings {
+        Some(RouteFilter::Rbac(None)) => Verdict::Next,
+        Some(RouteFilter::Rbac(Some(own))) => judge(x, notes, own),
+        _ => judge(x, notes, rules),
+    }
 }
 
-fn judge(
-    connection: &Connection,
-    serving: &Serving,
-    rules: &CompiledRbac,
-    request: &HeadView<'_>,
-    notes: &mut Notes,
-) -> Result<(), ProxyError> {
+fn judge(x: &Exchange, notes: &Notes, rules: &CompiledRbac) -> Verdict {
     if rules.is_empty {
-        return Ok(());
+        return Verdict::Next;
     }
-    let facts = &connection.facts;
+    let head = HeadView(&x.front.request);
+    let facts = &x.front.connection.facts;
     let peer = facts.tls.as_ref().and_then(|tls| tls.peer.as_ref()).filter(|peer| peer.verified);
     let view = AuthzView {
         destination: facts.local,
@@ -50,20 +38,20 @@ fn judge(
             dns_sans: &peer.dns_sans,
             subject: &peer.subject,
         }),
-        request: Some(request),
+        request: Some(&head),
     };
     let verdict = rules.check(&view);
-    let stats = serving.stats(&connection.worker);
+    let stats = x.front.serving.stats(x.front.worker());
     if let Some(shadow) = verdict.shadow {
         if shadow.allowed { stats.rbac_shadow_allowed.inc() } else { stats.rbac_shadow_denied.inc() }
     }
     if verdict.allowed {
         stats.rbac_allowed.inc();
-        return Ok(());
+        return Verdict::Next;
     }
     stats.rbac_denied.inc();
     // Source: Envoy: `rbac_access_denied_matched_policy[NAME]`; spaces would break log formats.
     let policy = verdict.policy.unwrap_or("none").replace(char::is_whitespace, "_");
-    notes.details_named = format!("rbac_access_denied_matched_policy[{policy}]");
-    Err(ProxyError::Denied)
+    let details = format!("rbac_access_denied_matched_policy[{policy}]");
+    Verdict::Answer(Answer::new(403, "RBAC: access denied", details))
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use outrigger_traffic::TableId;
 use outrigger_traffic::config::HttpConnectionManager;
-use outrigger_traffic::listener::HttpRbac;
+use outrigger_traffic::filter::HttpFilter;
 use outrigger_traffic::listener::Terminal;
 use outrigger_traffic::route::RouteTable;
 use outrigger_wire::h1::Limits;
@@ -62,10 +62,10 @@ impl Serving {
         self.buffer_limit
     }
 
-    /// The RBAC filters, in order.
-    pub fn rbac(&self) -> &[HttpRbac] {
+    /// The HTTP filters, in order.
+    pub fn filters(&self) -> &[HttpFilter] {
         match &self.chain.chain.terminal {
-            Terminal::Http(http) => &http.rbac,
+            Terminal::Http(http) => &http.filters,
             // `new` takes chains for HTTP only, and a chain never changes.
             Terminal::Tcp(_) => &[],
         }

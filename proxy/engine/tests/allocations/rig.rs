@@ -62,7 +62,7 @@ pub(crate) fn proxy(
         matches: RouteMatch::prefix("/"),
         action: Action::Forward(Box::new(action)),
         headers: Default::default(),
-        rbac: None,
+        filters: None,
         per_request_buffer_limit_bytes: None,
         decorator: None,
         tracing: None,

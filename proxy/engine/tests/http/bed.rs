@@ -128,7 +128,7 @@ pub(crate) fn forward(prefix: &str, cluster: &str) -> Route {
         matches: RouteMatch::prefix(prefix),
         action: Action::Forward(Box::new(RouteAction::to(cluster))),
         headers: Default::default(),
-        rbac: None,
+        filters: None,
         per_request_buffer_limit_bytes: None,
         decorator: None,
         tracing: None,

@@ -125,6 +125,7 @@ async fn templates_texts_headers_and_certificates_choose_and_rewrite() {
             weight,
             headers: Default::default(),
             metadata_match: Vec::new(),
+            filters: None,
             host_rewrite: None,
         };
         action.cluster = ClusterChoice::Weighted(vec![share("a", 1), share("b", 9)]);

@@ -3,9 +3,9 @@
 use outrigger_testkit::Origin;
 use outrigger_testkit::client::get;
 use outrigger_traffic::config::{
-    Action, ClusterChoice, DirectResponse, HeaderAppend, HeaderEdit, HeaderMatch, HeaderValueMatch,
-    HostRewrite, HttpFilter, PathRewrite, Permission, Policy, Principal, Rbac, RbacAction, Redirect, Rules,
-    StringMatch, StringPattern, WeightedCluster,
+    Action, ClusterChoice, DirectResponse, FilterConfig, FilterOverride, HeaderAppend, HeaderEdit,
+    HeaderMatch, HeaderValueMatch, HostRewrite, HttpFilter, PathRewrite, Permission, Policy, Principal, Rbac,
+    RbacAction, Redirect, RouteFilterConfig, Rules, StringMatch, StringPattern, WeightedCluster,
 };
 
 use crate::bed::{Bed, action, cluster, forward, host, manager, table, to};
@@ -155,6 +155,7 @@ async fn weights_share_and_header_chooses_the_cluster() {
         weight,
         headers: Default::default(),
         host_rewrite: None,
+        filters: None,
         metadata_match: Vec::new(),
     };
     action(&mut config, 1).cluster = ClusterChoice::Weighted(vec![share("a", 50), share("b", 50)]);
@@ -195,7 +196,7 @@ async fn rbac_denies_and_a_route_may_switch_it_off() {
     let mut config = to(&[&origin]);
     manager(&mut config).http_filters.push(HttpFilter::rbac(deny_path("/secret")));
     let mut open = forward("/secret/open", "a");
-    open.rbac = Some([(HttpFilter::RBAC.into(), None)].into());
+    open.filters = Some([(HttpFilter::RBAC.into(), FilterOverride::Off)].into());
     host(&mut config).routes.insert(0, open);
     let bed = Bed::start(config);
     assert_eq!(get(bed.address, "h", "/fine").await.status, 200);
@@ -205,21 +206,25 @@ async fn rbac_denies_and_a_route_may_switch_it_off() {
     assert_eq!(bed.http_stat(|stats| stats.rbac_denied.value()), 1);
 }
 
+fn rules(rbac: Option<Rbac>) -> FilterOverride {
+    FilterOverride::with(RouteFilterConfig::Rbac(rbac))
+}
+
 #[tokio::test]
 async fn route_overrides_the_rbac_filter_it_names_and_no_other() {
     let origin = Origin::h1("one").await;
     let mut config = to(&[&origin]);
     for name in ["guard", "audit"] {
         let rbac = deny_path(&format!("/secret/{name}"));
-        manager(&mut config).http_filters.push(HttpFilter::Rbac { name: name.into(), rbac });
+        manager(&mut config).http_filters.push(HttpFilter::new(name, FilterConfig::Rbac(rbac)));
     }
     let mut open = forward("/secret", "a");
-    open.rbac = Some([("audit".into(), None)].into());
+    open.filters = Some([("audit".into(), rules(None))].into());
     host(&mut config).routes.insert(0, open);
     let mut other = forward("/other", "a");
-    other.rbac = Some([("guard".into(), Some(deny_path("/other/x")))].into());
+    other.filters = Some([("guard".into(), rules(Some(deny_path("/other/x"))))].into());
     host(&mut config).routes.insert(1, other);
-    host(&mut config).rbac = Some([("audit".into(), Some(deny_path("/other/y")))].into());
+    host(&mut config).filters = Some([("audit".into(), rules(Some(deny_path("/other/y"))))].into());
     let mut bed = Bed::start(config);
     for (path, status) in [
         ("/secret/guard", 403),
@@ -230,7 +235,7 @@ async fn route_overrides_the_rbac_filter_it_names_and_no_other() {
     ] {
         assert_eq!(get(bed.address, "h", path).await.status, status, "{path}");
     }
-    host(&mut bed.config).rbac = Some([("gone".into(), None)].into());
+    host(&mut bed.config).filters = Some([("gone".into(), FilterOverride::Off)].into());
     let errors = bed.handle.apply(bed.config.clone()).expect_err("an override of nothing");
     let path = "virtual_hosts[0].typed_per_filter_config[gone]";
     assert!(format!("{errors:?}").contains(path), "{errors:?}");

@@ -69,7 +69,7 @@ pub(crate) fn routes_to(cluster: &str) -> RouteConfig {
         matches: RouteMatch::prefix("/"),
         action: Action::Forward(Box::new(RouteAction::to(cluster))),
         headers: HeaderEdits::default(),
-        rbac: None,
+        filters: None,
         per_request_buffer_limit_bytes: None,
         decorator: None,
         tracing: None,

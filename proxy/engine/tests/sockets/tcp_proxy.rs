@@ -140,6 +140,7 @@ async fn weights_decide_the_cluster() {
         weight,
         headers: HeaderEdits::default(),
         host_rewrite: None,
+        filters: None,
         metadata_match: Vec::new(),
     };
     for (weights, expected) in [((1, 0), "a"), ((0, 1), "b")] {

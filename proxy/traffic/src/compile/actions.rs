@@ -1,7 +1,7 @@
 //! What routes do: forwarding, redirects, direct responses.
 
-use super::Compilation;
 use super::routes::{Above, HostDefaults, kept, level};
+use super::{Compilation, filters};
 use crate::balance::Criteria;
 use crate::config;
 use crate::retry::RetryPolicy;
@@ -231,6 +231,7 @@ fn weighted(
             request_edits: merged.request,
             response_edits: merged.response,
             host_rewrite,
+            filters: filters::overrides(compilation, resource, &path, share.filters.as_ref(), &above.filters),
             criteria: Criteria::new(demands.iter().chain(&share.metadata_match)).map(Arc::new),
         });
     }

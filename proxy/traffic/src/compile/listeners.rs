@@ -1,11 +1,9 @@
 //! Listeners, filter chains, and the tables written inside connection managers.
 
-use super::{Compilation, actions, routes};
+use super::{Compilation, actions, filters, routes};
 use crate::authz::CompiledRbac;
-use crate::config::{
-    self, AccessLog, AccessLogFormat, Config, HttpFilter, LogFilter, NetworkFilter, RouteSource,
-};
-use crate::listener::HttpRbac;
+use crate::config::{self, AccessLog, AccessLogFormat, Config, LogFilter, NetworkFilter, RouteSource};
+use crate::filter::HttpFilter;
 use crate::listener::{ChainMatcher, FilterChain, HttpChain, Listener, TcpChain, Terminal};
 use crate::route::HeaderMatcher;
 use crate::snapshot::TableId;
@@ -58,6 +56,9 @@ fn reuse(compilation: &mut Compilation<'_>, listener: &config::Listener) -> bool
         match &chain.terminal {
             Terminal::Http(http) => {
                 compilation.referenced_tables.insert(http.table.0);
+                compilation
+                    .referenced
+                    .extend(http.filters.iter().filter_map(HttpFilter::cluster).map(|c| c.0));
                 if let RouteSource::Inline(_) = http.config.routes
                     && let Some(table) = previous.table(http.table)
                 {
@@ -268,11 +269,7 @@ fn http_chain(
     http: &config::HttpConnectionManager,
 ) -> Option<HttpChain> {
     check_http(compilation, resource, path, http);
-    let rbac = http.http_filters.iter().enumerate().map(|(i, HttpFilter::Rbac { name, rbac })| {
-        let path = format!("{path}.http_filters[{i}].typed_config");
-        HttpRbac { name: name.as_str().into(), rules: rules(compilation, resource, &path, rbac) }
-    });
-    let rbac: Vec<_> = rbac.collect();
+    let filters = filters::chain(compilation, resource, path, &http.http_filters);
     let number = match &http.routes {
         RouteSource::Named(name) => {
             if name.is_empty() {
@@ -289,7 +286,7 @@ fn http_chain(
         }
     };
     compilation.referenced_tables.insert(number);
-    Some(HttpChain { config: Arc::new(http.clone()), table: TableId(number), rbac: rbac.into() })
+    Some(HttpChain { config: Arc::new(http.clone()), table: TableId(number), filters })
 }
 
 fn check_http(

@@ -9,12 +9,14 @@
 
 mod actions;
 mod clusters;
+pub(crate) mod filters;
 mod listeners;
 mod overrides;
 mod routes;
 
 use crate::cluster::{Cluster, Ids};
 use crate::config::{Config, ConfigError, Endpoints};
+use crate::filter::FilterNames;
 use crate::listener::Listener;
 use crate::route::RouteTable;
 use crate::snapshot::{Slots, Snapshot};
@@ -46,6 +48,8 @@ struct Compilation<'p> {
     ids: Ids,
     clusters: Slots<Cluster>,
     tables: Slots<RouteTable>,
+    /// Places of filters' names in what routes say of filters.
+    filter_names: FilterNames,
     listeners: Vec<Arc<Listener>>,
     /// Endpoints for clusters shared with the previous snapshot, put in place at the end.
     updates: Vec<(Arc<Cluster>, Endpoints)>,
@@ -63,6 +67,7 @@ impl<'p> Compilation<'p> {
             ids: previous.map(|p| p.ids.clone()).unwrap_or_default(),
             clusters: previous.map(|p| p.clusters.successor()).unwrap_or_default(),
             tables: previous.map(|p| p.tables.successor()).unwrap_or_default(),
+            filter_names: previous.map(|p| p.filter_names.clone()).unwrap_or_default(),
             listeners: Vec::new(),
             updates: Vec::new(),
             referenced: HashSet::default(),
@@ -111,6 +116,7 @@ impl<'p> Compilation<'p> {
         Ok(Snapshot {
             listeners: self.listeners.into(),
             tables: self.tables,
+            filter_names: self.filter_names,
             clusters: self.clusters,
             ids: self.ids,
         })

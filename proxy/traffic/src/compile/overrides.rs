@@ -3,7 +3,8 @@
 
 use super::{Compilation, listeners};
 use crate::config::{
-    Config, HttpConnectionManager, HttpFilter, RbacOverrides, RouteConfig, RouteSource, Terminal,
+    Action, ClusterChoice, Config, FilterOverride, FilterOverrides, HttpConnectionManager, RouteConfig,
+    RouteSource, Terminal,
 };
 use std::collections::HashMap;
 
@@ -41,33 +42,55 @@ pub(super) fn check(compilation: &mut Compilation<'_>, config: &Config) {
     }
 }
 
+/// An override, and where it stands.
+struct Overridden<'c> {
+    path: String,
+    filter: &'c str,
+    word: &'c FilterOverride,
+}
+
 fn refuse_unknown(
     compilation: &mut Compilation<'_>,
     resource: &str,
     prefix: &str,
     http: &HttpConnectionManager,
-    overridden: &[(String, &str)],
+    overridden: &[Overridden<'_>],
 ) {
-    for (path, filter) in overridden {
-        if !http.http_filters.iter().any(|HttpFilter::Rbac { name, .. }| name == filter) {
-            let reason = format!("no RBAC filter of `{}` has this name", http.stat_prefix);
-            compilation.refuse(resource, format!("{prefix}{path}.typed_per_filter_config[{filter}]"), reason);
-        }
+    for Overridden { path, filter, word } in overridden {
+        let found = http.http_filters.iter().find(|one| one.name == *filter);
+        let reason = match (found, word) {
+            (None, _) => format!("no filter of `{}` has this name", http.stat_prefix),
+            (Some(one), FilterOverride::With(settings)) if !one.config.takes(settings) => {
+                format!("the filter of this name of `{}` is of another kind", http.stat_prefix)
+            }
+            _ => continue,
+        };
+        compilation.refuse(resource, format!("{prefix}{path}typed_per_filter_config[{filter}]"), reason);
     }
 }
 
-/// Names of overridden filters, and where they are overridden.
-fn overridden(table: &RouteConfig) -> Vec<(String, &str)> {
+/// Everything that a table overrides.
+fn overridden(table: &RouteConfig) -> Vec<Overridden<'_>> {
     let mut found = Vec::new();
+    level(&mut found, &|| String::new(), &table.filters);
     for (i, host) in table.virtual_hosts.iter().enumerate() {
-        found.extend(names(&host.rbac).map(|name| (format!("virtual_hosts[{i}]"), name)));
+        level(&mut found, &|| format!("virtual_hosts[{i}]."), &host.filters);
         for (r, route) in host.routes.iter().enumerate() {
-            found.extend(names(&route.rbac).map(|name| (format!("virtual_hosts[{i}].routes[{r}]"), name)));
+            let path = || format!("virtual_hosts[{i}].routes[{r}].");
+            level(&mut found, &path, &route.filters);
+            let Action::Forward(action) = &route.action else { continue };
+            let ClusterChoice::Weighted(shares) = &action.cluster else { continue };
+            for (s, share) in shares.iter().enumerate() {
+                let path = || format!("{}route.weighted_clusters.clusters[{s}].", path());
+                level(&mut found, &path, &share.filters);
+            }
         }
     }
     found
 }
 
-fn names(overrides: &Option<RbacOverrides>) -> impl Iterator<Item = &str> {
-    overrides.iter().flatten().map(|(name, _)| name.as_str())
+fn level<'c>(found: &mut Vec<Overridden<'c>>, path: &dyn Fn() -> String, words: &'c Option<FilterOverrides>) {
+    for (filter, word) in words.iter().flatten() {
+        found.push(Overridden { path: path(), filter, word });
+    }
 }

@@ -1,14 +1,14 @@
 //! Route tables.
 
 use super::actions::{choice_references, retry};
-use super::{Compilation, actions};
-use crate::authz::CompiledRbac;
+use super::{Compilation, actions, filters};
 use crate::config::{self, Config, ConfigError};
+use crate::filter::{RateLimitRule, RateLimitRules, RouteFilters};
 use crate::retry::RetryPolicy;
 use crate::route::edits::Level;
 use crate::route::{
     Action, Criteria, Edits, HeaderMatcher, HostIndex, MirrorTarget, PathIndex, PathMatcher, PathRewriter,
-    QueryMatcher, RbacOverrides, Redirect, Route, RouteTable, VirtualHost,
+    QueryMatcher, Redirect, Route, RouteTable, VirtualHost,
 };
 use crate::snapshot::ClusterId;
 use crate::tracing::RouteTracing;
@@ -104,13 +104,23 @@ pub(super) fn compile_table(
     let mirrors =
         actions::mirrors(compilation, resource, &format!("{prefix}request_mirror_policies"), &table.mirrors);
     let old = Predecessor::new(compilation, place, table);
+    let filters = filters::overrides(
+        compilation,
+        resource,
+        prefix.trim_end_matches('.'),
+        table.filters.as_ref(),
+        &RouteFilters::default(),
+    );
     let mut virtual_hosts = Vec::with_capacity(table.virtual_hosts.len());
     for (i, host) in table.virtual_hosts.iter().enumerate() {
         virtual_hosts.push(match old.as_ref().and_then(|o| o.unchanged(i, host)) {
             Some(same) => same,
             None => {
-                let above =
-                    Above { level: level.clone(), specific_wins: table.most_specific_header_mutations_wins };
+                let above = Above {
+                    level: level.clone(),
+                    specific_wins: table.most_specific_header_mutations_wins,
+                    filters: filters.clone(),
+                };
                 let path = format!("{prefix}virtual_hosts[{i}]");
                 virtual_host(compilation, resource, &path, host, &above, &mirrors)
             }
@@ -184,6 +194,7 @@ impl<'p> Predecessor<'p> {
         let table = compilation.previous?.tables.entry(place.number)?;
         let same_levels = table.config.headers == new.headers
             && table.config.mirrors == new.mirrors
+            && table.config.filters == new.filters
             && table.config.most_specific_header_mutations_wins == new.most_specific_header_mutations_wins;
         if !same_levels {
             return None;
@@ -223,24 +234,31 @@ impl<'p> Predecessor<'p> {
             && old.include_attempt_count_in_response == host.include_attempt_count_in_response
             && old.per_request_buffer_limit_bytes == host.per_request_buffer_limit_bytes
             && old.mirrors == host.mirrors
-            && old.rbac == host.rbac;
+            && old.filters == host.filters
+            && old.rate_limits == host.rate_limits;
         if same { self.table.virtual_hosts.get(at).cloned() } else { None }
     }
 }
 
-/// Header edits of the levels above.
+/// Header edits of the levels above, and what they say of filters.
 pub(super) struct Above {
     pub(super) level: Level,
     specific_wins: bool,
+    /// What HTTP filters do, as the levels above have it.
+    pub(super) filters: RouteFilters,
 }
 
 impl Above {
     pub(super) fn none() -> Self {
-        Self { level: Level::default(), specific_wins: false }
+        Self { level: Level::default(), specific_wins: false, filters: RouteFilters::default() }
     }
 
     pub(super) fn with(&self, level: &Level) -> Self {
-        Self { level: level.under(&self.level, self.specific_wins), specific_wins: self.specific_wins }
+        Self {
+            level: level.under(&self.level, self.specific_wins),
+            specific_wins: self.specific_wins,
+            filters: self.filters.clone(),
+        }
     }
 }
 
@@ -271,7 +289,8 @@ fn virtual_host(
             .retry_policy
             .as_ref()
             .and_then(|r| retry(compilation, resource, &format!("{path}.retry_policy"), r)),
-        rbac: rbac_override(compilation, resource, path, host.rbac.as_ref(), &RbacOverrides::default()),
+        filters: filters::overrides(compilation, resource, path, host.filters.as_ref(), &above.filters),
+        rate_limits: filters::rate_limits(compilation, resource, path, &host.rate_limits),
         buffer: host.per_request_buffer_limit_bytes,
         mirrors: match host.mirrors.as_slice() {
             [] => mirrors.clone(),
@@ -310,7 +329,8 @@ fn virtual_host(
 pub(super) struct HostDefaults {
     pub(super) retry: Option<Arc<RetryPolicy>>,
     pub(super) mirrors: Arc<[MirrorTarget]>,
-    rbac: RbacOverrides,
+    pub(super) filters: RouteFilters,
+    rate_limits: Arc<[RateLimitRule]>,
     buffer: Option<u32>,
     above: Above,
 }
@@ -331,7 +351,8 @@ fn tls_redirect(defaults: &HostDefaults) -> Route {
         action: Action::Redirect(redirect),
         request_edits: Edits::default(),
         response_edits: defaults.above.level.response.clone(),
-        rbac: defaults.rbac.clone(),
+        filters: defaults.filters.clone(),
+        rate_limits: RateLimitRules { route: Arc::default(), virtual_host: defaults.rate_limits.clone() },
         per_request_buffer_limit_bytes: None,
         decorator: None,
         tracing: None,
@@ -352,17 +373,25 @@ fn route(
     let criteria = criteria(compilation, resource, &format!("{path}.match"), &from.matches);
     let matcher = PathMatcher::new(&from.matches.path);
     let matcher = kept(compilation, resource, || format!("{path}.match"), matcher);
+    let filters = filters::overrides(compilation, resource, path, from.filters.as_ref(), &defaults.filters);
+    let above = Above { filters: filters.clone(), ..above };
     let action = actions::action(compilation, resource, path, &from.action, &above, defaults);
     if let (Some(matcher), Some(action)) = (&matcher, &action) {
         variables_are_there(compilation, resource, path, matcher, action);
     }
-    let rbac = rbac_override(compilation, resource, path, from.rbac.as_ref(), &defaults.rbac);
+    let route_limits = match &from.action {
+        config::Action::Forward(forward) => {
+            filters::rate_limits(compilation, resource, &format!("{path}.route"), &forward.rate_limits)
+        }
+        config::Action::Redirect(_) | config::Action::Direct(_) => Arc::default(),
+    };
     Some(Route {
+        rate_limits: RateLimitRules { route: route_limits, virtual_host: defaults.rate_limits.clone() },
         name: from.name.as_str().into(),
         action: action?,
         request_edits: above.level.request.clone(),
         response_edits: above.level.response.clone(),
-        rbac,
+        filters,
         per_request_buffer_limit_bytes: from.per_request_buffer_limit_bytes.or(defaults.buffer),
         decorator: from.decorator.as_deref().map(Into::into),
         tracing: from.tracing.as_ref().map(|tracing| {
@@ -404,7 +433,7 @@ pub(super) fn kept<T>(
     value.map_err(|reason| compilation.refuse(resource, path(), reason)).ok()
 }
 
-fn criteria(
+pub(super) fn criteria(
     compilation: &mut Compilation<'_>,
     resource: &str,
     path: &str,
@@ -419,24 +448,4 @@ fn criteria(
     });
     let query = query.collect();
     Criteria { headers, query, grpc: from.grpc, fraction: from.fraction, tls: from.tls }
-}
-
-fn rbac_override(
-    compilation: &mut Compilation<'_>,
-    resource: &str,
-    path: &str,
-    from: Option<&config::RbacOverrides>,
-    inherited: &RbacOverrides,
-) -> RbacOverrides {
-    let Some(from) = from else { return inherited.clone() };
-    let own = from.iter().map(|(name, rbac)| {
-        let rules = rbac.as_ref().map(|rbac| {
-            let path = format!("{path}.typed_per_filter_config[{name}].rbac");
-            Arc::new(CompiledRbac::new(rbac, &mut |field, reason| {
-                compilation.refuse(resource, format!("{path}.{field}"), reason);
-            }))
-        });
-        (name.as_str().into(), rules)
-    });
-    inherited.with(own.collect())
 }

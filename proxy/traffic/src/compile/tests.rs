@@ -225,12 +225,13 @@ fn clusters_are_validated_where_the_table_asks_for_it_even_when_it_is_shared() {
 #[test]
 fn override_of_a_filter_that_is_not_there_is_refused_also_in_a_shared_table() {
     let mut config = mesh();
-    config.route_configs[0].virtual_hosts[1].routes[0].rbac = Some([("guard".into(), None)].into());
-    let expected = "route_config/t: virtual_hosts[1].routes[0].typed_per_filter_config[guard]: no RBAC filter of `in` has this name";
+    config.route_configs[0].virtual_hosts[1].routes[0].filters =
+        Some([("guard".into(), FilterOverride::Off)].into());
+    let expected = "route_config/t: virtual_hosts[1].routes[0].typed_per_filter_config[guard]: no filter of `in` has this name";
     assert_eq!(reasons(&config), [expected]);
     let guarded = |name: &str| {
         let mut http = HttpConnectionManager::new("in", RouteSource::Named("t".into()));
-        http.http_filters.push(HttpFilter::Rbac { name: name.into(), rbac: Rbac::default() });
+        http.http_filters.push(HttpFilter::new(name, FilterConfig::Rbac(Rbac::default())));
         listener("l", http)
     };
     config.listeners = vec![guarded("guard")];
@@ -320,6 +321,7 @@ fn route_mistakes_are_refused() {
         weight,
         headers: HeaderEdits::default(),
         host_rewrite: None,
+        filters: None,
         metadata_match: Vec::new(),
     };
     let _ = share;
@@ -334,6 +336,7 @@ fn route_mistakes_are_refused() {
                     weight,
                     headers: HeaderEdits::default(),
                     host_rewrite: None,
+                    filters: None,
                     metadata_match: Vec::new(),
                 };
                 a.cluster = ClusterChoice::Weighted(vec![share(u32::MAX), share(1)]);

@@ -1,6 +1,6 @@
 //! The HTTP connection manager (`envoy.extensions.filters.network.http_connection_manager.v3`).
 
-use super::{AccessLog, Rbac, RouteConfig, Tracing};
+use super::{AccessLog, HttpFilter, RouteConfig, Tracing};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
@@ -132,6 +132,7 @@ impl HttpConnectionManager {
 }
 
 /// Where the routes of a connection manager come from.
+#[allow(clippy::large_enum_variant)] // there is one in each connection manager
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum RouteSource {
     /// A [`RouteConfig`] of the configuration, by name (RDS).
@@ -150,28 +151,6 @@ pub enum CodecType {
     Http1,
     /// HTTP/2 only.
     Http2,
-}
-
-/// An HTTP filter before the router.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub enum HttpFilter {
-    /// Authorization (type `envoy.extensions.filters.http.rbac.v3.RBAC`).
-    Rbac {
-        /// Name of the filter: routes override it by this name.
-        name: String,
-        /// Its rules.
-        rbac: Rbac,
-    },
-}
-
-impl HttpFilter {
-    /// Name of the authorization filter where nobody gave it another one.
-    pub const RBAC: &'static str = "envoy.filters.http.rbac";
-
-    /// An authorization filter with its usual name.
-    pub fn rbac(rbac: Rbac) -> Self {
-        Self::Rbac { name: Self::RBAC.into(), rbac }
-    }
 }
 
 /// `Http1ProtocolOptions`, downstream and upstream.

@@ -11,6 +11,7 @@ mod cluster;
 mod dns;
 mod endpoint;
 mod error;
+pub mod filter;
 mod hash_policy;
 mod health_check;
 mod http;
@@ -41,18 +42,23 @@ pub use endpoint::{
     Endpoint, EndpointAddress, EndpointCheck, Endpoints, HealthStatus, Locality, LocalityEndpoints,
 };
 pub use error::ConfigError;
+pub use filter::{
+    CorsPolicy, CsrfPolicy, Fault, FaultAbort, FaultDelay, HeaderMutation, HeaderMutationFilter,
+    HeaderMutations, JwtAuthn, JwtProvider, JwtRequirement, JwtRoute, LocalDescriptor, LocalRateLimit,
+    RateLimitAction, RateLimitRule, TokenBucket, VirtualHostRules,
+};
+pub use filter::{FilterConfig, FilterOverride, FilterOverrides, HttpFilter, RouteFilterConfig};
 pub use hash_policy::{HashCookie, HashPolicy, HashSource};
 pub use health_check::{GrpcProbe, HealthCheck, HttpProbe, Probe, TcpProbe};
 pub use http::{
     CodecType, EscapedSlashes, ForwardClientCert, Http1Options, Http2Options, HttpConnectionManager,
-    HttpFilter, RouteSource, ServerHeader, SetClientCertDetails, Upgrade,
+    RouteSource, ServerHeader, SetClientCertDetails, Upgrade,
 };
 pub use listener::{FilterChain, FilterChainMatch, Listener, NetworkFilter, Terminal, TrafficDirection};
 pub use listener_filter::{ForwardProxy, PortPredicate, ProxyProtocol, ProxyProtocolVersion};
 pub use overload::{CgroupMemory, MemoryMonitor, OverloadManager, Trigger};
 pub use rbac::{Permission, Policy, Principal, Rbac, RbacAction, Rules};
 pub use retry::{RateLimitedBackoff, ResetHeader, ResetHeaderFormat, RetryOn, RetryPolicy};
-pub use route::RbacOverrides;
 pub use route::{
     Action, ClusterChoice, DirectResponse, HeaderAppend, HeaderEdit, HeaderEdits, HeaderMatch,
     HeaderValueMatch, HostRewrite, InternalRedirect, Mirror, MirrorCluster, PathMatch, PathRewrite,

@@ -1,13 +1,11 @@
 //! Route tables (`envoy.config.route.v3`).
 
-use super::{Fraction, HashPolicy, LbValue, Rbac, RetryPolicy, RouteTracing, Shared, StringMatch, Upgrade};
+use super::{
+    FilterOverrides, Fraction, HashPolicy, LbValue, RateLimitRule, RetryPolicy, RouteTracing, Shared,
+    StringMatch, Upgrade,
+};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
 use std::time::Duration;
-
-/// What holds in place of RBAC filters, by name of the filter; `None` switches it off. Filters that are not named here
-/// hold as they are. A name that is no RBAC filter's of the connection manager is refused.
-pub type RbacOverrides = BTreeMap<String, Option<Rbac>>;
 
 /// A named table: virtual hosts, each with ordered routes.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -29,6 +27,8 @@ pub struct RouteConfig {
     pub ignore_port_in_host_matching: bool,
     /// Copies of requests of virtual hosts that name none themselves.
     pub mirrors: Vec<Mirror>,
+    /// What HTTP filters do for its virtual hosts (`typed_per_filter_config`).
+    pub filters: Option<FilterOverrides>,
 }
 
 /// Requests of a set of domains.
@@ -52,8 +52,10 @@ pub struct VirtualHost {
     pub include_attempt_count_in_response: bool,
     /// Largest body kept for retries, bytes; `None`: the connection's buffer limit.
     pub per_request_buffer_limit_bytes: Option<u32>,
-    /// Replaces RBAC filters of the connection manager (`typed_per_filter_config` of type `RBACPerRoute`).
-    pub rbac: Option<RbacOverrides>,
+    /// By what requests are told apart for rate limits.
+    pub rate_limits: Vec<RateLimitRule>,
+    /// What HTTP filters do for its routes (`typed_per_filter_config`); it goes before the table's word.
+    pub filters: Option<FilterOverrides>,
     /// Copies of requests of routes that name none themselves.
     pub mirrors: Vec<Mirror>,
 }
@@ -69,8 +71,8 @@ pub struct Route {
     pub action: Action,
     /// Header edits.
     pub headers: HeaderEdits,
-    /// As [`VirtualHost::rbac`]; for a filter that both name, the route's word counts.
-    pub rbac: Option<RbacOverrides>,
+    /// As [`VirtualHost::filters`]; for a filter that both name, the route's word counts.
+    pub filters: Option<FilterOverrides>,
     /// Largest body kept for retries, bytes.
     pub per_request_buffer_limit_bytes: Option<u32>,
     /// Name of the operation in traces (`decorator.operation`).
@@ -224,6 +226,8 @@ pub struct RouteAction {
     pub connect_ends: bool,
     /// High priority: the cluster's high-priority circuit breakers count.
     pub high_priority: bool,
+    /// By what requests are told apart for rate limits.
+    pub rate_limits: Vec<RateLimitRule>,
     /// What of a request decides about its host, where the cluster's policy goes by that.
     pub hash_policy: Vec<HashPolicy>,
     /// What hosts must have, where the cluster is divided into subsets (`metadata_match`).
@@ -254,6 +258,7 @@ impl RouteAction {
             upgrades: Vec::new(),
             connect_ends: false,
             high_priority: false,
+            rate_limits: Vec::new(),
             hash_policy: Vec::new(),
             metadata_match: Vec::new(),
             grpc_timeout_header_offset: Duration::ZERO,
@@ -358,6 +363,8 @@ pub struct WeightedCluster {
     pub headers: HeaderEdits,
     /// Authority for this share.
     pub host_rewrite: Option<String>,
+    /// As [`VirtualHost::filters`]; it goes before the route's word.
+    pub filters: Option<FilterOverrides>,
     /// What hosts must have, before the route's.
     pub metadata_match: Vec<(String, LbValue)>,
 }

@@ -9,6 +9,7 @@ pub use matching::ConnView;
 
 use crate::authz::CompiledRbac;
 use crate::config;
+use crate::filter::HttpFilter;
 use crate::route::Choice;
 use crate::snapshot::TableId;
 pub(crate) use matching::ChainMatcher;
@@ -56,17 +57,8 @@ pub struct HttpChain {
     pub config: Arc<config::HttpConnectionManager>,
     /// The route table; nothing stands behind the number while an RDS table has not arrived.
     pub table: TableId,
-    /// Rules for requests, in order; all must allow it.
-    pub rbac: Box<[HttpRbac]>,
-}
-
-/// An RBAC filter of requests, compiled.
-#[derive(Debug)]
-pub struct HttpRbac {
-    /// The name by which routes override it.
-    pub name: Arc<str>,
-    /// What holds where no route says otherwise.
-    pub rules: CompiledRbac,
+    /// The filters before the router, in order.
+    pub filters: Box<[HttpFilter]>,
 }
 
 /// TCP, compiled.

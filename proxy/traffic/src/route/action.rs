@@ -4,9 +4,10 @@ use super::split::Draw;
 use super::{Choice, Edits, HashRules, HostRewriter, MirrorTarget, PathRewriter, Route, Target};
 use crate::balance::Criteria;
 use crate::config::{InternalRedirect, Upgrade};
+use crate::filter::RouteFilters;
 use crate::retry::RetryPolicy;
 use crate::snapshot::Snapshot;
-use crate::view::{RequestView, path_only};
+use crate::view::{FieldView, RequestView, path_only};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -87,6 +88,12 @@ impl Route {
         Some(forward.choose_with(snapshot, view, draw, &self.request_edits, &self.response_edits))
     }
 
+    /// What HTTP filters do for a request of this route; `draw` is the one given to [`choose`](Self::choose).
+    pub fn filters<F: FieldView + ?Sized>(&self, fields: &F, draw: u64) -> &RouteFilters {
+        let Action::Forward(forward) = &self.action else { return &self.filters };
+        forward.choice.filters(forward.draw(fields, draw)).unwrap_or(&self.filters)
+    }
+
     /// Appends the target for the upstream to `out` and says true; false where it stays as it is, or is a text with
     /// commands ([`PathRewriter::format`]), which the engine writes.
     pub fn rewrite_path(&self, target: &[u8], out: &mut Vec<u8>) -> bool {
@@ -153,6 +160,13 @@ fn kept_authority<'v, V: RequestView + ?Sized>(view: &'v V, scheme: &[u8], has_p
 }
 
 impl Forward {
+    /// What chooses a share for a request: the number it brought, else chance.
+    pub fn draw<F: FieldView + ?Sized>(&self, fields: &F, random: u64) -> Draw {
+        let given =
+            || std::str::from_utf8(fields.header(self.split_header.as_ref()?)?).ok()?.trim().parse().ok();
+        given().map_or(Draw::Random(random), Draw::Given)
+    }
+
     fn choose_with<'r, V: RequestView + ?Sized>(
         &'r self,
         snapshot: &Snapshot,
@@ -161,9 +175,7 @@ impl Forward {
         request_edits: &'r Edits,
         response_edits: &'r Edits,
     ) -> Result<Target<'r>, NotFoundStatus> {
-        let given =
-            || std::str::from_utf8(view.header(self.split_header.as_ref()?)?).ok()?.trim().parse().ok();
-        let draw = given().map_or(Draw::Random(draw), Draw::Given);
+        let draw = self.draw(view, draw);
         let (cluster, share) =
             self.choice.choose(snapshot, view, draw).ok_or(NotFoundStatus(self.cluster_not_found_status))?;
         let route_host = self.host_rewrite.as_ref();

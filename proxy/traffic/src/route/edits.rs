@@ -3,8 +3,9 @@
 //! Within a level, removals come before additions. Levels follow each other in Envoy's order: share, route, virtual
 //! host, table (the last one wins), or the other way round with `most_specific_header_mutations_wins`.
 
-use crate::config::{HeaderAppend, HeaderEdit, HeaderEdits};
+use crate::config::{HeaderAppend, HeaderEdit, HeaderEdits, HeaderMutation};
 use crate::template::Template;
+use crate::text::TextMatcher;
 use std::sync::Arc;
 
 /// What to do to the headers of a message, in order.
@@ -16,6 +17,8 @@ pub struct Edits(Option<Arc<[Edit]>>);
 pub enum Edit {
     /// Remove all fields of this lower-case name.
     Remove(Arc<str>),
+    /// Remove all fields whose names match.
+    RemoveMatching(Arc<TextMatcher>),
     /// Add or replace a field.
     Set {
         /// Lower case.
@@ -38,6 +41,29 @@ impl Edits {
     /// Nothing to do.
     pub fn is_empty(&self) -> bool {
         self.0.is_none()
+    }
+
+    /// The edits of a filter, in order; `refuse` is told the path and reason of everything wrong.
+    pub(crate) fn of_mutations(
+        field: &str,
+        from: &[HeaderMutation],
+        refuse: &mut dyn FnMut(String, String),
+    ) -> Self {
+        let mut steps = Vec::with_capacity(from.len());
+        for (i, mutation) in from.iter().enumerate() {
+            let step = match mutation {
+                HeaderMutation::Remove(name) => editable(name).map(Edit::Remove),
+                HeaderMutation::Set(edit) => set(edit),
+                HeaderMutation::RemoveMatching(text) => {
+                    TextMatcher::new(text).map(|matcher| Edit::RemoveMatching(Arc::new(matcher)))
+                }
+            };
+            match step {
+                Ok(step) => steps.push(step),
+                Err(reason) => refuse(format!("{field}[{i}]"), reason),
+            }
+        }
+        if steps.is_empty() { Self(None) } else { Self(Some(steps.into())) }
     }
 
     /// One after the other; shares memory where one of them is empty.
@@ -107,6 +133,15 @@ fn one_side(
         }
     }
     if steps.is_empty() { Edits(None) } else { Edits(Some(steps.into())) }
+}
+
+fn set(edit: &HeaderEdit) -> Result<Edit, String> {
+    Ok(Edit::Set {
+        name: editable(&edit.name)?,
+        value: Arc::new(Template::parse(&edit.value)?),
+        append: edit.append,
+        keep_empty: edit.keep_empty_value,
+    })
 }
 
 /// A header that may be edited: a token (RFC 9110 §5.6.2), not a pseudo-header, not `host`.

@@ -28,8 +28,8 @@ pub use rewrite::{HostRewriter, PathRewriter};
 pub use split::{Choice, Target};
 pub use uri_template::{UriRewrite, UriTemplate};
 
-use crate::authz::CompiledRbac;
 use crate::config;
+use crate::filter::{RateLimitRules, RouteFilters};
 use crate::snapshot::ClusterId;
 use crate::view::{ClientCertificate, RequestView, path_only};
 use std::sync::Arc;
@@ -73,8 +73,10 @@ pub struct Route {
     pub request_edits: Edits,
     /// To the response, merged likewise.
     pub response_edits: Edits,
-    /// Replaces RBAC filters of the connection manager.
-    pub rbac: RbacOverrides,
+    /// What HTTP filters do for it. A weighted share may say otherwise: see [`Route::filters`].
+    pub filters: RouteFilters,
+    /// By what its requests are told apart for rate limits.
+    pub rate_limits: RateLimitRules,
     /// Largest body kept for retries, bytes; `None`: the connection's buffer limit.
     pub per_request_buffer_limit_bytes: Option<u32>,
     /// Name of the operation in traces.
@@ -83,31 +85,6 @@ pub struct Route {
     pub tracing: Option<Box<crate::tracing::RouteTracing>>,
     pub(crate) path: PathMatcher,
     pub(crate) criteria: Criteria,
-}
-
-/// What a route and its virtual host say about RBAC filters, by name of the filter.
-#[derive(Clone, Debug, Default)]
-pub struct RbacOverrides(Arc<[RbacOverride]>);
-
-/// A filter's name and what holds in its place; `None`: nothing.
-type RbacOverride = (Arc<str>, Option<Arc<CompiledRbac>>);
-
-impl RbacOverrides {
-    /// What holds for the filter of this name: its own rules (`None`), none (`Some(None)`), or these.
-    #[must_use]
-    pub fn of(&self, filter: &str) -> Option<Option<&CompiledRbac>> {
-        self.0.iter().find(|(name, _)| **name == *filter).map(|(_, rules)| rules.as_deref())
-    }
-
-    /// These, where they are named, and those of the level above otherwise.
-    pub(crate) fn with(&self, mut own: Vec<RbacOverride>) -> Self {
-        for above in &*self.0 {
-            if !own.iter().any(|(name, _)| *name == above.0) {
-                own.push(above.clone());
-            }
-        }
-        Self(own.into())
-    }
 }
 
 /// What a route asks beside the path.
@@ -129,7 +106,7 @@ impl Criteria {
             && self.tls.is_none()
     }
 
-    fn hold<V: RequestView + ?Sized>(&self, view: &V, draw: u32) -> bool {
+    pub(crate) fn hold<V: RequestView + ?Sized>(&self, view: &V, draw: u32) -> bool {
         self.fraction.is_none_or(|f| f.contains(draw))
             && (!self.grpc || is_grpc(view))
             && self.tls.is_none_or(|wanted| is_shown(wanted, view.client_certificate()))

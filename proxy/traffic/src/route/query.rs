@@ -49,7 +49,7 @@ pub fn all_match(criteria: &[QueryMatcher], target: &[u8]) -> bool {
 }
 
 /// Value of the first parameter of a name; empty for a parameter without `=`.
-pub(super) fn parameter<'q>(query: &'q [u8], name: &[u8]) -> Option<&'q [u8]> {
+pub(crate) fn parameter<'q>(query: &'q [u8], name: &[u8]) -> Option<&'q [u8]> {
     if query.is_empty() {
         return None;
     }

@@ -2,6 +2,7 @@
 
 use super::{Edits, HostRewriter};
 use crate::balance::Criteria;
+use crate::filter::RouteFilters;
 use crate::snapshot::{ClusterId, Snapshot};
 use crate::view::FieldView;
 use std::sync::Arc;
@@ -32,6 +33,8 @@ pub struct Share {
     pub response_edits: Edits,
     /// Authority for this share.
     pub host_rewrite: Option<HostRewriter>,
+    /// What HTTP filters do for it: its own word and that of the levels above.
+    pub filters: RouteFilters,
     /// What share and route demand of hosts.
     pub criteria: Option<Arc<Criteria>>,
 }
@@ -76,6 +79,12 @@ impl Choice {
         };
         snapshot.cluster(cluster).map(|_| (cluster, share))
     }
+
+    /// What HTTP filters do for the share that the draw falls into; `None` where there are no shares.
+    pub(crate) fn filters(&self, draw: Draw) -> Option<&RouteFilters> {
+        let Self::Weighted(shares) = self else { return None };
+        pick_share(shares, draw).map(|share| &share.filters)
+    }
 }
 
 /// What chooses a share.
@@ -111,6 +120,7 @@ mod tests {
             request_edits: Edits::default(),
             response_edits: Edits::default(),
             host_rewrite: None,
+            filters: RouteFilters::default(),
             criteria: None,
         };
         let shares = [share(0, 0), share(1, 10), share(2, 10), share(3, 100)];

@@ -70,7 +70,7 @@ pub(crate) fn rule(name: &str, matches: RouteMatch, action: ConfigAction) -> Con
         matches,
         action,
         headers: HeaderEdits::default(),
-        rbac: None,
+        filters: None,
         per_request_buffer_limit_bytes: None,
         decorator: None,
         tracing: None,
@@ -276,6 +276,7 @@ fn shown(edits: &Edits) -> Vec<String> {
         .iter()
         .map(|s| match s {
             Edit::Remove(name) => format!("-{name}"),
+            Edit::RemoveMatching(matcher) => format!("-{matcher:?}"),
             Edit::Set { name, value, .. } => {
                 format!("{name}={}", String::from_utf8_lossy(value.literal().unwrap_or(b"?")))
             }
@@ -295,6 +296,7 @@ fn edits_are_merged_from_share_to_table_or_the_other_way_round() {
             weight: 1,
             headers: adding("s"),
             host_rewrite: Some("h".into()),
+            filters: None,
             metadata_match: Vec::new(),
         };
         let mut action = RouteAction::to("c");

@@ -2,8 +2,8 @@ use super::{Bootstrap, DynamicSource, Format, GrpcSource, load_bootstrap, load_b
 use crate::ads::backoff::Bounds;
 use crate::translate::files::FileReader;
 use outrigger_traffic::config::{
-    ClusterChoice, ClusterDiscovery, CodecType, ConfigError, HttpFilter, HttpUpstream, MemoryMonitor,
-    OverloadManager, Principal, RouteSource, Terminal, TlsVersion, ValidationSource,
+    ClusterChoice, ClusterDiscovery, CodecType, ConfigError, HttpUpstream, MemoryMonitor, OverloadManager,
+    Principal, RouteSource, Terminal, TlsVersion, ValidationSource,
 };
 use std::io;
 use std::time::Duration;
@@ -113,7 +113,7 @@ fn a_mesh_configuration_in_json_is_translated_whole() {
     let retry = forward.retry_policy.as_ref().expect("retry");
     assert!(retry.retry_on.server_error && retry.retry_on.refused_stream && !retry.retry_on.reset);
     assert_eq!(retry.num_retries, 2);
-    let HttpFilter::Rbac { rbac, .. } = &http.http_filters[0];
+    let rbac = http.http_filters[0].as_rbac().expect("rules");
     let principals = &rbac.rules.as_ref().expect("rules").policies[0].1.principals;
     assert!(matches!(&principals[0], Principal::Authenticated(Some(_))));
 }

@@ -235,7 +235,7 @@ mod tests {
             matches: RouteMatch::prefix("/"),
             action: Action::Forward(Box::new(RouteAction::to(cluster.to_owned()))),
             headers: Default::default(),
-            rbac: None,
+            filters: None,
             per_request_buffer_limit_bytes: None,
             decorator: None,
             tracing: None,

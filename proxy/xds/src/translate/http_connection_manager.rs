@@ -1,9 +1,8 @@
 //! `HttpConnectionManager`, and the HTTP options that clusters share.
 
 use super::value::{duration, limit_or};
-use super::{At, access_log, rbac, route, source, trace};
+use super::{At, access_log, filter, route, source, trace};
 use outrigger_api::envoy::config::core::v3 as core;
-use outrigger_api::envoy::extensions::filters::http::rbac::v3::Rbac;
 use outrigger_api::envoy::extensions::filters::http::router::v3::Router;
 use outrigger_api::envoy::extensions::filters::network::http_connection_manager::v3 as proto;
 use outrigger_traffic::config::{
@@ -190,17 +189,17 @@ fn http_filters(
 ) -> Vec<HttpFilter> {
     let mut out = Vec::new();
     let mut router_last = false;
-    for (i, filter) in filters.iter().enumerate() {
+    for (i, one) in filters.iter().enumerate() {
         let at = at.item("http_filters", i);
-        at.field("name").need_text(&filter.name);
+        at.field("name").need_text(&one.name);
         let last = i + 1 == filters.len();
-        if filter.disabled && last {
+        if one.disabled && last {
             at.field("disabled").refuse("the router cannot be disabled");
         }
         let at = at.field("typed_config");
-        let Some(proto::http_filter::ConfigType::TypedConfig(any)) = &filter.config_type else {
+        let Some(proto::http_filter::ConfigType::TypedConfig(any)) = &one.config_type else {
             // The name alone configures the router, whose settings are all optional.
-            if filter.name == "envoy.filters.http.router" && last {
+            if one.name == "envoy.filters.http.router" && last {
                 router_last = true;
             } else {
                 at.refuse("is required");
@@ -213,15 +212,8 @@ fn http_filters(
             }
             router_last = last;
             *suppress_envoy_headers = router.message().is_some_and(|m| m.suppress_envoy_headers);
-        } else if let Some(message) = at.unpack::<Rbac>(any) {
-            out.extend(message.message().map(|m| {
-                let rbac = rbac::http_filter(&m, &at);
-                // A disabled filter runs where a route has settings for it, and then by these.
-                let rbac = if filter.disabled { outrigger_traffic::config::Rbac::default() } else { rbac };
-                HttpFilter::Rbac { name: filter.name.clone(), rbac }
-            }));
-        } else {
-            at.refuse_type(any);
+        } else if let Some(config) = filter::filter(any, &at) {
+            out.push(HttpFilter { name: one.name.clone(), disabled: one.disabled, config });
         }
     }
     // Envoy accepts an empty list, with which it answers nothing; here the router is implied.

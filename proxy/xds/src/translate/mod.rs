@@ -6,7 +6,7 @@
 //! Envoy itself enforces; both are written where the field is translated.
 //!
 //! Reading order: `at` (where the translation stands) · [`files`] (what `filename` reads) · `value` (numbers, times,
-//! texts) · `listener` (with `listener_filter`, `dns`) → `http_connection_manager` → `route` · `cluster` → `endpoint` · `tls`, `secret` · `rbac`,
+//! texts) · `listener` (with `listener_filter`, `dns`) → `http_connection_manager` → `route` · `cluster` → `endpoint` · `tls`, `secret` · `filter`, `rbac`,
 //! `access_log`, `trace`, `tcp_proxy`, `source`.
 
 mod access_log;
@@ -15,6 +15,7 @@ mod cluster;
 mod dns;
 mod endpoint;
 pub mod files;
+mod filter;
 mod http_connection_manager;
 mod listener;
 mod listener_filter;

@@ -59,6 +59,7 @@ fn shares(weighted: &proto::tcp_proxy::WeightedCluster, at: &At<'_>) -> Vec<Weig
             weight: share.weight,
             headers: HeaderEdits::default(),
             host_rewrite: None,
+            filters: None,
             metadata_match: Vec::new(),
         });
     }

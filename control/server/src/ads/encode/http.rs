@@ -6,14 +6,14 @@ use outrigger_api::envoy::extensions::filters::http::router::v3::Router;
 use outrigger_api::envoy::extensions::filters::network::http_connection_manager::v3 as proto;
 use outrigger_traffic::config::{
     CodecType, EscapedSlashes, ForwardClientCert, Http1Options, Http2Options, HttpConnectionManager,
-    HttpFilter, RouteSource, ServerHeader,
+    RouteSource, ServerHeader,
 };
 use proto::http_connection_manager as hcm;
 
 use super::access_log::access_logs;
 use super::tracing::tracing;
 use super::value::{ads, duration, limit};
-use super::{rbac, route};
+use super::{filter, route};
 
 pub(super) fn http_connection_manager(value: &HttpConnectionManager) -> proto::HttpConnectionManager {
     let routes = match &value.routes {
@@ -85,19 +85,14 @@ pub(super) fn http_connection_manager(value: &HttpConnectionManager) -> proto::H
 }
 
 fn http_filters(value: &HttpConnectionManager) -> Vec<proto::HttpFilter> {
-    let filter = |name: &str, config| proto::HttpFilter {
-        name: name.to_owned(),
+    let mut list: Vec<proto::HttpFilter> = value.http_filters.iter().map(filter::filter).collect();
+    let router = Router { suppress_envoy_headers: value.suppress_envoy_headers };
+    list.push(proto::HttpFilter {
+        name: "envoy.filters.http.router".to_owned(),
         is_optional: false,
         disabled: false,
-        config_type: Some(proto::http_filter::ConfigType::TypedConfig(config)),
-    };
-    let mut list: Vec<proto::HttpFilter> = value
-        .http_filters
-        .iter()
-        .map(|HttpFilter::Rbac { name, rbac }| filter(name, any(&rbac::http_filter(rbac))))
-        .collect();
-    let router = Router { suppress_envoy_headers: value.suppress_envoy_headers };
-    list.push(filter("envoy.filters.http.router", any(&router)));
+        config_type: Some(proto::http_filter::ConfigType::TypedConfig(any(&router))),
+    });
     list
 }
 

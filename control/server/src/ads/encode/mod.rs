@@ -7,6 +7,7 @@
 mod access_log;
 mod cluster;
 mod endpoint;
+mod filter;
 mod health_check;
 mod http;
 mod listener;

@@ -1,11 +1,8 @@
 //! `RouteConfiguration`.
 
-use std::collections::BTreeMap;
-
 use outrigger_api::envoy::config::core::v3::header_value_option::HeaderAppendAction;
 use outrigger_api::envoy::config::core::v3::{HeaderValue, HeaderValueOption, RoutingPriority};
 use outrigger_api::envoy::config::route::v3 as proto;
-use outrigger_api::envoy::extensions::filters::http::rbac::v3::RbacPerRoute;
 use outrigger_api::envoy::extensions::path::r#match::uri_template::v3::UriTemplateMatchConfig;
 use outrigger_api::envoy::extensions::path::rewrite::uri_template::v3::UriTemplateRewriteConfig;
 use outrigger_api::envoy::extensions::retry::host::previous_hosts::v3::PreviousHostsPredicate;
@@ -13,17 +10,17 @@ use outrigger_api::envoy::r#type::v3::Int64Range;
 use outrigger_api::{any, metadata};
 use outrigger_traffic::config::{
     Action, ClusterChoice, HashPolicy, HashSource, HeaderAppend, HeaderEdit, HeaderEdits, HeaderMatch,
-    HeaderValueMatch, HostRewrite, PathMatch, PathRewrite, QueryMatch, QueryValueMatch, Rbac, RbacOverrides,
-    Redirect, ResetHeaderFormat, RetryOn, RetryPolicy, Route, RouteAction, RouteConfig, RouteMatch,
-    VirtualHost, WeightedCluster,
+    HeaderValueMatch, HostRewrite, PathMatch, PathRewrite, QueryMatch, QueryValueMatch, Redirect,
+    ResetHeaderFormat, RetryOn, RetryPolicy, Route, RouteAction, RouteConfig, RouteMatch, VirtualHost,
+    WeightedCluster,
 };
-use prost_types::Any;
 use proto::route_action as ra;
 
+use super::filter;
 use super::mirror::{extension, internal_redirect, mirror, share_of};
+use super::subset;
 use super::tracing::route_tracing;
 use super::value::{bytes, duration, limit, regex, string_match, substitution};
-use super::{rbac, subset};
 
 /// A table of routes.
 pub fn route_config(value: &RouteConfig) -> proto::RouteConfiguration {
@@ -41,6 +38,7 @@ pub fn route_config(value: &RouteConfig) -> proto::RouteConfiguration {
         max_direct_response_body_size_bytes: None,
         ignore_port_in_host_matching: value.ignore_port_in_host_matching,
         request_mirror_policies: value.mirrors.iter().map(mirror).collect(),
+        typed_per_filter_config: filter::overrides(value.filters.as_ref()),
     }
 }
 
@@ -88,13 +86,14 @@ fn virtual_host(value: &VirtualHost) -> proto::VirtualHost {
         name: value.name.clone(),
         domains: value.domains.clone(),
         routes: value.routes.iter().map(route).collect(),
+        rate_limits: filter::rate_limits(&value.rate_limits),
         require_tls: if value.require_tls { T::All } else { T::None }.into(),
         request_headers_to_add: edits.request_add,
         response_headers_to_add: edits.response_add,
         response_headers_to_remove: edits.response_remove,
         request_headers_to_remove: edits.request_remove,
         include_request_attempt_count: value.include_request_attempt_count,
-        typed_per_filter_config: per_filter(value.rbac.as_ref()),
+        typed_per_filter_config: filter::overrides(value.filters.as_ref()),
         retry_policy: value.retry_policy.as_ref().map(retry_policy),
         per_request_buffer_limit_bytes: value.per_request_buffer_limit_bytes,
         include_attempt_count_in_response: value.include_attempt_count_in_response,
@@ -105,11 +104,6 @@ fn virtual_host(value: &VirtualHost) -> proto::VirtualHost {
 
 fn retry_metadata(policy: Option<&RetryPolicy>) -> Option<outrigger_api::envoy::config::core::v3::Metadata> {
     metadata::of(&[], &[(metadata::RETRY_NON_IDEMPOTENT, policy.is_some_and(|p| p.retry_non_idempotent))])
-}
-
-fn per_filter(value: Option<&RbacOverrides>) -> BTreeMap<String, Any> {
-    let per_route = |rbac: &Option<Rbac>| any(&RbacPerRoute { rbac: rbac.as_ref().map(rbac::http_filter) });
-    value.into_iter().flatten().map(|(name, rbac)| (name.clone(), per_route(rbac))).collect()
 }
 
 fn route(value: &Route) -> proto::Route {
@@ -131,7 +125,7 @@ fn route(value: &Route) -> proto::Route {
         response_headers_to_add: edits.response_add,
         response_headers_to_remove: edits.response_remove,
         request_headers_to_remove: edits.request_remove,
-        typed_per_filter_config: per_filter(value.rbac.as_ref()),
+        typed_per_filter_config: filter::overrides(value.filters.as_ref()),
         name: value.name.clone(),
         tracing: value.tracing.as_ref().map(route_tracing),
         per_request_buffer_limit_bytes: value.per_request_buffer_limit_bytes,
@@ -182,7 +176,7 @@ pub(super) fn header_match(value: &HeaderMatch) -> proto::HeaderMatcher {
     }
 }
 
-fn query_match(value: &QueryMatch) -> proto::QueryParameterMatcher {
+pub(super) fn query_match(value: &QueryMatch) -> proto::QueryParameterMatcher {
     use proto::query_parameter_matcher::QueryParameterMatchSpecifier as Q;
     let specifier = match &value.value {
         QueryValueMatch::Present(present) => Q::PresentMatch(*present),
@@ -238,6 +232,7 @@ fn forward(value: &RouteAction) -> proto::RouteAction {
     };
     proto::RouteAction {
         prefix_rewrite,
+        rate_limits: filter::rate_limits(&value.rate_limits),
         timeout: limit(value.timeout),
         retry_policy: value.retry_policy.as_ref().map(retry_policy),
         priority: if value.high_priority { RoutingPriority::High } else { RoutingPriority::Default }.into(),
@@ -324,6 +319,7 @@ fn share(value: &WeightedCluster) -> proto::weighted_cluster::ClusterWeight {
         response_headers_to_remove: edits.response_remove,
         request_headers_to_remove: edits.request_remove,
         host_rewrite_specifier: value.host_rewrite.clone().map(H::HostRewriteLiteral),
+        typed_per_filter_config: filter::overrides(value.filters.as_ref()),
     }
 }
 

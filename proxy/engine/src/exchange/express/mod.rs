@@ -58,6 +58,7 @@ pub struct Lane {
     places: RefCell<Vec<Place>>,
     free: RefCell<Vec<u32>>,
     /// Exchanges about to be sent.
+    #[allow(clippy::vec_box)] // they come in their boxes and go on in them
     decided: RefCell<Vec<Box<Express>>>,
     waiting: Cell<usize>,
     /// A task looks through the lane.

@@ -5,7 +5,7 @@ use super::headers::header_edits;
 use super::mirror::{internal_redirect, mirrors};
 use super::retry;
 use crate::translate::value::{duration, header_name, limit_or, port, regex};
-use crate::translate::{At, files, http_connection_manager, subset};
+use crate::translate::{At, files, filter, http_connection_manager, subset};
 use outrigger_api::envoy::config::core::v3::RoutingPriority;
 use outrigger_api::envoy::config::route::v3 as proto;
 use outrigger_api::envoy::extensions::path::rewrite::uri_template::v3::UriTemplateRewriteConfig;
@@ -76,6 +76,7 @@ pub(super) fn forward(message: &proto::RouteAction, non_idempotent: bool, at: &A
         action.split_header = Some(header_name(name, true, &at.field("header_name")));
     }
     action.cluster = cluster?;
+    action.rate_limits = filter::local_rate_limit::rules(&message.rate_limits, at);
     Some(Action::Forward(Box::new(action)))
 }
 
@@ -132,6 +133,7 @@ fn shares(message: &proto::WeightedCluster, at: &At<'_>) -> Vec<WeightedCluster>
                 &at,
             ),
             host_rewrite,
+            filters: filter::overrides(&share.typed_per_filter_config, &at),
             metadata_match: subset::lb_metadata(share.metadata_match.as_ref()),
         });
     }

@@ -26,11 +26,21 @@ fn removed(names: &[String], field: &str, at: &At<'_>) -> Vec<String> {
     names.iter().enumerate().map(|(i, name)| editable(name, &at.item(field, i))).collect()
 }
 
-fn added(options: &[HeaderValueOption], field: &str, at: &At<'_>) -> Vec<HeaderEdit> {
-    options.iter().enumerate().filter_map(|(i, option)| one(option, &at.item(field, i))).collect()
+/// One such list of a filter.
+pub(in crate::translate) fn header_edits_of(
+    options: &[HeaderValueOption],
+    field: &str,
+    at: &At<'_>,
+) -> Vec<HeaderEdit> {
+    added(options, field, at)
 }
 
-fn one(option: &HeaderValueOption, at: &At<'_>) -> Option<HeaderEdit> {
+fn added(options: &[HeaderValueOption], field: &str, at: &At<'_>) -> Vec<HeaderEdit> {
+    options.iter().enumerate().filter_map(|(i, option)| header_edit(option, &at.item(field, i))).collect()
+}
+
+/// One header to add.
+pub(in crate::translate) fn header_edit(option: &HeaderValueOption, at: &At<'_>) -> Option<HeaderEdit> {
     let at_header = at.field("header");
     let header = at_header.need(option.header.as_ref())?;
     let name = editable(&header.key, &at_header.field("key"));
@@ -65,7 +75,7 @@ fn one(option: &HeaderValueOption, at: &At<'_>) -> Option<HeaderEdit> {
 }
 
 /// A header that may be edited: neither a pseudo-header nor `host`, which routing and framing depend on.
-fn editable(name: &str, at: &At<'_>) -> String {
+pub(in crate::translate) fn editable(name: &str, at: &At<'_>) -> String {
     let lower = header_name(name, false, at);
     if lower == "host" {
         at.refuse("`host` is changed by the host rewrites of the route");

@@ -10,7 +10,7 @@ use outrigger_traffic::config::{
 };
 
 /// The criteria of a route; `None` when there is none on the path (noted).
-pub(super) fn route_match(message: &proto::RouteMatch, at: &At<'_>) -> Option<RouteMatch> {
+pub(in crate::translate) fn route_match(message: &proto::RouteMatch, at: &At<'_>) -> Option<RouteMatch> {
     use proto::route_match::PathSpecifier as P;
     let path = match &message.path_specifier {
         Some(P::Prefix(text)) => Some(PathMatch::Prefix(text.clone())),
@@ -93,7 +93,10 @@ pub(in crate::translate) fn header_match(message: &proto::HeaderMatcher, at: &At
     })
 }
 
-fn query_match(message: &proto::QueryParameterMatcher, at: &At<'_>) -> Option<QueryMatch> {
+pub(in crate::translate) fn query_match(
+    message: &proto::QueryParameterMatcher,
+    at: &At<'_>,
+) -> Option<QueryMatch> {
     use proto::query_parameter_matcher::QueryParameterMatchSpecifier as Q;
     at.field("name").need_text(&message.name);
     let value = match &message.query_parameter_match_specifier {

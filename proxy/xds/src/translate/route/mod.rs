@@ -6,21 +6,19 @@
 mod action;
 pub(super) mod after;
 mod hash_policy;
-mod headers;
+pub(super) mod headers;
 pub(super) mod matches;
 mod mirror;
 mod retry;
 
 use super::trace::route_tracing;
 use super::value::{header_name, metadata, metadata_switch};
-use super::{At, rbac};
+use super::{At, filter};
 use headers::header_edits;
 use outrigger_api::envoy::config::route::v3 as proto;
-use outrigger_api::envoy::extensions::filters::http::rbac::v3::RbacPerRoute;
 use outrigger_api::metadata::RETRY_NON_IDEMPOTENT;
-use outrigger_traffic::config::{RbacOverrides, Route, RouteConfig, VirtualHost};
-use prost_types::Any;
-use std::collections::{BTreeMap, BTreeSet};
+use outrigger_traffic::config::{Route, RouteConfig, VirtualHost};
+use std::collections::BTreeSet;
 
 /// Envoy's limit on the body of a direct response, bytes.
 const DIRECT_BODY_BYTES: u32 = 4096;
@@ -58,6 +56,7 @@ pub(super) fn route_config(message: &proto::RouteConfiguration, inline: bool, at
         most_specific_header_mutations_wins: message.most_specific_header_mutations_wins,
         ignore_port_in_host_matching: message.ignore_port_in_host_matching,
         mirrors: mirror::mirrors(&message.request_mirror_policies, at),
+        filters: filter::overrides(&message.typed_per_filter_config, at),
     }
 }
 
@@ -102,12 +101,13 @@ fn virtual_host(message: &proto::VirtualHost, body_bytes_max: u32, at: &At<'_>) 
             &message.response_headers_to_remove,
             at,
         ),
+        rate_limits: filter::local_rate_limit::rules(&message.rate_limits, at),
         require_tls,
         retry_policy,
         include_request_attempt_count: message.include_request_attempt_count,
         include_attempt_count_in_response: message.include_attempt_count_in_response,
         per_request_buffer_limit_bytes: message.per_request_buffer_limit_bytes,
-        rbac: per_filter(&message.typed_per_filter_config, at),
+        filters: filter::overrides(&message.typed_per_filter_config, at),
         mirrors: mirror::mirrors(&message.request_mirror_policies, at),
     }
 }
@@ -139,34 +139,17 @@ fn route(message: &proto::Route, body_bytes_max: u32, at: &At<'_>) -> Option<Rou
         &message.response_headers_to_remove,
         at,
     );
-    let rbac = per_filter(&message.typed_per_filter_config, at);
+    let filters = filter::overrides(&message.typed_per_filter_config, at);
     Some(Route {
         name: message.name.clone(),
         matches: found?,
         action: action?,
         headers,
-        rbac,
+        filters,
         per_request_buffer_limit_bytes: message.per_request_buffer_limit_bytes,
         decorator,
         tracing: message.tracing.as_ref().map(|t| route_tracing(t, &at.field("tracing"))),
     })
-}
-
-/// Settings that routes override, by filter; only authorization has any.
-fn per_filter(configs: &BTreeMap<String, Any>, at: &At<'_>) -> Option<RbacOverrides> {
-    let mut found = RbacOverrides::new();
-    for (name, any) in configs {
-        let at = at.key("typed_per_filter_config", name);
-        let Some(message) = at.unpack::<RbacPerRoute>(any) else {
-            at.refuse_type(any);
-            continue;
-        };
-        if let Some(message) = message.message() {
-            let rules = message.rbac.as_ref().map(|r| rbac::http_filter(r, &at.field("rbac")));
-            found.insert(name.clone(), rules);
-        }
-    }
-    (!found.is_empty()).then_some(found)
 }
 
 /// What the metadata says of the retry policy beside it.

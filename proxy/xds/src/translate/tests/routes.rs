@@ -29,7 +29,7 @@ fn simple_route_has_envoys_defaults() {
     assert_eq!(forward("cluster: c").expect("accepted"), config::RouteAction::to("c"));
     let found = route("match: {prefix: /a}, route: {cluster: c}").expect("accepted");
     assert_eq!(found.matches, config::RouteMatch::prefix("/a"));
-    assert!(found.headers.is_empty() && found.rbac.is_none());
+    assert!(found.headers.is_empty() && found.filters.is_none());
 }
 
 #[test]
@@ -52,8 +52,9 @@ fn virtual_hosts_are_translated() {
     let host = &found.virtual_hosts[0];
     assert_eq!(host.domains, ["a.b", "*.c"]);
     assert!(host.require_tls && host.include_request_attempt_count && host.include_attempt_count_in_response);
-    let off = Some([("envoy.filters.http.rbac".to_owned(), None)].into());
-    assert_eq!((host.per_request_buffer_limit_bytes, &host.rbac), (Some(9), &off));
+    let off = config::FilterOverride::with(config::RouteFilterConfig::Rbac(None));
+    let off = Some([("envoy.filters.http.rbac".to_owned(), off)].into());
+    assert_eq!((host.per_request_buffer_limit_bytes, &host.filters), (Some(9), &off));
     let retry = host.retry_policy.as_ref().expect("retry");
     assert!(retry.retry_non_idempotent && retry.retry_on.reset);
 }

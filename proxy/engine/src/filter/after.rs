@@ -1,0 +1,68 @@
+//! What filters do to the response: decided on the way in, done before the head goes out.
+
+use outrigger_traffic::filter::token_bucket::Taken;
+use outrigger_traffic::filter::{Filter, HttpFilter, Override};
+use outrigger_traffic::route::Edits;
+use std::sync::Arc;
+
+use super::cors::LetIn;
+use super::header_mutation;
+use super::registered::RequestFilter;
+use crate::exchange::{self, Front, Notes};
+use crate::text::Digits;
+
+/// One thing to be done to the response head.
+#[derive(Debug)]
+pub(crate) enum After {
+    /// A page of another origin is let in.
+    LetIn(Box<LetIn>),
+    /// Header edits.
+    Edits(Edits),
+    /// The state of a rate limit is told.
+    RateLimit(Taken),
+    /// A filter of the embedding program looks at it.
+    Registered(Arc<dyn RequestFilter>),
+}
+
+/// Does what the filters left to be done, last filter first.
+pub(crate) fn on_response(x: &mut Front, notes: &mut Notes) {
+    while let Some(after) = notes.after.pop() {
+        match after {
+            After::LetIn(let_in) => {
+                let fields = &mut x.response.fields;
+                fields.set(b"access-control-allow-origin", &let_in.origin);
+                if let_in.credentials {
+                    fields.set(b"access-control-allow-credentials", b"true");
+                }
+                if !let_in.expose.is_empty() {
+                    fields.set(b"access-control-expose-headers", let_in.expose.as_bytes());
+                }
+            }
+            After::Edits(edits) => exchange::edit_response(x, notes, &edits),
+            After::RateLimit(taken) => {
+                let mut tell = |name: &[u8], number: u64| {
+                    x.response.fields.set(name, Digits::default().write(number));
+                };
+                tell(b"x-ratelimit-limit", taken.limit.into());
+                tell(b"x-ratelimit-remaining", taken.remaining.into());
+                tell(b"x-ratelimit-reset", taken.reset);
+            }
+            After::Registered(filter) => filter.on_response(&mut x.response),
+        }
+    }
+}
+
+/// The part in the response of a filter that the request did not reach, because one before it answered.
+pub(super) fn of_unreached(notes: &mut Notes, filter: &HttpFilter, own: Option<&Override>) {
+    match &filter.rules {
+        Filter::HeaderMutation(edits) => header_mutation::on_response(notes, edits, own),
+        // These act on a response only where they saw the request.
+        Filter::Rbac(_)
+        | Filter::Fault(_)
+        | Filter::Cors
+        | Filter::Csrf(_)
+        | Filter::Jwt(_)
+        | Filter::LocalRateLimit(_)
+        | Filter::Registered(_) => {}
+    }
+}

@@ -1,0 +1,135 @@
+//! HTTP filters before the router, and what route tables say about them.
+//!
+//! One file per filter. A filter has a name of its own, by which tables, virtual hosts, routes and weighted clusters say
+//! what holds for their requests instead (`typed_per_filter_config`).
+
+mod cors;
+mod csrf;
+mod fault;
+mod header_mutation;
+mod jwt;
+mod local_rate_limit;
+
+pub use cors::CorsPolicy;
+pub use csrf::CsrfPolicy;
+pub use fault::{Fault, FaultAbort, FaultDelay};
+pub use header_mutation::{HeaderMutation, HeaderMutationFilter, HeaderMutations};
+pub use jwt::{JwtAuthn, JwtProvider, JwtRequirement, JwtRoute};
+pub use local_rate_limit::{
+    LocalDescriptor, LocalRateLimit, RateLimitAction, RateLimitRule, TokenBucket, VirtualHostRules,
+};
+
+use super::Rbac;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// An HTTP filter before the router.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct HttpFilter {
+    /// Unique name in its connection manager: routes speak of it by this name.
+    pub name: String,
+    /// It runs only where a route says so.
+    pub disabled: bool,
+    /// What it does.
+    pub config: FilterConfig,
+}
+
+/// What a filter does.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum FilterConfig {
+    /// Authorization by rules (`envoy.extensions.filters.http.rbac.v3.RBAC`).
+    Rbac(Rbac),
+    /// Faults put in on purpose (`envoy.extensions.filters.http.fault.v3.HTTPFault`).
+    Fault(Box<Fault>),
+    /// Cross-origin requests (`envoy.extensions.filters.http.cors.v3.Cors`); the policy is the levels'.
+    Cors,
+    /// Cross-site request forgery (`envoy.extensions.filters.http.csrf.v3.CsrfPolicy`).
+    Csrf(Box<CsrfPolicy>),
+    /// Header edits (`envoy.extensions.filters.http.header_mutation.v3.HeaderMutation`).
+    HeaderMutation(Box<HeaderMutationFilter>),
+    /// JSON Web Tokens (`envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication`).
+    Jwt(Box<JwtAuthn>),
+    /// Rate limits that need no service (`envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit`).
+    LocalRateLimit(Box<LocalRateLimit>),
+    /// A filter that the embedding program registered, by the name it was registered with.
+    Registered(String),
+}
+
+/// What route tables say about filters, by name of the filter. A name that no filter of the connection manager has is
+/// refused, and so is a setting of another kind than the filter's.
+pub type FilterOverrides = BTreeMap<String, FilterOverride>;
+
+/// What one level (table, virtual host, route, weighted cluster) says about a filter.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum FilterOverride {
+    /// It does not run.
+    Off,
+    /// It runs as the connection manager has it.
+    On,
+    /// It runs by these settings.
+    With(Box<RouteFilterConfig>),
+}
+
+impl FilterOverride {
+    /// Settings of a filter.
+    pub fn with(settings: RouteFilterConfig) -> Self {
+        Self::With(Box::new(settings))
+    }
+}
+
+/// Settings of a filter on one level.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum RouteFilterConfig {
+    /// Rules in place of the filter's; `None`: none at all (`RBACPerRoute`).
+    Rbac(Option<Rbac>),
+    /// Faults in place of the filter's.
+    Fault(Box<Fault>),
+    /// What holds for other origins.
+    Cors(Box<CorsPolicy>),
+    /// In place of the filter's policy.
+    Csrf(Box<CsrfPolicy>),
+    /// Edits beside the filter's.
+    HeaderMutation(Box<HeaderMutations>),
+    /// What its requests need in place of what the rules say.
+    Jwt(JwtRoute),
+    /// Limits in place of the filter's.
+    LocalRateLimit(Box<LocalRateLimit>),
+}
+
+impl HttpFilter {
+    /// Name of the authorization filter where nobody gave it another one.
+    pub const RBAC: &'static str = "envoy.filters.http.rbac";
+
+    /// A filter that runs.
+    pub fn new(name: impl Into<String>, config: FilterConfig) -> Self {
+        Self { name: name.into(), disabled: false, config }
+    }
+
+    /// An authorization filter with its usual name.
+    pub fn rbac(rbac: Rbac) -> Self {
+        Self::new(Self::RBAC, FilterConfig::Rbac(rbac))
+    }
+
+    /// The rules, where it is an authorization filter.
+    pub fn as_rbac(&self) -> Option<&Rbac> {
+        match &self.config {
+            FilterConfig::Rbac(rbac) => Some(rbac),
+            _ => None,
+        }
+    }
+}
+
+impl FilterConfig {
+    /// Whether settings of a route are of its kind.
+    pub fn takes(&self, settings: &RouteFilterConfig) -> bool {
+        match settings {
+            RouteFilterConfig::Rbac(_) => matches!(self, Self::Rbac(_)),
+            RouteFilterConfig::Fault(_) => matches!(self, Self::Fault(_)),
+            RouteFilterConfig::Cors(_) => matches!(self, Self::Cors),
+            RouteFilterConfig::Csrf(_) => matches!(self, Self::Csrf(_)),
+            RouteFilterConfig::HeaderMutation(_) => matches!(self, Self::HeaderMutation(_)),
+            RouteFilterConfig::Jwt(_) => matches!(self, Self::Jwt(_)),
+            RouteFilterConfig::LocalRateLimit(_) => matches!(self, Self::LocalRateLimit(_)),
+        }
+    }
+}
