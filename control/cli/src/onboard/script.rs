@@ -28,9 +28,9 @@ pub fn install(bundle: &Bundle) -> String {
         RunBy::Docker => out.push_str(NEED_DOCKER),
         RunBy::Systemd if bundle.files.iter().any(|file| file.path == BINARY) => out.push_str(NEED_SYSTEMD),
         RunBy::Systemd => {
-            let _ = write!(
+            let _ = writeln!(
                 out,
-                "{NEED_SYSTEMD}[ -x \"$ROOT{BINARY}\" ] || fail \"{BINARY} is not there: give --agent-binary\"\n"
+                "{NEED_SYSTEMD}[ -x \"$ROOT{BINARY}\" ] || fail \"{BINARY} is not there: give --agent-binary\""
             );
         }
     }

@@ -27,10 +27,7 @@ impl<'s> Place<'s> {
         let low = (draw & u64::from(u32::MAX)) as u32;
         let view = ClientView { head: HeadView(&x.front.request), facts: &x.front.connection.facts };
         let matched = serving.table().and_then(|table| table.find(&view, low));
-        let filters = match matched {
-            Some(matched) => Some(matched.route.filters(&HeadView(&x.front.request), draw)),
-            None => None,
-        };
+        let filters = matched.map(|matched| matched.route.filters(&HeadView(&x.front.request), draw));
         Self { serving, matched, filters, draw }
     }
 

@@ -205,12 +205,12 @@ pub struct LocalRateLimit {
 }
 
 /// A key and its value.
-type Entry = (Box<str>, Box<[u8]>);
+type Configured = (Box<str>, Box<[u8]>);
 
 #[derive(Debug)]
 struct Descriptor {
     /// In their order, which counts, as in Envoy.
-    entries: Box<[Entry]>,
+    entries: Box<[Configured]>,
     bucket: TokenBucket,
 }
 

@@ -199,7 +199,7 @@ impl Key {
     }
 }
 
-fn part<'a, T: serde::de::DeserializeOwned>(text: &'a str, what: &'static str) -> Result<T, TokenError> {
+fn part<T: serde::de::DeserializeOwned>(text: &str, what: &'static str) -> Result<T, TokenError> {
     let bytes = BASE64.decode(text).map_err(|_| TokenError::Malformed(what))?;
     serde_json::from_slice(&bytes).map_err(|_| TokenError::Malformed(what))
 }
