@@ -1,7 +1,8 @@
 //! `outrigger-proxy`: sidecar and edge gateway.
 //!
 //! Reading order: [`cli`] · [`start`] (from flags to a running proxy, and its end) · [`bootstrap`] and [`mesh`] (the two
-//! ways to a configuration) · [`feed`] (the control service's stream) · [`otlp`], [`logging`], [`health`], [`concurrency`].
+//! ways to a configuration) · [`feed`] (the control service's stream) · [`otlp`], [`logging`], [`health`],
+//! [`concurrency`], [`footprint`].
 
 #![allow(unreachable_pub, reason = "a binary has no outside; `pub` marks what a file offers to its siblings")]
 
@@ -9,6 +10,7 @@ mod bootstrap;
 mod cli;
 mod concurrency;
 mod feed;
+mod footprint;
 mod health;
 mod logging;
 mod mesh;

@@ -4,6 +4,7 @@ use crate::bootstrap::{self, Plan, refused};
 use crate::cli::Run;
 use crate::concurrency::default_concurrency;
 use crate::feed::{EngineSink, FeedView};
+use crate::footprint;
 use crate::logging::{self, LevelHandle};
 use crate::mesh::client::ControlClient;
 use crate::mesh::own::OwnSvid;
@@ -72,6 +73,7 @@ async fn run(flags: &Run, plan: Plan, level: LevelHandle) -> anyhow::Result<Exit
         plan.identity.id.as_str().into(),
         Arc::new(ExportStatus::default()),
     ));
+    tokio::spawn(footprint::keep_small(proxy.clone()));
     let membership = configure(flags, plan, &proxy, view.clone()).await?;
     wait_for_the_end(&proxy).await?;
     if let Some(membership) = &membership {
