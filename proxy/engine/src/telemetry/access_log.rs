@@ -27,6 +27,9 @@ use std::time::Duration;
 /// A buffer of this size is handed over at once.
 const HAND_OVER_BYTES: usize = 32 << 10;
 
+/// Most lines are shorter.
+const LINE_BYTES_USUAL: usize = 2 << 10;
+
 /// A buffer that cannot be handed over grows to this and no more.
 const BUFFER_BYTES_MAX: usize = 256 << 10;
 
@@ -120,6 +123,10 @@ impl Buffers {
             if buffer.lines.len() >= BUFFER_BYTES_MAX {
                 return Appended::Dropped;
             }
+        }
+        if buffer.lines.capacity() == 0 {
+            // At once what it grows to: the last line is the one that goes beyond.
+            buffer.lines.reserve(HAND_OVER_BYTES + LINE_BYTES_USUAL);
         }
         write(&mut buffer.lines);
         if buffer.lines.len() >= HAND_OVER_BYTES {
