@@ -17,6 +17,7 @@ use crate::listener::Tenures;
 use crate::live::{Live, LiveRef};
 use crate::overload::Overload;
 use crate::telemetry::access_log::WorkerLogs;
+use crate::telemetry::trace::WorkerSpans;
 use crate::telemetry::{ListenerFilterStats, ServerStats, Sharded, Telemetry, WorkerMetrics};
 use crate::upstream::pool::Pools;
 use arc_swap::{ArcSwap, Cache};
@@ -101,6 +102,8 @@ pub struct Worker {
     pub metrics: WorkerMetrics,
     /// Access log lines not yet handed to the writer.
     pub logs: WorkerLogs,
+    /// Spans not yet handed over.
+    pub spans: WorkerSpans,
     /// The way out of this worker's connections; listeners hang below it.
     pub drain: DrainNode,
     /// Tasks of this worker.
@@ -135,6 +138,7 @@ impl Worker {
             pools: Pools::default(),
             metrics: WorkerMetrics::new(&shared.telemetry.series, id),
             logs: WorkerLogs::default(),
+            spans: WorkerSpans::default(),
             drain: DrainNode::default(),
             jobs: Jobs::default(),
             news: Notify::new(),

@@ -127,9 +127,7 @@ pub fn finish(worker: &Worker, record: &RequestRecord<'_>) {
     if let (Some(trace), Some(sink)) = (record.trace, &telemetry.spans)
         && trace.sampled
     {
-        let stats = worker.shared.server.at(worker.id);
-        let span = trace::server_span(telemetry, trace, record);
-        if sink.accept(span) { stats.spans_exported.inc() } else { stats.spans_dropped.inc() }
+        trace::send(worker, sink, trace::server_span(telemetry, trace, record));
     }
 }
 
@@ -164,9 +162,7 @@ pub fn finish_attempt(
 ) {
     let telemetry = &worker.shared.telemetry;
     if let (true, Some(sink)) = (trace.sampled && trace::spans_of_attempts(record), &telemetry.spans) {
-        let stats = worker.shared.server.at(worker.id);
-        let span = trace::attempt_span(telemetry, trace, span_id, record, started, status);
-        if sink.accept(span) { stats.spans_exported.inc() } else { stats.spans_dropped.inc() }
+        trace::send(worker, sink, trace::attempt_span(telemetry, trace, span_id, record, started, status));
     }
 }
 

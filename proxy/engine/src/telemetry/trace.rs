@@ -3,7 +3,8 @@
 //! [`RequestTrace::begin`] reads W3C `traceparent`/`tracestate` and B3 (single and multiple headers) from a request head,
 //! decides whether the request is sampled, and takes every invalid trace header away, so that nothing invalid is passed on.
 //! [`RequestTrace::inject`] writes the context towards the host. A request that is not sampled costs its headers and
-//! nothing else: there is no span object. Spans of sampled requests go to a [`SpanSink`], which must not block.
+//! nothing else: there is no span object. Spans of sampled requests go, many at once, to a [`SpanSink`], which must not
+//! block.
 //!
 //! Sources: W3C Trace Context (level 1), B3 propagation specification, OpenTelemetry HTTP semantic conventions.
 
@@ -14,14 +15,19 @@ use outrigger_wire::syntax::hex_digits;
 use std::fmt;
 use std::time::SystemTime;
 
+mod attributes;
 mod b3;
+mod outbox;
 mod plan;
 mod span;
 mod w3c;
 
+pub use attributes::{Attributes, SpanValue};
+pub(in crate::telemetry) use outbox::send;
+pub use outbox::{SpanQueue, SpanReceiver, SpanSink, WorkerSpans, span_queue};
 pub use plan::SpanPlan;
 pub(crate) use plan::spans_of_attempts;
-pub use span::{Span, SpanKind, SpanQueue, SpanSink, SpanValue, span_queue};
+pub use span::{Span, SpanKind};
 pub(crate) use span::{attempt_span, server_span};
 
 /// Where a request stands in its trace.

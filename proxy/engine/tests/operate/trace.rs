@@ -2,18 +2,18 @@
 
 use crate::support::*;
 use outrigger_engine::proxy::ProxyHandle;
-use outrigger_engine::telemetry::trace::{Span, SpanKind, SpanValue, span_queue};
+use outrigger_engine::telemetry::trace::{Span, SpanKind, SpanQueue, SpanReceiver, SpanValue, span_queue};
 use outrigger_testkit::{H1Client, Origin, within};
 use outrigger_traffic::config::{
     Config, CustomTag, Fraction, Route, RouteSource, RouteTracing, SpanOptions, Terminal, Tracing,
 };
+use std::collections::VecDeque;
 use std::sync::Arc;
-use tokio::sync::mpsc::Receiver;
 
 const PARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 
-async fn traced(random: Fraction, origin: &Origin) -> (ProxyHandle, Receiver<Span>) {
-    let (queue, spans) = span_queue(64);
+async fn traced(random: Fraction, origin: &Origin) -> (ProxyHandle, Spans) {
+    let (queue, spans) = spans(64);
     let proxy = start_with(|options| options.spans = Some(Arc::new(queue)));
     let config = simple_with(&[origin.address()], |hcm| {
         hcm.tracing = Some(Tracing {
@@ -36,8 +36,25 @@ async fn send(proxy: &ProxyHandle, fields: &[(&str, &str)]) {
     assert_eq!(client.request("GET", "/x?y=1", &all, b"").await.unwrap().status, 200);
 }
 
-fn attribute<'a>(span: &'a Span, name: &str) -> Option<&'a SpanValue> {
-    span.attributes.iter().find(|(n, _)| *n == name).map(|(_, v)| v)
+fn attribute<'a>(span: &'a Span, name: &str) -> Option<SpanValue<'a>> {
+    span.attributes.get(name)
+}
+
+/// Spans one by one.
+struct Spans(SpanReceiver, VecDeque<Span>);
+
+impl Spans {
+    async fn recv(&mut self) -> Option<Span> {
+        while self.1.is_empty() {
+            self.1.extend(self.0.recv().await?);
+        }
+        self.1.pop_front()
+    }
+}
+
+fn spans(max: usize) -> (SpanQueue, Spans) {
+    let (queue, receiver) = span_queue(max);
+    (queue, Spans(receiver, VecDeque::new()))
 }
 
 #[tokio::test]
@@ -53,9 +70,9 @@ async fn sampled_parent_gives_server_and_client_spans_in_its_trace() {
     assert_eq!(server.parent_span_id, 0xb7ad_6b71_6920_3331);
     assert_eq!((client.trace_id, client.parent_span_id), (server.trace_id, server.span_id));
     assert_eq!(&*server.service_name, "front-service");
-    assert_eq!(attribute(&server, "http.request.method"), Some(&SpanValue::Text("GET".into())));
-    assert_eq!(attribute(&server, "http.response.status_code"), Some(&SpanValue::Number(200)));
-    assert_eq!(attribute(&server, "url.path"), Some(&SpanValue::Text("/x".into())));
+    assert_eq!(attribute(&server, "http.request.method"), Some(SpanValue::Text("GET")));
+    assert_eq!(attribute(&server, "http.response.status_code"), Some(SpanValue::Number(200)));
+    assert_eq!(attribute(&server, "url.path"), Some(SpanValue::Text("/x")));
     assert!(
         server.start_unix_nanos <= client.start_unix_nanos
             && client.start_unix_nanos <= client.end_unix_nanos
@@ -94,7 +111,7 @@ async fn invalid_parent_starts_a_new_trace_and_is_not_passed_on() {
 #[tokio::test]
 async fn full_queue_drops_and_counts() {
     let origin = Origin::h1("one").await;
-    let (queue, _spans) = span_queue(1);
+    let (queue, _spans) = spans(1);
     let proxy = start_with(|options| options.spans = Some(Arc::new(queue)));
     let config = simple_with(&[origin.address()], |hcm| {
         hcm.tracing = Some(Tracing {
@@ -119,7 +136,7 @@ async fn full_queue_drops_and_counts() {
 #[tokio::test]
 async fn spans_have_the_names_tags_lengths_and_events_that_were_asked_for() {
     let origin = Origin::h1("one").await;
-    let (queue, mut spans) = span_queue(64);
+    let (queue, mut spans) = spans(64);
     let proxy = start_with(|options| options.spans = Some(Arc::new(queue)));
     let tag = |name: &str, value: &str, default_value: &str| CustomTag {
         name: name.into(),
@@ -148,13 +165,13 @@ async fn spans_have_the_names_tags_lengths_and_events_that_were_asked_for() {
     send(&proxy, &[("x-who", "me")]).await;
     let span = within("a span", spans.recv()).await.unwrap();
     assert_eq!((span.kind, span.name.as_str()), (SpanKind::Server, "GET of me"));
-    let text = |span: &Span, name: &str| attribute(span, name).cloned();
-    assert_eq!(text(&span, "who"), Some(SpanValue::Text("me".into())));
-    assert_eq!(text(&span, "fixed"), Some(SpanValue::Text("a".into())));
+    let text = attribute;
+    assert_eq!(text(&span, "who"), Some(SpanValue::Text("me")));
+    assert_eq!(text(&span, "fixed"), Some(SpanValue::Text("a")));
     assert_eq!(text(&span, "none"), None);
     assert_eq!(
         (text(&span, "url.path"), text(&span, "url.query")),
-        (Some(SpanValue::Text("/x".into())), Some(SpanValue::Text("y".into())))
+        (Some(SpanValue::Text("/x")), Some(SpanValue::Text("y")))
     );
     let events: Vec<&str> = span.events.iter().map(|(name, _)| *name).collect();
     assert_eq!(
@@ -173,10 +190,7 @@ async fn spans_have_the_names_tags_lengths_and_events_that_were_asked_for() {
     proxy.apply(config.clone()).unwrap();
     send(&proxy, &[]).await;
     let span = within("a span", spans.recv()).await.unwrap();
-    assert_eq!(
-        (span.name.as_str(), text(&span, "who")),
-        ("of the route", Some(SpanValue::Text("route".into())))
-    );
+    assert_eq!((span.name.as_str(), text(&span, "who")), ("of the route", Some(SpanValue::Text("route"))));
     route(&mut config).tracing =
         Some(RouteTracing { random_sampling: Some(Fraction::ZERO), ..RouteTracing::default() });
     proxy.apply(config.clone()).unwrap();

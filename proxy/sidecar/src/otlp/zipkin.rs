@@ -4,19 +4,19 @@ use outrigger_engine::telemetry::trace::{Span, SpanKind, SpanValue};
 use serde_json::{Map, Value, json};
 
 /// A batch.
-pub(super) fn spans(batch: impl Iterator<Item = Span>) -> Value {
-    Value::Array(batch.map(one).collect())
+pub(super) fn spans(batch: &[Span]) -> Value {
+    Value::Array(batch.iter().map(one).collect())
 }
 
-fn one(span: Span) -> Value {
+fn one(span: &Span) -> Value {
     let micros = |nanos: u64| nanos / 1000;
     let mut tags = Map::new();
-    for (name, value) in span.attributes {
+    for (name, value) in span.attributes.iter() {
         let text = match value {
-            SpanValue::Text(text) => text,
+            SpanValue::Text(text) => text.to_owned(),
             SpanValue::Number(number) => number.to_string(),
         };
-        tags.insert(name.into_owned(), text.into());
+        tags.insert(name.to_owned(), text.into());
     }
     if span.is_error {
         // Its presence is what counts.
@@ -50,9 +50,12 @@ fn one(span: Span) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use outrigger_engine::telemetry::trace::Attributes;
 
     #[test]
     fn span_becomes_what_zipkin_reads() {
+        let mut attributes = Attributes::default();
+        attributes.number("http.response.status_code", 503);
         let span = Span {
             trace_id: 0xabc,
             span_id: 7,
@@ -63,7 +66,7 @@ mod tests {
             start_unix_nanos: 1_000_000,
             end_unix_nanos: 1_000_500,
             is_error: true,
-            attributes: vec![("http.response.status_code".into(), SpanValue::Number(503))],
+            attributes,
             events: vec![("first_upstream_tx_byte_sent", 1_002_000)],
         };
         let expected = json!([{
@@ -72,6 +75,6 @@ mod tests {
             "tags": {"http.response.status_code": "503", "error": "true"},
             "annotations": [{"timestamp": 1002, "value": "first_upstream_tx_byte_sent"}],
         }]);
-        assert_eq!(spans(std::iter::once(span)), expected);
+        assert_eq!(spans(&[span]), expected);
     }
 }

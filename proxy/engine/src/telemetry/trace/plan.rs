@@ -1,13 +1,12 @@
 //! What the spans of a connection manager say: names, attributes that were asked for, lengths.
 
-use super::SpanValue;
+use super::Attributes;
 use crate::telemetry::Telemetry;
 use crate::telemetry::facts::RequestView;
 use crate::telemetry::record::RequestRecord;
 use outrigger_traffic::config::SpanOptions;
 use outrigger_traffic::template::{Command, Template};
 use outrigger_traffic::tracing::{SpanTag, operation, tags};
-use std::borrow::Cow;
 
 /// Compiled [`SpanOptions`].
 #[derive(Debug)]
@@ -83,7 +82,7 @@ impl<'a> Wishes<'a> {
     }
 
     /// Adds the attributes that were asked for.
-    pub(super) fn tag(&self, attributes: &mut Vec<(Cow<'static, str>, SpanValue)>) {
+    pub(super) fn tag(&self, attributes: &mut Attributes) {
         let route = self.0.rule.and_then(|rule| rule.tracing.as_ref()).map_or(&[][..], |route| &route.tags);
         let chain = self.plan().map_or(&[][..], |plan| &plan.tags);
         let of_chain = chain.iter().filter(|tag| route.iter().all(|other| other.name != tag.name));
@@ -95,7 +94,7 @@ impl<'a> Wishes<'a> {
             };
             let value = found.unwrap_or_else(|| tag.default_value.to_string());
             if !value.is_empty() {
-                attributes.push((tag.name.to_string().into(), SpanValue::Text(value)));
+                attributes.text(&tag.name, value.as_bytes());
             }
         }
     }

@@ -1,13 +1,14 @@
 //! Spans, with the attribute names of OpenTelemetry's HTTP conventions, and where they go.
 
+use super::attributes::Attributes;
 use super::plan::Wishes;
 use super::{RequestTrace, unix_nanos};
 use crate::telemetry::record::RequestRecord;
 use crate::telemetry::{ResponseFlags, Telemetry};
 use outrigger_traffic::template::Moment;
-use std::borrow::Cow;
+use std::io::Write as _;
+use std::net::IpAddr;
 use std::sync::Arc;
-use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 /// What a span stands for.
@@ -17,15 +18,6 @@ pub enum SpanKind {
     Server,
     /// One attempt to have it answered.
     Client,
-}
-
-/// Value of an attribute.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum SpanValue {
-    /// A text.
-    Text(String),
-    /// A number.
-    Number(i64),
 }
 
 /// A finished span.
@@ -50,70 +42,45 @@ pub struct Span {
     /// Whether it failed: 5xx for a server, 4xx or 5xx or no response for a client.
     pub is_error: bool,
     /// Attributes.
-    pub attributes: Vec<(Cow<'static, str>, SpanValue)>,
+    pub attributes: Attributes,
     /// What happened meanwhile: name, and nanoseconds since 1970.
     pub events: Vec<(&'static str, u64)>,
 }
 
-/// Takes finished spans from the data path.
-pub trait SpanSink: Send + Sync + std::fmt::Debug {
-    /// Takes a span, or returns false at once where there is no room for it. Must not block.
-    fn accept(&self, span: Span) -> bool;
-}
-
-/// A bounded queue as a [`SpanSink`].
-#[derive(Clone, Debug)]
-pub struct SpanQueue(mpsc::Sender<Span>);
-
-impl SpanSink for SpanQueue {
-    fn accept(&self, span: Span) -> bool {
-        self.0.try_send(span).is_ok()
-    }
-}
-
-/// A queue for at most `spans_max` spans and the end an exporter reads from.
-pub fn span_queue(spans_max: usize) -> (SpanQueue, mpsc::Receiver<Span>) {
-    let (sender, receiver) = mpsc::channel(spans_max.max(1));
-    (SpanQueue(sender), receiver)
-}
+/// Bytes that the attributes of most spans fit into.
+const ATTRIBUTES_BYTES: usize = 512;
 
 /// The span of a request that is over.
 pub(crate) fn server_span(telemetry: &Telemetry, trace: &RequestTrace, record: &RequestRecord<'_>) -> Span {
-    let mut attributes = Vec::with_capacity(16);
+    let mut attributes = Attributes::with_capacity(ATTRIBUTES_BYTES);
     let wishes = Wishes::new(record, telemetry);
     let whole = record.original_path.unwrap_or_else(|| record.request.path());
     let (path, query) = split_query(wishes.cut(whole));
-    let text = |bytes: &[u8]| SpanValue::Text(String::from_utf8_lossy(bytes).into_owned());
-    attributes.push(("http.request.method".into(), text(record.request.method_bytes())));
-    attributes.push(("url.path".into(), text(path)));
+    attributes.text("http.request.method", record.request.method_bytes());
+    attributes.text("url.path", path);
     if let Some(query) = query {
-        attributes.push(("url.query".into(), text(query)));
+        attributes.text("url.query", query);
     }
-    attributes.push(("url.scheme".into(), SpanValue::Text(record.request.scheme().as_str().into())));
-    attributes.push(("server.address".into(), text(record.request.authority())));
-    attributes
-        .push(("network.protocol.version".into(), SpanValue::Text(version(record.request.version()).into())));
-    attributes
-        .push(("network.peer.address".into(), SpanValue::Text(record.connection.peer.ip().to_string())));
-    attributes.push(("network.peer.port".into(), SpanValue::Number(record.connection.peer.port().into())));
-    attributes.push(("client.address".into(), SpanValue::Text(record.remote.ip().to_string())));
+    attributes.text("url.scheme", record.request.scheme().as_bytes());
+    attributes.text("server.address", record.request.authority());
+    attributes.text("network.protocol.version", version(record.request.version()).as_bytes());
+    ip(&mut attributes, "network.peer.address", record.connection.peer.ip());
+    attributes.number("network.peer.port", record.connection.peer.port().into());
+    ip(&mut attributes, "client.address", record.remote.ip());
     if let Some(agent) = record.request.fields.get(b"user-agent") {
-        attributes.push(("user_agent.original".into(), text(agent)));
+        attributes.text("user_agent.original", agent);
     }
     push_outcome(&mut attributes, record.status, record.flags, record);
-    attributes.push(("http.request.body.size".into(), number(record.request_body_bytes)));
-    attributes.push(("http.response.body.size".into(), number(record.response_body_bytes)));
+    attributes.number("http.request.body.size", number(record.request_body_bytes));
+    attributes.number("http.response.body.size", number(record.response_body_bytes));
     if let Some(code) = record.grpc_status {
-        attributes.push(("rpc.grpc.status_code".into(), SpanValue::Number(code.into())));
+        attributes.number("rpc.grpc.status_code", code.into());
     }
     if record.attempts > 1 {
-        attributes.push(("outrigger.attempts".into(), SpanValue::Number(record.attempts.into())));
+        attributes.number("outrigger.attempts", record.attempts.into());
     }
     if !record.connection.principal.is_empty() {
-        attributes.push((
-            "outrigger.peer.principal".into(),
-            SpanValue::Text(record.connection.principal.to_string()),
-        ));
+        attributes.text("outrigger.peer.principal", record.connection.principal.as_bytes());
     }
     wishes.tag(&mut attributes);
     let events = if wishes.is_verbose() { phases(telemetry, record) } else { Vec::new() };
@@ -142,22 +109,18 @@ pub(crate) fn attempt_span(
     started: Instant,
     status: u16,
 ) -> Span {
-    let mut attributes = Vec::with_capacity(12);
-    let text = |bytes: &[u8]| SpanValue::Text(String::from_utf8_lossy(bytes).into_owned());
-    attributes.push(("http.request.method".into(), text(record.request.method_bytes())));
-    attributes.push(("server.address".into(), text(record.request.authority())));
+    let mut attributes = Attributes::with_capacity(ATTRIBUTES_BYTES);
+    attributes.text("http.request.method", record.request.method_bytes());
+    attributes.text("server.address", record.request.authority());
     let wishes = Wishes::new(record, telemetry);
-    attributes.push(("url.path".into(), text(wishes.cut(record.request.path_only()))));
+    attributes.text("url.path", wishes.cut(record.request.path_only()));
     if let Some(upstream) = record.upstream {
-        attributes
-            .push(("network.peer.address".into(), SpanValue::Text(upstream.host.address.ip().to_string())));
-        attributes.push(("network.peer.port".into(), SpanValue::Number(upstream.host.address.port().into())));
-        attributes
-            .push(("network.protocol.version".into(), SpanValue::Text(version(upstream.protocol).into())));
+        ip(&mut attributes, "network.peer.address", upstream.host.address.ip());
+        attributes.number("network.peer.port", upstream.host.address.port().into());
+        attributes.text("network.protocol.version", version(upstream.protocol).as_bytes());
     }
     if record.attempts > 1 {
-        attributes
-            .push(("http.request.resend_count".into(), SpanValue::Number(i64::from(record.attempts) - 1)));
+        attributes.number("http.request.resend_count", i64::from(record.attempts) - 1);
     }
     push_outcome(&mut attributes, status, record.flags, record);
     wishes.tag(&mut attributes);
@@ -191,26 +154,27 @@ fn phases(telemetry: &Telemetry, record: &RequestRecord<'_>) -> Vec<(&'static st
     named.into_iter().filter_map(|(name, moment)| Some((name, at(moment)?))).collect()
 }
 
-fn push_outcome(
-    attributes: &mut Vec<(Cow<'static, str>, SpanValue)>,
-    status: u16,
-    flags: ResponseFlags,
-    record: &RequestRecord<'_>,
-) {
+fn push_outcome(attributes: &mut Attributes, status: u16, flags: ResponseFlags, record: &RequestRecord<'_>) {
     if status != 0 {
-        attributes.push(("http.response.status_code".into(), SpanValue::Number(status.into())));
+        attributes.number("http.response.status_code", status.into());
     }
     if !flags.is_empty() {
-        attributes.push(("error.type".into(), SpanValue::Text(flags.to_string())));
+        attributes.text_with("error.type", |out| flags.write_short(out));
     } else if status >= 500 {
-        attributes.push(("error.type".into(), SpanValue::Text(status.to_string())));
+        attributes.text("error.type", status.to_string().as_bytes());
     }
     if let Some(cluster) = record.cluster {
-        attributes.push(("outrigger.cluster".into(), SpanValue::Text(cluster.name.to_string())));
+        attributes.text("outrigger.cluster", cluster.name.as_bytes());
     }
     if !record.route.is_empty() {
-        attributes.push(("http.route".into(), SpanValue::Text(record.route.into())));
+        attributes.text("http.route", record.route.as_bytes());
     }
+}
+
+/// An address as people write it.
+fn ip(attributes: &mut Attributes, name: &str, address: IpAddr) {
+    // Writing to a Vec cannot fail.
+    attributes.text_with(name, |out| drop(write!(out, "{address}")));
 }
 
 fn span_name(record: &RequestRecord<'_>) -> String {
@@ -225,8 +189,8 @@ fn split_query(path: &[u8]) -> (&[u8], Option<&[u8]>) {
     }
 }
 
-fn number(value: u64) -> SpanValue {
-    SpanValue::Number(i64::try_from(value).unwrap_or(i64::MAX))
+fn number(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
 }
 
 /// `network.protocol.version` of a protocol.
