@@ -39,11 +39,12 @@ shapes! {
     WORKLOAD_GROUP = "WorkloadGroup" { "metadata" "template" "probe" } {}
     WORKLOAD_GROUP_METADATA = "WorkloadGroup.ObjectMeta" { "labels" } { "annotations" }
     WORKLOAD_GROUP_TEMPLATE = "WorkloadGroup.template" { "ports" "labels" "locality" "weight" "serviceAccount" } { "network" }
-    READINESS_PROBE = "ReadinessProbe" { "initialDelaySeconds" "timeoutSeconds" "periodSeconds" "successThreshold" "failureThreshold" "httpGet" "tcpSocket" }
-        { "exec" "grpc" }
+    READINESS_PROBE = "ReadinessProbe" { "initialDelaySeconds" "timeoutSeconds" "periodSeconds" "successThreshold" "failureThreshold" "httpGet" "tcpSocket" "grpc" }
+        { "exec" }
     PROBE_HTTP = "HTTPHealthCheckConfig" { "path" "port" "host" "scheme" "httpHeaders" } {}
     PROBE_HEADER = "HTTPHeader" { "name" "value" } {}
     PROBE_TCP = "TCPHealthCheckConfig" { "host" "port" } {}
+    PROBE_GRPC = "GrpcHealthCheckConfig" { "port" "service" } {}
     WORKLOAD_SELECTOR = "WorkloadSelector (networking)" { "labels" } {}
 
     VIRTUAL_SERVICE = "VirtualService" { "hosts" "gateways" "http" "tls" "tcp" "exportTo" } {}

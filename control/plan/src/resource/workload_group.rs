@@ -81,6 +81,8 @@ pub enum ProbeKind {
         path: String,
         /// Further headers.
         headers: Vec<(String, String)>,
+        /// Over TLS, whatever the certificate (`scheme: HTTPS`).
+        tls: bool,
     },
     /// A connection that is taken.
     Tcp {
@@ -88,6 +90,13 @@ pub enum ProbeKind {
         host: Option<String>,
         /// Port.
         port: u16,
+    },
+    /// A `grpc.health.v1.Health/Check` that says SERVING.
+    Grpc {
+        /// Port.
+        port: u16,
+        /// The service asked about; empty: the server as a whole.
+        service: String,
     },
 }
 
@@ -144,14 +153,16 @@ impl Probe {
             let seconds = |name, default| Duration::from_secs(number(name, SECONDS_MAX, default).into());
             let http = f.field("httpGet").map(|n| read_http(&n));
             let tcp = f.field("tcpSocket").map(|n| read_tcp(&n));
-            let kind = match (http, tcp) {
-                (Some(kind), None) | (None, Some(kind)) => kind,
-                (None, None) => {
-                    f.problem("", "one of httpGet and tcpSocket is required");
+            let grpc = f.field("grpc").map(|n| read_grpc(&n));
+            let mut given = [http, tcp, grpc].into_iter().flatten();
+            let kind = match (given.next(), given.next()) {
+                (Some(kind), None) => kind,
+                (None, _) => {
+                    f.problem("", "one of httpGet, tcpSocket and grpc is required");
                     None
                 }
                 (Some(_), Some(_)) => {
-                    f.problem("", "only one of httpGet and tcpSocket can be given");
+                    f.problem("", "only one of httpGet, tcpSocket and grpc can be given");
                     None
                 }
             };
@@ -177,9 +188,8 @@ fn read_http(node: &Node<'_>) -> Option<ProbeKind> {
         if !(path.is_empty() || fits) {
             f.problem("path", "must begin with / and have only visible ASCII characters");
         }
-        if let Some(scheme) = f.field("scheme") {
-            scheme.word(&[("HTTP", ()), ("", ())], &["HTTPS"]);
-        }
+        let schemes = [("HTTP", false), ("", false), ("HTTPS", true)];
+        let tls = f.field("scheme").and_then(|scheme| scheme.word(&schemes, &[])).unwrap_or_default();
         let headers = f.list("httpHeaders");
         if headers.len() > HEADERS_MAX {
             f.problem("httpHeaders", format!("at most {HEADERS_MAX} are allowed"));
@@ -190,7 +200,20 @@ fn read_http(node: &Node<'_>) -> Option<ProbeKind> {
             port: port?,
             path: if path.is_empty() { "/".to_owned() } else { path },
             headers,
+            tls,
         })
+    });
+    read.flatten()
+}
+
+fn read_grpc(node: &Node<'_>) -> Option<ProbeKind> {
+    let read = node.message(&shape::PROBE_GRPC, |f| {
+        let port = f.required("port").map(|n| n.port());
+        let service = f.text("service");
+        if service.len() > TEXT_BYTES_MAX {
+            f.problem("service", format!("must have at most {TEXT_BYTES_MAX} bytes"));
+        }
+        Some(ProbeKind::Grpc { port: port?, service })
     });
     read.flatten()
 }
@@ -264,12 +287,18 @@ mod tests {
             port: 8080,
             path: "/ready?x=1".to_owned(),
             headers: vec![("x-a".to_owned(), "b c".to_owned())],
+            tls: false,
         };
         assert_eq!(probe.kind, expected);
         let tcp = "{template: {}, probe: {periodSeconds: 0, failureThreshold: 5, tcpSocket: {host: db.example, port: 1}}}";
         let probe = read(tcp).unwrap().probe.unwrap();
         assert_eq!((probe.period.as_secs(), probe.failure_threshold), (10, 5));
         assert_eq!(probe.kind, ProbeKind::Tcp { host: Some("db.example".to_owned()), port: 1 });
+        let kind = |text: &str| read(text).unwrap().probe.unwrap().kind;
+        let grpc = kind("{template: {}, probe: {grpc: {port: 7, service: shop.Cart}}}");
+        assert_eq!(grpc, ProbeKind::Grpc { port: 7, service: "shop.Cart".to_owned() });
+        let https = kind("{template: {}, probe: {httpGet: {port: 7, scheme: HTTPS}}}");
+        assert!(matches!(https, ProbeKind::Http { tls: true, .. }));
     }
 
     #[test]
@@ -284,9 +313,10 @@ mod tests {
             ),
             ("{template: {}, probe: {}}", "spec.probe"),
             ("{template: {}, probe: {exec: {command: [x]}}}", "spec.probe.exec: not supported yet"),
-            ("{template: {}, probe: {grpc: {port: 1}}}", "spec.probe.grpc: not supported yet"),
+            ("{template: {}, probe: {grpc: {service: x}}}", "spec.probe.grpc.port: is required"),
+            ("{template: {}, probe: {grpc: {port: 1}, tcpSocket: {port: 1}}}", "only one of"),
             ("{template: {}, probe: {httpGet: {}}}", "spec.probe.httpGet.port: is required"),
-            ("{template: {}, probe: {httpGet: {port: 1, scheme: HTTPS}}}", "spec.probe.httpGet.scheme"),
+            ("{template: {}, probe: {httpGet: {port: 1, scheme: GOPHER}}}", "spec.probe.httpGet.scheme"),
             ("{template: {}, probe: {httpGet: {port: 1, path: x}}}", "spec.probe.httpGet.path"),
             ("{template: {}, probe: {httpGet: {port: 1, host: \"a b\"}}}", "spec.probe.httpGet.host"),
             ("{template: {}, probe: {httpGet: {port: 1}, tcpSocket: {port: 1}}}", "only one of"),

@@ -93,7 +93,8 @@ fn protocol_of(name: &str) -> Protocol {
 pub fn to_wire(probe: &Probe) -> v1::Probe {
     use v1::probe::Kind;
     let kind = match &probe.kind {
-        ProbeKind::Http { host, port, path, headers } => Kind::Http(v1::HttpProbe {
+        ProbeKind::Http { host, port, path, headers, tls } => Kind::Http(v1::HttpProbe {
+            tls: *tls,
             host: host.clone().unwrap_or_default(),
             port: (*port).into(),
             path: path.clone(),
@@ -104,6 +105,9 @@ pub fn to_wire(probe: &Probe) -> v1::Probe {
         }),
         ProbeKind::Tcp { host, port } => {
             Kind::Tcp(v1::TcpProbe { host: host.clone().unwrap_or_default(), port: (*port).into() })
+        }
+        ProbeKind::Grpc { port, service } => {
+            Kind::Grpc(v1::GrpcProbe { port: (*port).into(), service: service.clone() })
         }
     };
     v1::Probe {

@@ -3,6 +3,7 @@
 //! HTTP/1.1 on the control runtime, on loopback unless configured otherwise, without authentication. Names of paths and
 //! JSON fields are Envoy's. What changes something is a POST.
 
+mod body;
 mod certs;
 mod clusters;
 mod config_dump;

@@ -1,10 +1,9 @@
 //! Connections and paths of the administration.
 
 use super::Sources;
+use super::body::Content;
 use crate::proxy::Steering;
-use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
-use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -107,19 +106,23 @@ fn decode(text: &str) -> String {
 pub(super) struct Reply {
     pub(super) status: StatusCode,
     pub(super) content_type: &'static str,
-    pub(super) body: String,
+    pub(super) body: Content,
 }
 
 impl Reply {
     /// Plain text, 200.
     pub(super) fn text(body: impl Into<String>) -> Self {
-        Self { status: StatusCode::OK, content_type: "text/plain; charset=UTF-8", body: body.into() }
+        Self {
+            status: StatusCode::OK,
+            content_type: "text/plain; charset=UTF-8",
+            body: Content::Text(body.into()),
+        }
     }
 
     /// JSON, 200.
     pub(super) fn json(value: &serde_json::Value) -> Self {
         let body = serde_json::to_string_pretty(value).unwrap_or_default() + "\n";
-        Self { status: StatusCode::OK, content_type: "application/json", body }
+        Self { status: StatusCode::OK, content_type: "application/json", body: body.into() }
     }
 
     /// Plain text with another status.
@@ -137,11 +140,7 @@ pub(super) struct Path {
     pub(super) answer: fn(&Context<'_>) -> Reply,
 }
 
-fn respond(
-    steering: &Weak<Steering>,
-    sources: &Sources,
-    request: &Request<Incoming>,
-) -> Response<Full<Bytes>> {
+fn respond(steering: &Weak<Steering>, sources: &Sources, request: &Request<Incoming>) -> Response<Content> {
     let reply = match steering.upgrade() {
         Some(steering) => {
             let context =
@@ -150,7 +149,7 @@ fn respond(
         }
         None => Reply::status(StatusCode::SERVICE_UNAVAILABLE, "the proxy has ended\n"),
     };
-    let mut response = Response::new(Full::new(Bytes::from(reply.body)));
+    let mut response = Response::new(reply.body);
     *response.status_mut() = reply.status;
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(reply.content_type));

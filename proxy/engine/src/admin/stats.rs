@@ -1,8 +1,9 @@
 //! `/stats`, `/stats/prometheus`.
 
+use super::body::Content;
 use super::server::{Context, Reply};
 use crate::telemetry::collect::collect;
-use crate::telemetry::prometheus::{self, Wanted};
+use crate::telemetry::prometheus::{Exposition, Wanted};
 use crate::telemetry::stats::{Distribution, StatValue};
 use http::StatusCode;
 use regex::{Regex, RegexBuilder};
@@ -49,12 +50,15 @@ pub(super) fn prometheus(context: &Context<'_>) -> Reply {
     let shared = &context.steering.shared;
     let name = |name: &str| filter.as_ref().is_none_or(|f| f.is_match(name));
     let wanted = Wanted { used_only: context.parameter("usedonly").is_some(), name: &name };
-    let mut body = String::with_capacity(64 << 10);
-    prometheus::write(shared, &shared.live.load(), &wanted, &mut body);
-    if let Some(extra) = &context.sources.metrics {
-        extra.write(&mut body);
-    }
-    Reply { content_type: "text/plain; version=0.0.4; charset=utf-8", ..Reply::text(body) }
+    let pieces = Exposition::gather(shared, &shared.live.load(), &wanted);
+    // Of others, and last.
+    let extra = context.sources.metrics.as_ref().map(|extra| {
+        let mut text = String::new();
+        extra.write(&mut text);
+        text
+    });
+    let content_type = "text/plain; version=0.0.4; charset=utf-8";
+    Reply { status: StatusCode::OK, content_type, body: Content::Pieces(Box::new(pieces.chain(extra))) }
 }
 
 fn filter(context: &Context<'_>) -> Result<Option<Regex>, Reply> {

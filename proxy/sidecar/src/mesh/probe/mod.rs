@@ -1,18 +1,17 @@
 //! Whether the workload is healthy, as the probe of its WorkloadGroup finds out.
 //!
 //! The control service says with each answer which probe is to be made. While it is away the last one goes on being made,
-//! and its outcome is told as soon as somebody listens.
+//! and its outcome is told as soon as somebody listens. What is tried: [`http`], [`grpc`], or a connection alone.
 
 use outrigger_api::outrigger::v1::probe::Kind;
-use outrigger_api::outrigger::v1::{Health, HttpProbe, Probe};
+use outrigger_api::outrigger::v1::{Health, Probe};
 use std::net::IpAddr;
 use std::time::Duration;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 
-/// Most bytes of an answer that are read: a status line is all that matters.
-const ANSWER_BYTES_MAX: usize = 4 << 10;
+mod grpc;
+mod http;
 
 /// Bounds of what the control service asks for, so that a mistaken answer cannot make this a busy loop.
 const PERIOD_MIN: Duration = Duration::from_millis(100);
@@ -102,13 +101,11 @@ impl Prober {
         match &probe.kind {
             None => Err("a probe of a kind that is not known".to_owned()),
             Some(Kind::Tcp(tcp)) => self.connect(&tcp.host, tcp.port).await.map(drop),
-            Some(Kind::Http(http)) => {
-                let mut stream = self.connect(&http.host, http.port).await?;
-                let request = request(http, self.application);
-                stream.write_all(request.as_bytes()).await.map_err(|error| error.to_string())?;
-                let status = status(&mut stream).await?;
-                if (200..400).contains(&status) { Ok(()) } else { Err(format!("status {status}")) }
+            Some(Kind::Http(probe)) => {
+                let stream = self.connect(&probe.host, probe.port).await?;
+                http::get(stream, probe, self.application).await
             }
+            Some(Kind::Grpc(probe)) => grpc::check(self.connect("", probe.port).await?, &probe.service).await,
         }
     }
 
@@ -142,42 +139,6 @@ impl Streak {
     }
 }
 
-/// Names and values were checked when the group was applied; what could still end a line ends the request here.
-fn request(http: &HttpProbe, application: IpAddr) -> String {
-    let plain = |text: &str| text.chars().filter(|c| !c.is_control()).collect::<String>();
-    let host = match http.host.as_str() {
-        "" => application.to_string(),
-        host => plain(host),
-    };
-    let host = if host.contains(':') { format!("[{host}]") } else { host };
-    let named = http.headers.iter().any(|header| header.name.eq_ignore_ascii_case("host"));
-    let mut out = format!("GET {} HTTP/1.1\r\n", plain(&http.path).replace(' ', "%20"));
-    if !named {
-        out.push_str(&format!("host: {host}:{}\r\n", http.port));
-    }
-    for header in &http.headers {
-        out.push_str(&format!("{}: {}\r\n", plain(&header.name), plain(&header.value)));
-    }
-    out.push_str("user-agent: outrigger-probe\r\nconnection: close\r\n\r\n");
-    out
-}
-
-/// The status of an answer (RFC 9112 section 4), whatever follows it.
-async fn status(stream: &mut TcpStream) -> Result<u16, String> {
-    let mut read = Vec::with_capacity(256);
-    while !read.contains(&b'\n') && read.len() < ANSWER_BYTES_MAX {
-        if stream.read_buf(&mut read).await.map_err(|error| error.to_string())? == 0 {
-            break;
-        }
-    }
-    let line = read.split(|byte| *byte == b'\n').next().unwrap_or_default();
-    let line = String::from_utf8_lossy(line);
-    let mut words = line.split(' ');
-    let version = words.next().unwrap_or_default();
-    let status = words.next().and_then(|word| word.trim_end().parse().ok());
-    status.filter(|_| version.starts_with("HTTP/1.")).ok_or_else(|| "not an answer of HTTP/1".to_owned())
-}
-
 fn millis(ms: u32) -> Duration {
     Duration::from_millis(ms.into())
 }
@@ -185,9 +146,10 @@ fn millis(ms: u32) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use outrigger_api::outrigger::v1::{ProbeHeader, TcpProbe};
+    use outrigger_api::outrigger::v1::{HttpProbe, TcpProbe};
     use std::sync::Arc;
     use std::sync::atomic::{AtomicU16, Ordering};
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::net::TcpListener;
 
     const LOOPBACK: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
@@ -211,21 +173,6 @@ mod tests {
         let said: Vec<_> = outcomes.into_iter().map(|good| streak.note(good, &probe)).collect();
         let (good, bad) = (Some(Health::Healthy), Some(Health::Unhealthy));
         assert_eq!(said, [None, None, None, None, None, bad, bad, None, good, good]);
-    }
-
-    #[test]
-    fn request_says_what_the_probe_says_and_cannot_be_ended_early() {
-        let header = |name: &str, value: &str| ProbeHeader { name: name.to_owned(), value: value.to_owned() };
-        let http = HttpProbe {
-            host: String::new(),
-            port: 8080,
-            path: "/ready?a b\r\nx: y".to_owned(),
-            headers: vec![header("x-a", "b\r\nc: d")],
-        };
-        let expected = "GET /ready?a%20bx:%20y HTTP/1.1\r\nhost: 127.0.0.1:8080\r\nx-a: bc: d\r\nuser-agent: outrigger-probe\r\nconnection: close\r\n\r\n";
-        assert_eq!(request(&http, LOOPBACK), expected);
-        let own = HttpProbe { headers: vec![header("Host", "a.example")], ..http };
-        assert!(!request(&own, LOOPBACK).contains("127.0.0.1"));
     }
 
     #[tokio::test]
