@@ -1,5 +1,7 @@
-//! Attributes of a span in one piece of memory: a sampled request makes some thirty of them, and a text each of its own would
-//! cost more than all the rest of tracing.
+//! Attributes of a span in one piece of memory, in the form in which they are sent: a sampled request makes some thirty of
+//! them, and a text each of its own, or a message each, would cost more than all the rest of tracing.
+//!
+//! Source: OpenTelemetry protocol 1.x, `KeyValue` and `AnyValue`; protocol buffers' encoding.
 
 use std::fmt;
 
@@ -13,13 +15,19 @@ pub enum SpanValue<'a> {
 }
 
 /// Names and values, in the order they were added. A name may stand there twice.
-///
-/// One entry after the other: kind (1 byte), length of the name (2), length of the value (4), name, value.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Attributes(Vec<u8>);
 
-const TEXT: u8 = 0;
-const NUMBER: u8 = 1;
+/// `Span.attributes`, a message.
+const ATTRIBUTE: u8 = 9 << 3 | 2;
+/// `KeyValue.key`, a text.
+const KEY: u8 = 1 << 3 | 2;
+/// `KeyValue.value`, a message.
+const VALUE: u8 = 2 << 3 | 2;
+/// `AnyValue.string_value`.
+const TEXT: u8 = 1 << 3 | 2;
+/// `AnyValue.int_value`.
+const NUMBER: u8 = 3 << 3;
 
 impl Attributes {
     /// With room for so many bytes.
@@ -27,59 +35,65 @@ impl Attributes {
         Self(Vec::with_capacity(bytes))
     }
 
-    /// Adds a text; what is no UTF-8 in it is replaced. Names are cut at 65,535 bytes.
-    pub fn text(&mut self, name: &str, value: &[u8]) {
-        self.text_with(name, |out| out.extend_from_slice(value));
+    /// Adds a text.
+    pub fn text(&mut self, name: &str, value: &str) {
+        self.begin(name, 1 + varint_size(value.len() as u64) + value.len());
+        self.0.push(TEXT);
+        self.varint(value.len() as u64);
+        self.0.extend_from_slice(value.as_bytes());
     }
 
-    /// Adds a text that `write` appends.
-    pub fn text_with(&mut self, name: &str, write: impl FnOnce(&mut Vec<u8>)) {
-        let length_at = self.begin(TEXT, name);
-        let start = self.0.len();
-        write(&mut self.0);
-        if let Err(bad) = std::str::from_utf8(self.0.get(start..).unwrap_or_default()) {
-            let _ = bad;
-            let fixed = String::from_utf8_lossy(self.0.get(start..).unwrap_or_default()).into_owned();
-            self.0.truncate(start);
-            self.0.extend_from_slice(fixed.as_bytes());
-        }
-        let length = u32::try_from(self.0.len() - start).unwrap_or(u32::MAX);
-        if let Some(place) = self.0.get_mut(length_at..length_at + 4) {
-            place.copy_from_slice(&length.to_le_bytes());
-        }
+    /// Adds a text; what is no UTF-8 in it is replaced.
+    pub fn bytes(&mut self, name: &str, value: &[u8]) {
+        self.text(name, &String::from_utf8_lossy(value));
     }
 
     /// Adds a number.
     pub fn number(&mut self, name: &str, value: i64) {
-        let length_at = self.begin(NUMBER, name);
-        self.0.extend_from_slice(&value.to_le_bytes());
-        if let Some(place) = self.0.get_mut(length_at..length_at + 4) {
-            place.copy_from_slice(&8_u32.to_le_bytes());
-        }
+        let wire = value.cast_unsigned();
+        self.begin(name, 1 + varint_size(wire));
+        self.0.push(NUMBER);
+        self.varint(wire);
     }
 
-    /// Everything up to the value; returns where the value's length is to be written.
-    fn begin(&mut self, kind: u8, name: &str) -> usize {
-        let mut most = name.len().min(usize::from(u16::MAX));
-        while !name.is_char_boundary(most) {
-            most -= 1;
-        }
-        let name = name.get(..most).unwrap_or_default();
-        self.0.push(kind);
-        self.0.extend_from_slice(&u16::try_from(name.len()).unwrap_or(0).to_le_bytes());
-        let length_at = self.0.len();
-        self.0.extend_from_slice(&[0; 4]);
+    /// Everything before an `AnyValue` of so many bytes.
+    fn begin(&mut self, name: &str, value_size: usize) {
+        let name_size = 1 + varint_size(name.len() as u64) + name.len();
+        self.0.push(ATTRIBUTE);
+        self.varint((name_size + 1 + varint_size(value_size as u64) + value_size) as u64);
+        self.0.push(KEY);
+        self.varint(name.len() as u64);
         self.0.extend_from_slice(name.as_bytes());
-        length_at
+        self.0.push(VALUE);
+        self.varint(value_size as u64);
+    }
+
+    fn varint(&mut self, mut value: u64) {
+        while value >= 0x80 {
+            self.0.push((value & 0x7f) as u8 | 0x80);
+            value >>= 7;
+        }
+        self.0.push(value as u8);
+    }
+
+    /// All of them as OTLP writes them: entries of `opentelemetry.proto.trace.v1.Span.attributes`.
+    pub fn as_otlp(&self) -> &[u8] {
+        &self.0
     }
 
     /// All of them.
     pub fn iter(&self) -> impl Iterator<Item = (&str, SpanValue<'_>)> {
         let mut rest = self.0.as_slice();
         std::iter::from_fn(move || {
-            let (entry, after) = split(rest)?;
+            let (entry, after) = message(ATTRIBUTE, rest)?;
             rest = after;
-            Some(entry)
+            let (name, entry) = message(KEY, entry)?;
+            let (value, _) = message(VALUE, entry)?;
+            let value = match value.split_first()? {
+                (&NUMBER, number) => SpanValue::Number(number_of(number)?.0.cast_signed()),
+                _ => SpanValue::Text(std::str::from_utf8(message(TEXT, value)?.0).ok()?),
+            };
+            Some((std::str::from_utf8(name).ok()?, value))
         })
     }
 
@@ -89,18 +103,27 @@ impl Attributes {
     }
 }
 
-/// The first entry and what follows it.
-fn split(bytes: &[u8]) -> Option<((&str, SpanValue<'_>), &[u8])> {
-    let (kind, rest) = bytes.split_first()?;
-    let (name_length, rest) = rest.split_first_chunk::<2>()?;
-    let (value_length, rest) = rest.split_first_chunk::<4>()?;
-    let (name, rest) = rest.split_at_checked(usize::from(u16::from_le_bytes(*name_length)))?;
-    let (value, rest) = rest.split_at_checked(usize::try_from(u32::from_le_bytes(*value_length)).ok()?)?;
-    let value = match *kind {
-        NUMBER => SpanValue::Number(i64::from_le_bytes(value.try_into().ok()?)),
-        _ => SpanValue::Text(std::str::from_utf8(value).ok()?),
-    };
-    Some(((std::str::from_utf8(name).ok()?, value), rest))
+/// Bytes of a number: one for each seven bits.
+fn varint_size(value: u64) -> usize {
+    (70 - (value | 1).leading_zeros() as usize) / 7
+}
+
+/// The content of the field at the start, which must be this one, and what follows it.
+fn message(field: u8, bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (length, rest) = number_of(bytes.strip_prefix(&[field])?)?;
+    rest.split_at_checked(usize::try_from(length).ok()?)
+}
+
+/// The number at the start, and what follows it.
+fn number_of(bytes: &[u8]) -> Option<(u64, &[u8])> {
+    let mut value = 0;
+    for (at, byte) in bytes.iter().enumerate().take(10) {
+        value |= u64::from(byte & 0x7f) << (7 * at);
+        if byte & 0x80 == 0 {
+            return Some((value, bytes.get(at + 1..)?));
+        }
+    }
+    None
 }
 
 impl fmt::Debug for Attributes {
@@ -133,7 +156,7 @@ mod tests {
             let mut attributes = Attributes::with_capacity(8);
             for one in &all {
                 match one {
-                    Given::Text(name, value) => attributes.text(name, value),
+                    Given::Text(name, value) => attributes.bytes(name, value),
                     Given::Number(name, value) => attributes.number(name, *value),
                 }
             }
@@ -150,13 +173,13 @@ mod tests {
     }
 
     #[test]
-    fn name_longer_than_its_length_can_say_is_cut_at_a_character() {
-        let mut attributes = Attributes::default();
-        attributes.number(&"é".repeat(40_000), 1);
-        attributes.text("next", b"x");
-        let lengths: Vec<usize> = attributes.iter().map(|(name, _)| name.len()).collect();
-        assert_eq!(lengths, [65_534, 4]);
-        assert_eq!(attributes.get("next"), Some(SpanValue::Text("x")));
-        assert_eq!(attributes.get("other"), None);
+    fn sizes_of_numbers_are_those_written_and_read() {
+        for value in (0..64).flat_map(|bit| [(1_u64 << bit) - 1, 1 << bit, u64::MAX >> bit]) {
+            let mut out = Attributes::default();
+            out.varint(value);
+            assert_eq!(out.0.len(), varint_size(value), "{value}");
+            assert_eq!(number_of(&out.0), Some((value, &[][..])));
+        }
+        assert_eq!(number_of(&[0x80; 11]), None);
     }
 }

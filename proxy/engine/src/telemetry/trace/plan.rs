@@ -94,7 +94,7 @@ impl<'a> Wishes<'a> {
             };
             let value = found.unwrap_or_else(|| tag.default_value.to_string());
             if !value.is_empty() {
-                attributes.text(&tag.name, value.as_bytes());
+                attributes.text(&tag.name, &value);
             }
         }
     }

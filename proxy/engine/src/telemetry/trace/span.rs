@@ -5,8 +5,9 @@ use super::plan::Wishes;
 use super::{RequestTrace, unix_nanos};
 use crate::telemetry::record::RequestRecord;
 use crate::telemetry::{ResponseFlags, Telemetry};
+use crate::text::Digits;
 use outrigger_traffic::template::Moment;
-use std::io::Write as _;
+use smallvec::SmallVec;
 use std::net::IpAddr;
 use std::sync::Arc;
 use tokio::time::Instant;
@@ -56,19 +57,19 @@ pub(crate) fn server_span(telemetry: &Telemetry, trace: &RequestTrace, record: &
     let wishes = Wishes::new(record, telemetry);
     let whole = record.original_path.unwrap_or_else(|| record.request.path());
     let (path, query) = split_query(wishes.cut(whole));
-    attributes.text("http.request.method", record.request.method_bytes());
-    attributes.text("url.path", path);
+    attributes.bytes("http.request.method", record.request.method_bytes());
+    attributes.bytes("url.path", path);
     if let Some(query) = query {
-        attributes.text("url.query", query);
+        attributes.bytes("url.query", query);
     }
-    attributes.text("url.scheme", record.request.scheme().as_bytes());
-    attributes.text("server.address", record.request.authority());
-    attributes.text("network.protocol.version", version(record.request.version()).as_bytes());
+    attributes.text("url.scheme", record.request.scheme().as_str());
+    attributes.bytes("server.address", record.request.authority());
+    attributes.text("network.protocol.version", version(record.request.version()));
     ip(&mut attributes, "network.peer.address", record.connection.peer.ip());
     attributes.number("network.peer.port", record.connection.peer.port().into());
     ip(&mut attributes, "client.address", record.remote.ip());
     if let Some(agent) = record.request.fields.get(b"user-agent") {
-        attributes.text("user_agent.original", agent);
+        attributes.bytes("user_agent.original", agent);
     }
     push_outcome(&mut attributes, record.status, record.flags, record);
     attributes.number("http.request.body.size", number(record.request_body_bytes));
@@ -80,7 +81,7 @@ pub(crate) fn server_span(telemetry: &Telemetry, trace: &RequestTrace, record: &
         attributes.number("outrigger.attempts", record.attempts.into());
     }
     if !record.connection.principal.is_empty() {
-        attributes.text("outrigger.peer.principal", record.connection.principal.as_bytes());
+        attributes.text("outrigger.peer.principal", &record.connection.principal);
     }
     wishes.tag(&mut attributes);
     let events = if wishes.is_verbose() { phases(telemetry, record) } else { Vec::new() };
@@ -110,14 +111,14 @@ pub(crate) fn attempt_span(
     status: u16,
 ) -> Span {
     let mut attributes = Attributes::with_capacity(ATTRIBUTES_BYTES);
-    attributes.text("http.request.method", record.request.method_bytes());
-    attributes.text("server.address", record.request.authority());
+    attributes.bytes("http.request.method", record.request.method_bytes());
+    attributes.bytes("server.address", record.request.authority());
     let wishes = Wishes::new(record, telemetry);
-    attributes.text("url.path", wishes.cut(record.request.path_only()));
+    attributes.bytes("url.path", wishes.cut(record.request.path_only()));
     if let Some(upstream) = record.upstream {
         ip(&mut attributes, "network.peer.address", upstream.host.address.ip());
         attributes.number("network.peer.port", upstream.host.address.port().into());
-        attributes.text("network.protocol.version", version(upstream.protocol).as_bytes());
+        attributes.text("network.protocol.version", version(upstream.protocol));
     }
     if record.attempts > 1 {
         attributes.number("http.request.resend_count", i64::from(record.attempts) - 1);
@@ -159,22 +160,34 @@ fn push_outcome(attributes: &mut Attributes, status: u16, flags: ResponseFlags, 
         attributes.number("http.response.status_code", status.into());
     }
     if !flags.is_empty() {
-        attributes.text_with("error.type", |out| flags.write_short(out));
+        attributes.text("error.type", &flags.to_string());
     } else if status >= 500 {
-        attributes.text("error.type", status.to_string().as_bytes());
+        attributes.text("error.type", &status.to_string());
     }
     if let Some(cluster) = record.cluster {
-        attributes.text("outrigger.cluster", cluster.name.as_bytes());
+        attributes.text("outrigger.cluster", &cluster.name);
     }
     if !record.route.is_empty() {
-        attributes.text("http.route", record.route.as_bytes());
+        attributes.text("http.route", record.route);
     }
 }
 
 /// An address as people write it.
 fn ip(attributes: &mut Attributes, name: &str, address: IpAddr) {
-    // Writing to a Vec cannot fail.
-    attributes.text_with(name, |out| drop(write!(out, "{address}")));
+    match address {
+        // Nearly all, and worth to be written without a general formatter.
+        IpAddr::V4(v4) => {
+            let mut text = SmallVec::<[u8; 16]>::new();
+            for (at, octet) in v4.octets().into_iter().enumerate() {
+                if at > 0 {
+                    text.push(b'.');
+                }
+                text.extend_from_slice(Digits::default().write(octet.into()));
+            }
+            attributes.bytes(name, &text);
+        }
+        IpAddr::V6(v6) => attributes.text(name, &v6.to_string()),
+    }
 }
 
 fn span_name(record: &RequestRecord<'_>) -> String {
