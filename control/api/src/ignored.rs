@@ -48,12 +48,6 @@ pub const SAFE_TO_IGNORE: &[Ignored] = &[
         "initial_fetch_timeout",
         "how long a first answer is waited for is the proxy's own setting",
     ),
-    ignored(
-        "envoy.config.core.v3.GrpcService",
-        "timeout",
-        "configuration streams have no time limit, and the span exporter has its own",
-    ),
-    ignored("envoy.config.core.v3.HttpUri", "timeout", "the span exporter has its own"),
     ignored("envoy.config.core.v3.Node", "extensions", "the control service is told of no extensions"),
     ignored("envoy.config.core.v3.Node", "user_agent_build_version", "the proxy reports its own version"),
     ignored("envoy.config.listener.v3.Listener", "stat_prefix", NAMES),

@@ -41,7 +41,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant, SystemTime};
 use tokio::runtime::Handle;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 
 /// Downstream connections that may be open at a time, unless set otherwise.
 pub const CONNECTIONS_MAX: usize = 50_000;
@@ -154,6 +154,7 @@ impl Proxy {
         let shared = Arc::new(Shared {
             live: Arc::new(ArcSwap::from_pointee(empty)),
             news: watch::Sender::new(0),
+            keys_fetched: Notify::new(),
             drain_time: options.drain_time,
             drain: DrainState::default(),
             server,

@@ -49,6 +49,8 @@ pub struct Shared {
     pub telemetry: Telemetry,
     /// What is refused because memory runs out.
     pub overload: Overload,
+    /// A fetch of keys has ended, one way or the other.
+    pub keys_fetched: Notify,
     /// Filters of the embedding program.
     pub filters: RegisteredFilters,
     /// Number of data workers.

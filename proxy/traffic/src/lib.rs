@@ -38,6 +38,7 @@ pub mod outlier;
 pub mod retry;
 
 pub mod hash;
+pub mod metadata;
 pub mod template;
 pub mod text;
 pub mod tracing;

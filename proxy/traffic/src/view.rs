@@ -1,5 +1,7 @@
 //! How decisions look at a message: without owning it, without copying it.
 
+use crate::metadata::Metadata;
+
 /// The header fields of a request or response.
 pub trait FieldView {
     /// Value of the first field with this name. `lower` is in lower case; `host` is asked as `:authority` elsewhere.
@@ -22,6 +24,10 @@ pub trait RequestView: FieldView {
     /// What is known of the client's certificate.
     fn client_certificate(&self) -> ClientCertificate {
         ClientCertificate::default()
+    }
+    /// What filters learned of it.
+    fn metadata(&self) -> Option<&Metadata> {
+        None
     }
 }
 

@@ -84,7 +84,8 @@ pub fn looks_at_paths(filters: &[Rbac]) -> bool {
             | Permission::DestinationIp(..)
             | Permission::DestinationPort(_)
             | Permission::DestinationPortRange(..)
-            | Permission::RequestedServerName(_) => false,
+            | Permission::RequestedServerName(_)
+            | Permission::Metadata(_) => false,
         }
     }
     let rules = filters.iter().filter_map(|f| f.rules.as_ref());

@@ -85,7 +85,11 @@ fn next(
         return None;
     }
     let view = Moved {
-        client: ClientView { head: HeadView(&x.request), facts: &x.connection.facts },
+        client: ClientView {
+            head: HeadView(&x.request),
+            facts: &x.connection.facts,
+            metadata: notes.metadata.as_deref(),
+        },
         scheme,
         authority,
         path: &path,

@@ -241,7 +241,7 @@ fn decide(x: &mut Exchange, notes: &mut Notes) -> Result<Decided, ProxyError> {
 /// Steps 2 to 5, for a request that is prepared.
 fn decide_where(x: &mut Exchange, notes: &mut Notes) -> Result<Decided, ProxyError> {
     let serving = x.front.serving.clone();
-    let place = Place::find(x, &serving, x.front.worker().draw());
+    let place = Place::find(x, notes, &serving, x.front.worker().draw());
     notes.route = place.matched.map(|matched| matched.route.clone());
     sample_by_route(x, &place, notes);
     if serving.filters().is_empty() {

@@ -3,11 +3,13 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use outrigger_traffic::metadata::Metadata;
 use outrigger_traffic::route::Route;
 use outrigger_wire::{RequestHead, ResponseHead, Trailers};
 use tokio::time::Instant;
 
 use crate::error::ProxyError;
+use crate::exchange::Front;
 use crate::filter::After;
 use crate::http::{Connection, Serving};
 use crate::live::LiveCluster;
@@ -58,6 +60,8 @@ pub struct Notes {
     pub redirect_routes: Vec<Arc<Route>>,
     /// What filters do to the response, in the order of the filters. Never allocates where none has anything to do.
     pub(crate) after: Vec<After>,
+    /// What filters learned of it, for those behind them. Allocated only when there is something.
+    pub metadata: Option<Box<Metadata>>,
     /// A filter changed the request so that its route must be looked for again.
     pub(crate) reroute: bool,
 }
@@ -87,7 +91,15 @@ impl Notes {
             redirects: 0,
             redirect_routes: Vec::new(),
             after: Vec::new(),
+            metadata: None,
             reroute: false,
+        }
+    }
+
+    /// Notes what a filter learned; what is above the limit is left out and counted.
+    pub(crate) fn learn(&mut self, x: &Front, namespace: &str, key: &str, value: serde_json::Value) {
+        if !self.metadata.get_or_insert_default().put(namespace, key, value) {
+            x.serving.stats(x.worker()).dynamic_metadata_overflow.inc();
         }
     }
 
@@ -129,6 +141,7 @@ impl Notes {
             request_body_bytes: bytes.0,
             response_body_bytes: bytes.1,
             trace: self.trace.as_ref(),
+            metadata: self.metadata.as_deref(),
         }
     }
 }

@@ -1,12 +1,13 @@
 //! What filters do to the response: decided on the way in, done before the head goes out.
 
 use outrigger_traffic::filter::token_bucket::Taken;
-use outrigger_traffic::filter::{Filter, HttpFilter, Override};
+use outrigger_traffic::filter::{Filter, HeaderToMetadata, HttpFilter, Override};
 use outrigger_traffic::route::Edits;
 use std::sync::Arc;
 
 use super::cors::LetIn;
 use super::header_mutation;
+use super::header_to_metadata;
 use super::registered::RequestFilter;
 use crate::exchange::{self, Front, Notes};
 use crate::text::Digits;
@@ -20,6 +21,8 @@ pub(crate) enum After {
     Edits(Edits),
     /// The state of a rate limit is told.
     RateLimit(Taken),
+    /// Fields of the response become metadata.
+    Metadata(Arc<HeaderToMetadata>),
     /// A filter of the embedding program looks at it.
     Registered(Arc<dyn RequestFilter>),
 }
@@ -47,6 +50,7 @@ pub(crate) fn on_response(x: &mut Front, notes: &mut Notes) {
                 tell(b"x-ratelimit-remaining", taken.remaining.into());
                 tell(b"x-ratelimit-reset", taken.reset);
             }
+            After::Metadata(rules) => header_to_metadata::on_response(x, notes, &rules),
             After::Registered(filter) => filter.on_response(&mut x.response),
         }
     }
@@ -56,6 +60,9 @@ pub(crate) fn on_response(x: &mut Front, notes: &mut Notes) {
 pub(super) fn of_unreached(notes: &mut Notes, filter: &HttpFilter, own: Option<&Override>) {
     match &filter.rules {
         Filter::HeaderMutation(edits) => header_mutation::on_response(notes, edits, own),
+        Filter::HeaderToMetadata(rules) => {
+            header_to_metadata::on_answer(notes, rules, own.and_then(Override::settings));
+        }
         // These act on a response only where they saw the request.
         Filter::Rbac(_)
         | Filter::Fault(_)
@@ -63,6 +70,7 @@ pub(super) fn of_unreached(notes: &mut Notes, filter: &HttpFilter, own: Option<&
         | Filter::Csrf(_)
         | Filter::Jwt(_)
         | Filter::LocalRateLimit(_)
+        | Filter::SetMetadata(_)
         | Filter::Registered(_) => {}
     }
 }

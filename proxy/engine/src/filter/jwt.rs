@@ -6,15 +6,22 @@ use aws_lc_rs::signature::{
 use base64::Engine as _;
 use base64::engine::general_purpose::{URL_SAFE, URL_SAFE_NO_PAD};
 use outrigger_traffic::config::{JwtProvider, JwtRoute};
-use outrigger_traffic::filter::RouteFilter;
 use outrigger_traffic::filter::jwt::{
-    Flaw, Jwk, JwtAuthn, KeyKind, Provider, Requirement, Token, TokenPlace,
+    Flaw, Jwk, JwtAuthn, KeyKind, Keys, Provider, RemoteKeys, Requirement, Token, TokenPlace,
 };
+use outrigger_traffic::filter::{Filter, Override, RouteFilter};
 use outrigger_wire::RequestHead;
 use serde_json::Value;
+use std::cell::RefCell;
+use std::sync::Arc;
 use std::time::SystemTime;
 
-use super::{Answer, Verdict};
+mod keys;
+
+pub(crate) use keys::keep_ahead;
+
+use super::{Answer, Pending, Place, Verdict};
+use crate::error::ProxyError;
 use crate::exchange::{Exchange, Notes};
 use crate::http::view::HeadView;
 
@@ -27,20 +34,71 @@ struct Accepted<'a> {
     place: TokenPlace,
     /// Fields to be set.
     fields: Vec<(&'a str, Vec<u8>)>,
+    /// Keys and values of metadata.
+    metadata: Vec<(&'a str, Value)>,
 }
+
+/// What a token brings, when it is good.
+type Brought<'a> = (Vec<(&'a str, Vec<u8>)>, Vec<(&'a str, Value)>);
+
+/// Keys that a request waits for.
+#[derive(Debug)]
+pub(crate) struct Missing {
+    keys: Arc<RemoteKeys>,
+    asked: Asked,
+}
+
+/// Keys that were asked for during a request, and whether they came. None is asked for twice.
+type Asked = Vec<(Arc<RemoteKeys>, bool)>;
+
+/// Source: Envoy: where metadata of this filter is found.
+const NAMESPACE: &str = "envoy.filters.http.jwt_authn";
 
 /// Lets a request pass that brings the tokens it needs.
 pub(super) fn on_request(
     x: &mut Exchange,
     notes: &mut Notes,
+    place: &Place<'_>,
     filter: &JwtAuthn,
     settings: Option<&RouteFilter>,
+) -> Verdict {
+    // Nobody outside may set what tokens are to set, also where no token is needed.
+    sanitize(&mut x.front.request, filter);
+    judge(x, notes, place, filter, settings, Vec::new())
+}
+
+/// Waits for keys and judges again.
+pub(super) async fn wait(
+    x: &mut Exchange,
+    notes: &mut Notes,
+    place: &Place<'_>,
+    index: usize,
+    missing: Missing,
+) -> Result<Verdict, ProxyError> {
+    let Some(Filter::Jwt(filter)) = place.serving.filters().get(index).map(|filter| &filter.rules) else {
+        return Err(ProxyError::Defect);
+    };
+    let Missing { keys, mut asked } = missing;
+    let (worker, serving) = (x.front.worker().clone(), x.front.serving.clone());
+    let fetch = keys::fetched(&worker, &serving.live, &serving.chain.stats, &keys);
+    let came = super::guarded(x, fetch).await?;
+    asked.push((keys, came));
+    let slot = place.serving.filters().get(index).map(|filter| filter.slot);
+    let own = place.filters.zip(slot).and_then(|(filters, slot)| filters.of(slot));
+    Ok(judge(x, notes, place, filter, own.and_then(Override::settings), asked))
+}
+
+fn judge(
+    x: &mut Exchange,
+    notes: &mut Notes,
+    place: &Place<'_>,
+    filter: &JwtAuthn,
+    settings: Option<&RouteFilter>,
+    asked: Asked,
 ) -> Verdict {
     let worker = x.front.worker().clone();
     let serving = x.front.serving.clone();
     let stats = serving.stats(&worker);
-    // Nobody outside may set what tokens are to set, also where no token is needed.
-    sanitize(&mut x.front.request, filter);
     if filter.config.bypass_cors_preflight && is_preflight(&x.front.request) {
         stats.jwt_authn_cors_preflight_bypassed.inc();
         return Verdict::Next;
@@ -63,20 +121,31 @@ pub(super) fn on_request(
                 ));
             }
         },
-        _ => filter.requirement(&HeadView(&x.front.request), worker.draw_u32()),
+        // The same number when it is asked again.
+        _ => filter.requirement(&HeadView(&x.front.request), (place.draw >> 32) as u32),
     };
     let Some(needed) = needed else {
         stats.jwt_authn_allowed.inc();
         return Verdict::Next;
     };
+    let clock = keys::nanos(&worker, tokio::time::Instant::now());
     let now = worker.shared.telemetry.calendar(tokio::time::Instant::now());
     let now = now.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    let check = Check { filter, now: i64::try_from(now).unwrap_or(i64::MAX) };
+    let missing = RefCell::new(None);
+    let now = i64::try_from(now).unwrap_or(i64::MAX);
+    let check = Check { filter, now, clock, asked: &asked, missing: &missing };
     let mut accepted = Vec::new();
-    match check.holds(&x.front.request, needed, &mut accepted) {
+    let held = check.holds(&x.front.request, needed, &mut accepted);
+    if let Some(keys) = missing.take() {
+        return Verdict::Wait(Pending::Jwt(Box::new(Missing { keys, asked })));
+    }
+    match held {
         Ok(()) => {
             for one in accepted {
                 notes.reroute |= one.provider.clear_route_cache;
+                for (key, value) in &one.metadata {
+                    notes.learn(&x.front, NAMESPACE, key, value.clone());
+                }
                 apply(&mut x.front.request, one);
             }
             stats.jwt_authn_allowed.inc();
@@ -129,7 +198,14 @@ fn refusal(x: &Exchange, filter: &JwtAuthn, flaw: Flaw) -> Box<Answer> {
 /// One look at a request.
 struct Check<'f> {
     filter: &'f JwtAuthn,
+    /// Seconds since 1970.
     now: i64,
+    /// As keys have it.
+    clock: u64,
+    /// Keys that were asked for.
+    asked: &'f [(Arc<RemoteKeys>, bool)],
+    /// Keys without which nothing can be said.
+    missing: &'f RefCell<Option<Arc<RemoteKeys>>>,
 }
 
 impl<'f> Check<'f> {
@@ -168,6 +244,9 @@ impl<'f> Check<'f> {
     ) -> Result<(), Flaw> {
         let (mut flaw, mut missing_allowed, mut failure_allowed) = (Flaw::Missing, false, false);
         for one in any {
+            if self.is_stuck() {
+                break;
+            }
             match one {
                 Requirement::AllowMissing => missing_allowed = true,
                 Requirement::AllowMissingOrFailed => failure_allowed = true,
@@ -186,6 +265,9 @@ impl<'f> Check<'f> {
     fn every(&self, request: &RequestHead, accepted: &mut Vec<Accepted<'f>>) -> Result<(), Flaw> {
         let (mut flaw, mut found) = (Flaw::Missing, false);
         for provider in &self.filter.providers {
+            if self.is_stuck() {
+                break;
+            }
             match self.provider(request, provider, &[], accepted) {
                 Ok(()) => found = true,
                 Err(Flaw::Missing) => {}
@@ -215,8 +297,9 @@ impl<'f> Check<'f> {
                 return Err(Flaw::BadFormat);
             }
             match self.token(provider, audiences, text) {
-                Ok(fields) => {
-                    accepted.push(Accepted { provider: &provider.config, place: (*place).clone(), fields });
+                Ok((fields, metadata)) => {
+                    let place = (*place).clone();
+                    accepted.push(Accepted { provider: &provider.config, place, fields, metadata });
                 }
                 Err(flaw) => {
                     accepted.truncate(before);
@@ -227,15 +310,36 @@ impl<'f> Check<'f> {
         Ok(())
     }
 
-    fn token(
-        &self,
-        provider: &'f Provider,
-        audiences: &[String],
-        text: &[u8],
-    ) -> Result<Vec<(&'f str, Vec<u8>)>, Flaw> {
+    /// Whether keys are needed before anything more can be said.
+    fn is_stuck(&self) -> bool {
+        self.missing.borrow().is_some()
+    }
+
+    /// The keys of an issuer.
+    fn keys(&self, provider: &Provider) -> Result<Arc<[Jwk]>, Flaw> {
+        let remote = match &provider.keys {
+            Keys::Local(keys) => return Ok(keys.clone()),
+            Keys::Remote(remote) => remote,
+        };
+        if let Some(keys) = remote.fresh(self.clock) {
+            return Ok(keys);
+        }
+        match self.asked.iter().find(|(keys, _)| Arc::ptr_eq(keys, remote)) {
+            // They are used although they may be too old by now for the next request.
+            Some((_, true)) => remote.latest().ok_or(Flaw::KeysNotFetched),
+            Some((_, false)) => Err(Flaw::KeysNotFetched),
+            None => {
+                self.missing.replace(Some(remote.clone()));
+                Err(Flaw::KeysNotFetched)
+            }
+        }
+    }
+
+    fn token(&self, provider: &'f Provider, audiences: &[String], text: &[u8]) -> Result<Brought<'f>, Flaw> {
         let token = Token::read(text)?;
         token.check(provider, audiences, self.now)?;
-        let mut fitting = provider.keys.iter().filter(|key| key.fits(&token.alg, &token.kid)).peekable();
+        let keys = self.keys(provider)?;
+        let mut fitting = keys.iter().filter(|key| key.fits(&token.alg, &token.kid)).peekable();
         if fitting.peek().is_none() {
             return Err(Flaw::NoKey);
         }
@@ -267,8 +371,28 @@ impl<'f> Check<'f> {
             };
             fields.push((header.as_str(), value));
         }
-        Ok(fields)
+        Ok((fields, metadata(config, token)))
     }
+}
+
+/// What a token brings into the metadata.
+fn metadata<'c>(config: &'c JwtProvider, token: Token<'_>) -> Vec<(&'c str, Value)> {
+    let mut found = Vec::new();
+    if !config.payload_in_metadata.is_empty() {
+        let mut claims = token.claims;
+        for name in &config.space_delimited_claims {
+            if let Some(Value::String(words)) = claims.get(name) {
+                let words = words.split(' ').filter(|word| !word.is_empty());
+                let words = words.map(|word| Value::String(word.to_owned())).collect();
+                claims.insert(name.clone(), Value::Array(words));
+            }
+        }
+        found.push((config.payload_in_metadata.as_str(), Value::Object(claims)));
+    }
+    if !config.header_in_metadata.is_empty() {
+        found.push((config.header_in_metadata.as_str(), Value::Object(token.head)));
+    }
+    found
 }
 
 /// Sets what a token says, and takes the token out of the request where it is not to be passed on.

@@ -11,18 +11,23 @@
 
 mod after;
 mod answer;
+mod call;
 mod cors;
 mod csrf;
 mod fault;
 mod header_mutation;
+mod header_to_metadata;
 mod jwt;
 mod local_rate_limit;
 mod place;
+mod protobuf;
 mod rbac;
 mod registered;
+mod set_metadata;
 
 pub(crate) use after::{After, on_response};
 pub(crate) use answer::Answer;
+pub(crate) use jwt::keep_ahead as keep_keys_ahead;
 pub(crate) use place::Place;
 pub use registered::{LocalReply, RegisteredFilters, RequestFilter, Said};
 
@@ -51,6 +56,8 @@ pub(crate) enum Verdict {
 pub(crate) enum Pending {
     /// A delay that was put in.
     Fault(Box<fault::Delayed>),
+    /// Keys for a token.
+    Jwt(Box<jwt::Missing>),
     /// A filter of the embedding program.
     Registered(Waiting),
 }
@@ -90,9 +97,10 @@ pub(crate) async fn resume<'s>(
 ) -> Result<Passed<'s>, ProxyError> {
     loop {
         let index = paused.index;
-        let mut place = Place::find(x, serving, paused.draw);
+        let mut place = Place::find(x, notes, serving, paused.draw);
         let verdict = match paused.pending {
             Pending::Fault(delayed) => fault::wait(x, *delayed).await?,
+            Pending::Jwt(missing) => jwt::wait(x, notes, &place, index, *missing).await?,
             Pending::Registered(waiting) => registered::wait(x, notes, waiting).await?,
         };
         match settle(x, notes, &mut place, index, verdict) {
@@ -136,7 +144,7 @@ fn settle<'s>(
     match verdict {
         Verdict::Next => {
             if std::mem::take(&mut notes.reroute) {
-                *place = Place::find(x, place.serving, place.draw);
+                *place = Place::find(x, notes, place.serving, place.draw);
                 notes.route = place.matched.map(|matched| matched.route.clone());
             }
             None
@@ -182,8 +190,10 @@ fn on_request(
         Filter::Cors => cors::on_request(x, notes, own),
         Filter::Csrf(policy) => csrf::on_request(x, policy, settings),
         Filter::HeaderMutation(edits) => header_mutation::on_request(x, notes, edits, own),
-        Filter::Jwt(authn) => jwt::on_request(x, notes, authn, settings),
+        Filter::Jwt(authn) => jwt::on_request(x, notes, place, authn, settings),
         Filter::LocalRateLimit(limit) => local_rate_limit::on_request(x, notes, place, limit, settings),
+        Filter::HeaderToMetadata(rules) => header_to_metadata::on_request(x, notes, rules, settings),
+        Filter::SetMetadata(values) => set_metadata::on_request(x, notes, values),
         Filter::Registered(_) => registered::on_request(x, notes, index),
     }
 }

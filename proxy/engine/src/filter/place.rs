@@ -4,7 +4,7 @@ use outrigger_traffic::filter::RouteFilters;
 use outrigger_traffic::route::{Action, Choice, Matched};
 use std::rc::Rc;
 
-use crate::exchange::Exchange;
+use crate::exchange::{Exchange, Notes};
 use crate::http::Serving;
 use crate::http::view::{ClientView, HeadView};
 
@@ -23,9 +23,13 @@ pub(crate) struct Place<'s> {
 
 impl<'s> Place<'s> {
     /// Finds the route.
-    pub(crate) fn find(x: &Exchange, serving: &'s Rc<Serving>, draw: u64) -> Self {
+    pub(crate) fn find(x: &Exchange, notes: &Notes, serving: &'s Rc<Serving>, draw: u64) -> Self {
         let low = (draw & u64::from(u32::MAX)) as u32;
-        let view = ClientView { head: HeadView(&x.front.request), facts: &x.front.connection.facts };
+        let view = ClientView {
+            head: HeadView(&x.front.request),
+            facts: &x.front.connection.facts,
+            metadata: notes.metadata.as_deref(),
+        };
         let matched = serving.table().and_then(|table| table.find(&view, low));
         let filters = matched.map(|matched| matched.route.filters(&HeadView(&x.front.request), draw));
         Self { serving, matched, filters, draw }

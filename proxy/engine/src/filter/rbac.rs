@@ -39,6 +39,7 @@ fn judge(x: &Exchange, notes: &Notes, rules: &CompiledRbac) -> Verdict {
             subject: &peer.subject,
         }),
         request: Some(&head),
+        metadata: notes.metadata.as_deref(),
     };
     let verdict = rules.check(&view);
     let stats = x.front.serving.stats(x.front.worker());

@@ -1,6 +1,7 @@
 //! How the decisions of `outrigger_traffic` look at heads, and what gRPC means for one.
 
 use crate::listener::ConnFacts;
+use outrigger_traffic::metadata::Metadata;
 use outrigger_traffic::view::ClientCertificate;
 use outrigger_traffic::{FieldView, RequestView};
 use outrigger_wire::{FieldBlock, Known, RequestHead};
@@ -59,6 +60,8 @@ pub struct ClientView<'a> {
     pub head: HeadView<'a>,
     /// The connection.
     pub facts: &'a ConnFacts,
+    /// What filters learned of it.
+    pub metadata: Option<&'a Metadata>,
 }
 
 impl FieldView for ClientView<'_> {
@@ -86,6 +89,10 @@ impl RequestView for ClientView<'_> {
 
     fn path(&self) -> &[u8] {
         self.head.path()
+    }
+
+    fn metadata(&self) -> Option<&Metadata> {
+        self.metadata
     }
 
     fn client_certificate(&self) -> ClientCertificate {

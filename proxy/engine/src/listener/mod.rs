@@ -46,6 +46,9 @@ pub async fn run(worker: Rc<Worker>, mut sockets: mpsc::UnboundedReceiver<Listen
         watcher.drain.start();
     });
     worker.jobs.spawn(tenure::watch_over(worker.clone()));
+    if worker.id == 0 {
+        worker.jobs.spawn(crate::filter::keep_keys_ahead(worker.clone()));
+    }
     let accepting = async {
         while let Some(listen) = sockets.recv().await {
             worker.jobs.spawn(accept::accept(worker.clone(), listen));

@@ -58,5 +58,6 @@ fn view(facts: &ConnFacts) -> AuthzView<'_> {
             subject: &peer.subject,
         }),
         request: None,
+        metadata: None,
     }
 }

@@ -10,6 +10,7 @@ use crate::text::Digits;
 use jiff::Timestamp;
 use outrigger_traffic::template::{AddressPart, Command, Facts, GrpcStatusFormat, PathSource, TimeUnit};
 use outrigger_traffic::view::{path_only, query_only};
+use serde_json::Value;
 use std::io::Write as _;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -32,6 +33,11 @@ pub(super) struct ConnectionView<'a> {
 }
 
 impl Facts for RequestView<'_> {
+    fn write_json(&self, command: &Command, out: &mut Vec<u8>) -> bool {
+        let Command::DynamicMetadata(path) = command else { return false };
+        learned(self.record, path).is_some_and(|value| serde_json::to_writer(out, value).is_ok())
+    }
+
     fn write(&self, command: &Command, out: &mut Vec<u8>) -> bool {
         let r = self.record;
         let t = r.timeline;
@@ -112,6 +118,11 @@ impl Facts for RequestView<'_> {
                 None => false,
             },
             Command::UpstreamRequestAttemptCount => write_number(out, Some(r.attempts.into())),
+            Command::DynamicMetadata(path) => match learned(r, path) {
+                Some(Value::String(text)) => write_text(out, text),
+                Some(value) => serde_json::to_writer(out, value).is_ok(),
+                None => false,
+            },
             other => {
                 write_upstream(other, r.cluster, r.upstream, out)
                     || write_connection(other, r.connection, r.chain, out)
@@ -119,6 +130,12 @@ impl Facts for RequestView<'_> {
             }
         }
     }
+}
+
+/// What filters learned of a request, at a place.
+fn learned<'a>(record: &RequestRecord<'a>, path: &[Box<str>]) -> Option<&'a Value> {
+    let (namespace, path) = path.split_first()?;
+    record.metadata?.find(namespace, path)
 }
 
 impl RequestView<'_> {

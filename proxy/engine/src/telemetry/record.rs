@@ -6,6 +6,7 @@ use crate::io::TlsFacts;
 use crate::listener::ConnFacts;
 use crate::live::{LiveChain, LiveCluster};
 use outrigger_traffic::cluster::Host;
+use outrigger_traffic::metadata::Metadata;
 use outrigger_traffic::route::Route;
 use outrigger_traffic::template::Moment;
 use outrigger_wire::{RequestHead, ResponseHead, Trailers, Version};
@@ -90,6 +91,8 @@ pub struct UpstreamFacts {
 /// A request that is over. Filled by the exchange, given to [`super::finish`].
 #[derive(Clone, Copy, Debug)]
 pub struct RequestRecord<'a> {
+    /// What filters learned of it.
+    pub metadata: Option<&'a Metadata>,
     /// The connection it came on.
     pub connection: &'a ConnFacts,
     /// The chain that served it.

@@ -115,6 +115,10 @@ stat_set! {
         counter jwt_authn_allowed = "jwt_authn.allowed", "Requests with the tokens that they need";
         counter jwt_authn_denied = "jwt_authn.denied", "Requests without a token that they need";
         counter jwt_authn_cors_preflight_bypassed = "jwt_authn.cors_preflight_bypassed", "Preflights that need no token";
+        counter jwt_authn_jwks_fetch_success = "jwt_authn.jwks_fetch_success", "Key sets fetched";
+        counter jwt_authn_jwks_fetch_failed = "jwt_authn.jwks_fetch_failed", "Key sets that could not be fetched";
+        counter set_metadata_overwrite_denied = "set_metadata.overwrite_denied", "Metadata that was there already and stayed as it was";
+        counter dynamic_metadata_overflow = "dynamic_metadata_overflow", "Metadata left out because a request has too much of it";
         counter local_rate_limit_enabled = "http_local_rate_limit.enabled", "Requests that a local rate limit looked at";
         counter local_rate_limit_ok = "http_local_rate_limit.ok", "Requests within a local rate limit";
         counter local_rate_limit_rate_limited = "http_local_rate_limit.rate_limited", "Requests above a local rate limit";

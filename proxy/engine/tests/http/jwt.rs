@@ -24,14 +24,14 @@ fn text(bytes: impl AsRef<[u8]>) -> String {
 }
 
 /// An issuer with a key of each kind.
-struct Issuer {
+pub(crate) struct Issuer {
     ec: EcdsaKeyPair,
     ed: Ed25519KeyPair,
     rsa: RsaKeyPair,
 }
 
 impl Issuer {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             ec: EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).unwrap(),
             ed: Ed25519KeyPair::generate().unwrap(),
@@ -39,7 +39,7 @@ impl Issuer {
         }
     }
 
-    fn keys(&self) -> String {
+    pub(crate) fn keys(&self) -> String {
         let point = self.ec.public_key().as_ref();
         let rsa = self.rsa.public_key();
         json!({"keys": [
@@ -57,7 +57,7 @@ impl Issuer {
         signature
     }
 
-    fn token(&self, alg: &str, claims: &Value) -> String {
+    pub(crate) fn token(&self, alg: &str, claims: &Value) -> String {
         let kid = match alg {
             "ES256" => "ec",
             "EdDSA" => "ed",
@@ -76,7 +76,7 @@ impl Issuer {
     }
 }
 
-fn now() -> u64 {
+pub(crate) fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()
 }
 
@@ -90,7 +90,7 @@ fn provider(issuer: &Issuer, name: &str) -> JwtProvider {
     }
 }
 
-fn needs(name: &str) -> Option<JwtRequirement> {
+pub(crate) fn needs(name: &str) -> Option<JwtRequirement> {
     Some(JwtRequirement::Provider(name.into(), Vec::new()))
 }
 
@@ -101,7 +101,7 @@ fn bed(origin: &Origin, authn: JwtAuthn, change: impl FnOnce(&mut Config)) -> Be
     Bed::start(config)
 }
 
-async fn with_token(bed: &Bed, path: &str, token: &str) -> Response {
+pub(crate) async fn with_token(bed: &Bed, path: &str, token: &str) -> Response {
     let bearer = format!("Bearer {token}");
     bed.h1().await.request("GET", path, &[("host", "h"), ("authorization", &bearer)], b"").await.unwrap()
 }

@@ -2,6 +2,7 @@
 
 use super::AuthzView;
 use crate::config::{Permission, Principal, StringMatch};
+use crate::metadata::MetadataMatcher;
 use crate::route::HeaderMatcher;
 use crate::text::TextMatcher;
 use crate::view::path_only;
@@ -23,6 +24,7 @@ pub(super) enum PermissionMatcher {
     DestinationIp(Network),
     DestinationPort(Range<u32>),
     RequestedServerName(TextMatcher),
+    Metadata(MetadataMatcher),
 }
 
 /// A compiled [`Principal`].
@@ -37,6 +39,7 @@ pub(super) enum PrincipalMatcher {
     RemoteIp(Network),
     Header(HeaderMatcher),
     Path(TextMatcher),
+    Metadata(MetadataMatcher),
 }
 
 type Refuse<'a> = &'a mut dyn FnMut(String, String);
@@ -47,6 +50,10 @@ fn text(from: &StringMatch, path: &str, refuse: Refuse<'_>) -> Option<TextMatche
 
 fn header(from: &crate::config::HeaderMatch, path: &str, refuse: Refuse<'_>) -> Option<HeaderMatcher> {
     HeaderMatcher::for_request(from).map_err(|reason| refuse(format!("{path}.header"), reason)).ok()
+}
+
+fn metadata(from: &crate::config::MetadataMatch, path: &str, refuse: Refuse<'_>) -> Option<MetadataMatcher> {
+    MetadataMatcher::new(from).map_err(|reason| refuse(format!("{path}.metadata"), reason)).ok()
 }
 
 fn network(address: IpAddr, length: u8, path: &str, refuse: Refuse<'_>) -> Option<Network> {
@@ -124,6 +131,7 @@ impl PermissionMatcher {
             Permission::RequestedServerName(t) => {
                 Self::RequestedServerName(text(t, &format!("{path}.requested_server_name"), refuse)?)
             }
+            Permission::Metadata(m) => Self::Metadata(metadata(m, path, refuse)?),
         })
     }
 
@@ -138,6 +146,7 @@ impl PermissionMatcher {
             Self::DestinationIp(network) => network.contains(view.destination.ip()),
             Self::DestinationPort(range) => range.contains(&u32::from(view.destination.port())),
             Self::RequestedServerName(text) => text.is_match(view.server_name.unwrap_or_default().as_bytes()),
+            Self::Metadata(matcher) => matcher.matches(view.metadata),
         }
     }
 }
@@ -168,6 +177,7 @@ impl PrincipalMatcher {
             }
             Principal::Header(h) => Self::Header(header(h, path, refuse)?),
             Principal::Path(t) => Self::Path(text(t, &format!("{path}.url_path.path"), refuse)?),
+            Principal::Metadata(m) => Self::Metadata(metadata(m, path, refuse)?),
         })
     }
 
@@ -191,6 +201,7 @@ impl PrincipalMatcher {
             Self::RemoteIp(network) => network.contains(view.remote),
             Self::Header(header) => view.request.is_some_and(|r| header.matches(r)),
             Self::Path(text) => view.request.is_some_and(|r| text.is_match(path_only(r.path()))),
+            Self::Metadata(matcher) => matcher.matches(view.metadata),
         }
     }
 }

@@ -7,6 +7,7 @@
 mod matcher;
 
 use crate::config::{self, RbacAction};
+use crate::metadata::Metadata;
 use crate::view::RequestView;
 pub(crate) use matcher::Network;
 use matcher::{PermissionMatcher, PrincipalMatcher};
@@ -28,6 +29,8 @@ pub struct AuthzView<'a> {
     pub peer: Option<PeerNames<'a>>,
     /// The request; `None` on a connection.
     pub request: Option<&'a dyn RequestView>,
+    /// What filters learned of the request.
+    pub metadata: Option<&'a Metadata>,
 }
 
 /// Names in a verified certificate.

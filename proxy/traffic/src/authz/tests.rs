@@ -32,6 +32,7 @@ fn view<'a>(request: Option<&'a Head>, peer: Option<PeerNames<'a>>) -> AuthzView
         server_name: Some("b.demo"),
         peer,
         request: request.map(|r| r as _),
+        metadata: None,
     }
 }
 

@@ -4,10 +4,11 @@ use super::{Compilation, routes};
 use crate::authz::CompiledRbac;
 use crate::config::{self, FilterConfig, FilterOverride, RouteFilterConfig};
 use crate::filter::{
-    CorsPolicy, CsrfPolicy, Fault, Filter, HeaderMutation, HttpFilter, JwtAuthn, LocalRateLimit, Mutations,
-    RateLimitRule, RouteFilter, RouteFilters, Word,
+    CorsPolicy, CsrfPolicy, Fault, Filter, HeaderMutation, HeaderToMetadata, HttpFilter, JwtAuthn,
+    LocalRateLimit, Mutations, RateLimitRule, RouteFilter, RouteFilters, Word,
 };
 use crate::route::PathMatcher;
+use crate::snapshot::ClusterId;
 use std::sync::Arc;
 
 /// Where a filter's settings stand, and what they need of the compilation.
@@ -22,6 +23,13 @@ impl Cx<'_, '_> {
     pub(crate) fn refuse(&mut self, field: &str, reason: impl Into<String>) {
         let path = if field.is_empty() { self.path.clone() } else { format!("{}.{field}", self.path) };
         self.compilation.refuse(self.resource, path, reason);
+    }
+
+    /// The number of a cluster that is named here.
+    pub(crate) fn cluster(&mut self, name: &str) -> ClusterId {
+        let number = self.compilation.clusters.number(name);
+        self.compilation.referenced.insert(number);
+        ClusterId(number)
     }
 
     /// The same, for those who know nothing of a compilation.
@@ -67,6 +75,15 @@ fn compiled(cx: &mut Cx<'_, '_>, from: &FilterConfig) -> Option<Filter> {
         FilterConfig::LocalRateLimit(limit) => {
             Filter::LocalRateLimit(Box::new(LocalRateLimit::new(limit, &mut cx.note())))
         }
+        FilterConfig::HeaderToMetadata(rules) => {
+            Filter::HeaderToMetadata(Arc::new(HeaderToMetadata::new(rules, &mut cx.note())))
+        }
+        FilterConfig::SetMetadata(values) => {
+            for (i, _) in values.iter().enumerate().filter(|(_, one)| one.namespace.is_empty()) {
+                cx.refuse(&format!("metadata[{i}].metadata_namespace"), "must not be empty");
+            }
+            Filter::SetMetadata(values.as_slice().into())
+        }
         FilterConfig::Registered(name) => Filter::Registered(name.as_str().into()),
     })
 }
@@ -80,7 +97,16 @@ fn jwt(cx: &mut Cx<'_, '_>, from: &config::JwtAuthn) -> JwtAuthn {
         // One that is left out is refused, and nothing comes of the whole.
         matches.extend(matcher.map(|matcher| (matcher, one.case_sensitive, criteria)));
     }
-    JwtAuthn::new(from, matches, &mut cx.note())
+    let mut numbers = Vec::new();
+    for provider in from.providers.values() {
+        let name = provider.remote_jwks.as_ref().map(|remote| remote.target.cluster.as_str());
+        numbers.extend(name.map(|name| (name.to_owned(), cx.cluster(name))));
+    }
+    let mut cluster = |name: &str| {
+        // Every name that is asked for was numbered above.
+        numbers.iter().find(|(known, _)| known == name).map_or(ClusterId(u32::MAX), |(_, id)| *id)
+    };
+    JwtAuthn::new(from, matches, &mut cluster, &mut cx.note())
 }
 
 fn rules(cx: &mut Cx<'_, '_>, prefix: &str, rbac: &config::Rbac) -> CompiledRbac {
@@ -151,6 +177,9 @@ fn route_settings(cx: &mut Cx<'_, '_>, from: &RouteFilterConfig) -> Option<Route
         RouteFilterConfig::Jwt(route) => RouteFilter::Jwt(route.clone()),
         RouteFilterConfig::LocalRateLimit(limit) => {
             RouteFilter::LocalRateLimit(Box::new(LocalRateLimit::new(limit, &mut cx.note())))
+        }
+        RouteFilterConfig::HeaderToMetadata(rules) => {
+            RouteFilter::HeaderToMetadata(Arc::new(HeaderToMetadata::new(rules, &mut cx.note())))
         }
     })
 }

@@ -58,7 +58,7 @@ fn reuse(compilation: &mut Compilation<'_>, listener: &config::Listener) -> bool
                 compilation.referenced_tables.insert(http.table.0);
                 compilation
                     .referenced
-                    .extend(http.filters.iter().filter_map(HttpFilter::cluster).map(|c| c.0));
+                    .extend(http.filters.iter().flat_map(HttpFilter::clusters).map(|c| c.0));
                 if let RouteSource::Inline(_) = http.config.routes
                     && let Some(table) = previous.table(http.table)
                 {

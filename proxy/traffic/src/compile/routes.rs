@@ -4,6 +4,7 @@ use super::actions::{choice_references, retry};
 use super::{Compilation, actions, filters};
 use crate::config::{self, Config, ConfigError};
 use crate::filter::{RateLimitRule, RateLimitRules, RouteFilters};
+use crate::metadata::MetadataMatcher;
 use crate::retry::RetryPolicy;
 use crate::route::edits::Level;
 use crate::route::{
@@ -447,5 +448,9 @@ pub(super) fn criteria(
         kept(compilation, resource, || format!("{path}.query_parameters[{i}]"), QueryMatcher::new(q))
     });
     let query = query.collect();
-    Criteria { headers, query, grpc: from.grpc, fraction: from.fraction, tls: from.tls }
+    let metadata = from.metadata.iter().enumerate().filter_map(|(i, m)| {
+        kept(compilation, resource, || format!("{path}.dynamic_metadata[{i}]"), MetadataMatcher::new(m))
+    });
+    let metadata = metadata.collect();
+    Criteria { headers, query, grpc: from.grpc, fraction: from.fraction, tls: from.tls, metadata }
 }

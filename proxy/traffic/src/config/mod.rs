@@ -17,10 +17,12 @@ mod health_check;
 mod http;
 mod listener;
 mod listener_filter;
+mod metadata;
 mod overload;
 mod rbac;
 mod retry;
 mod route;
+mod service;
 mod shared;
 mod string_match;
 mod subset;
@@ -44,8 +46,9 @@ pub use endpoint::{
 pub use error::ConfigError;
 pub use filter::{
     CorsPolicy, CsrfPolicy, Fault, FaultAbort, FaultDelay, HeaderMutation, HeaderMutationFilter,
-    HeaderMutations, JwtAuthn, JwtProvider, JwtRequirement, JwtRoute, LocalDescriptor, LocalRateLimit,
-    RateLimitAction, RateLimitRule, TokenBucket, VirtualHostRules,
+    HeaderMutations, HeaderToMetadata, JwtAuthn, JwtProvider, JwtRequirement, JwtRoute, LocalDescriptor,
+    LocalRateLimit, MetadataKind, MetadataRule, MetadataSource, MetadataTarget, RateLimitAction,
+    RateLimitRule, RemoteJwks, SetMetadata, TokenBucket, VirtualHostRules,
 };
 pub use filter::{FilterConfig, FilterOverride, FilterOverrides, HttpFilter, RouteFilterConfig};
 pub use hash_policy::{HashCookie, HashPolicy, HashSource};
@@ -56,6 +59,7 @@ pub use http::{
 };
 pub use listener::{FilterChain, FilterChainMatch, Listener, NetworkFilter, Terminal, TrafficDirection};
 pub use listener_filter::{ForwardProxy, PortPredicate, ProxyProtocol, ProxyProtocolVersion};
+pub use metadata::{MetadataMatch, ValueMatch};
 pub use overload::{CgroupMemory, MemoryMonitor, OverloadManager, Trigger};
 pub use rbac::{Permission, Policy, Principal, Rbac, RbacAction, Rules};
 pub use retry::{RateLimitedBackoff, ResetHeader, ResetHeaderFormat, RetryOn, RetryPolicy};
@@ -65,6 +69,7 @@ pub use route::{
     QueryMatch, QueryValueMatch, Redirect, Route, RouteAction, RouteConfig, RouteMatch, TlsMatch,
     VirtualHost, WeightedCluster,
 };
+pub use service::{CallRetry, GrpcTarget, HttpTarget};
 pub use shared::Shared;
 pub use string_match::{StringMatch, StringPattern};
 pub use subset::{LbValue, SubsetFallback, SubsetSelector, Subsets};

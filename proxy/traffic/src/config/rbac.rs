@@ -1,6 +1,6 @@
 //! Authorization rules (`envoy.config.rbac.v3`, and the network and HTTP filters of that name).
 
-use super::{HeaderMatch, StringMatch};
+use super::{HeaderMatch, MetadataMatch, StringMatch};
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
 
@@ -67,6 +67,8 @@ pub enum Permission {
     DestinationPortRange(u16, u16),
     /// SNI.
     RequestedServerName(StringMatch),
+    /// What filters before learned. Of a connection, nothing was.
+    Metadata(MetadataMatch),
 }
 
 /// Who does it.
@@ -90,4 +92,6 @@ pub enum Principal {
     Header(HeaderMatch),
     /// The path without query. Never matches on a connection.
     Path(StringMatch),
+    /// What filters before learned. Of a connection, nothing was.
+    Metadata(MetadataMatch),
 }

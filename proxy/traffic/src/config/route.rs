@@ -98,6 +98,8 @@ pub struct RouteMatch {
     pub fraction: Option<Fraction>,
     /// What the client's certificate must be.
     pub tls: Option<TlsMatch>,
+    /// What filters must have learned: before the first filter, nothing; see `clear_route_cache` of filters.
+    pub metadata: Vec<super::MetadataMatch>,
 }
 
 /// What the client's certificate must be (`tls_context`).
@@ -120,6 +122,7 @@ impl RouteMatch {
             grpc: false,
             fraction: None,
             tls: None,
+            metadata: Vec::new(),
         }
     }
 }

@@ -8,12 +8,13 @@ pub mod cors;
 pub mod csrf;
 pub mod fault;
 pub mod header_mutation;
+pub mod header_to_metadata;
 pub mod jwt;
 pub mod rate_limit;
 pub mod token_bucket;
 
 use crate::authz::CompiledRbac;
-use crate::config::JwtRoute;
+use crate::config::{JwtRoute, SetMetadata};
 use crate::snapshot::ClusterId;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -22,6 +23,7 @@ pub use cors::{Cors, CorsPolicy};
 pub use csrf::CsrfPolicy;
 pub use fault::Fault;
 pub use header_mutation::{HeaderMutation, Mutations};
+pub use header_to_metadata::HeaderToMetadata;
 pub use jwt::JwtAuthn;
 pub use rate_limit::{LocalRateLimit, RateLimitRule, RateLimitRules};
 
@@ -55,6 +57,10 @@ pub enum Filter {
     Jwt(Box<JwtAuthn>),
     /// Rate limits that need no service.
     LocalRateLimit(Box<LocalRateLimit>),
+    /// Header fields become metadata.
+    HeaderToMetadata(Arc<HeaderToMetadata>),
+    /// Fixed values become metadata.
+    SetMetadata(Box<[SetMetadata]>),
     /// A filter that the embedding program registered under this name.
     Registered(Arc<str>),
 }
@@ -76,20 +82,24 @@ pub enum RouteFilter {
     Jwt(JwtRoute),
     /// Limits in place of the filter's.
     LocalRateLimit(Box<LocalRateLimit>),
+    /// Rules in place of the filter's.
+    HeaderToMetadata(Arc<HeaderToMetadata>),
 }
 
 impl HttpFilter {
-    /// The cluster that it asks, where it asks one.
-    pub fn cluster(&self) -> Option<ClusterId> {
+    /// The clusters that it asks.
+    pub fn clusters(&self) -> Vec<ClusterId> {
         match &self.rules {
+            Filter::Jwt(authn) => authn.clusters().collect(),
             Filter::Rbac(_)
             | Filter::Fault(_)
             | Filter::Cors
             | Filter::Csrf(_)
             | Filter::HeaderMutation(_)
-            | Filter::Jwt(_)
             | Filter::LocalRateLimit(_)
-            | Filter::Registered(_) => None,
+            | Filter::HeaderToMetadata(_)
+            | Filter::SetMetadata(_)
+            | Filter::Registered(_) => Vec::new(),
         }
     }
 

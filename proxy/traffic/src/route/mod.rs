@@ -30,6 +30,7 @@ pub use uri_template::{UriRewrite, UriTemplate};
 
 use crate::config;
 use crate::filter::{RateLimitRules, RouteFilters};
+use crate::metadata::MetadataMatcher;
 use crate::snapshot::ClusterId;
 use crate::view::{ClientCertificate, RequestView, path_only};
 use std::sync::Arc;
@@ -95,6 +96,7 @@ pub(crate) struct Criteria {
     pub(crate) grpc: bool,
     pub(crate) fraction: Option<config::Fraction>,
     pub(crate) tls: Option<config::TlsMatch>,
+    pub(crate) metadata: Box<[MetadataMatcher]>,
 }
 
 impl Criteria {
@@ -104,6 +106,7 @@ impl Criteria {
             && !self.grpc
             && self.fraction.is_none()
             && self.tls.is_none()
+            && self.metadata.is_empty()
     }
 
     pub(crate) fn hold<V: RequestView + ?Sized>(&self, view: &V, draw: u32) -> bool {
@@ -111,6 +114,7 @@ impl Criteria {
             && (!self.grpc || is_grpc(view))
             && self.tls.is_none_or(|wanted| is_shown(wanted, view.client_certificate()))
             && self.headers.iter().all(|h| h.matches(view))
+            && self.metadata.iter().all(|m| m.matches(view.metadata()))
             && (self.query.is_empty() || query::all_match(&self.query, view.path()))
     }
 }

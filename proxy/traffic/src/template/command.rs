@@ -168,6 +168,8 @@ pub enum Command {
     DownstreamLocalSubject,
     /// `DOWNSTREAM_TRANSPORT_FAILURE_REASON`.
     DownstreamTransportFailureReason,
+    /// `DYNAMIC_METADATA(NAMESPACE:KEY…)`: what filters learned, a text as it is and everything else as JSON.
+    DynamicMetadata(Box<[Box<str>]>),
 }
 
 /// Which path.
@@ -291,6 +293,12 @@ fn with_argument(name: &str, argument: Option<&str>) -> Result<Option<Command>, 
         },
         "COMMON_DURATION" => common_duration(argument.unwrap_or_default())?,
         "EMIT_TIME" => Command::EmitTime(argument.filter(|a| !a.is_empty()).map(Into::into)),
+        "DYNAMIC_METADATA" => match argument {
+            Some(path) if !path.is_empty() && !path.split(':').any(str::is_empty) => {
+                Command::DynamicMetadata(path.split(':').map(Into::into).collect())
+            }
+            _ => return Err("command operator `%DYNAMIC_METADATA%` needs a namespace and keys".into()),
+        },
         "START_TIME" => Command::StartTime(argument.filter(|a| !a.is_empty()).map(Into::into)),
         "ENVIRONMENT" => match argument {
             Some(variable) if !variable.is_empty() => Command::Environment(variable.into()),

@@ -24,6 +24,11 @@ enum Part {
 pub trait Facts {
     /// Appends the value of a command to `out`; false where there is none.
     fn write(&self, command: &Command, out: &mut Vec<u8>) -> bool;
+
+    /// Appends the value of a command as JSON; false where it is none of those that have a shape of their own.
+    fn write_json(&self, _command: &Command, _out: &mut Vec<u8>) -> bool {
+        false
+    }
 }
 
 impl Template {

@@ -111,8 +111,15 @@ fn grpc(message: &ApiConfigSource, clusters: &BTreeSet<&str>, at: &At<'_>) -> Op
         metadata.push((header.key.to_ascii_lowercase(), header.value.clone()));
     }
     let TargetSpecifier::EnvoyGrpc(target) = at.need(service.target_specifier.as_ref())?;
+    if service.timeout.is_some() {
+        at.field("timeout").notice("configuration streams have no time limit");
+    }
     let at = at.field("envoy_grpc");
     let retry = target.retry_policy.as_ref().and_then(|policy| policy.retry_back_off.as_ref());
+    if target.retry_policy.as_ref().is_some_and(|policy| policy.num_retries.is_some()) {
+        let at = at.field("retry_policy");
+        at.field("num_retries").notice("streams are opened again for as long as the proxy runs");
+    }
     let backoff = retry.map(|given| back_off(given, &at.field("retry_policy").field("retry_back_off")));
     let at = at.field("cluster_name");
     at.need_text(&target.cluster_name);

@@ -1,7 +1,7 @@
 //! Access logs.
 
 use super::log_filter::log_filter;
-use super::{At, files};
+use super::{At, files, metadata};
 use outrigger_api::envoy::config::accesslog::v3::{AccessLog as ProtoLog, access_log};
 use outrigger_api::envoy::config::core::v3::{SubstitutionFormatString, substitution_format_string};
 use outrigger_api::envoy::extensions::access_loggers::file::v3::{FileAccessLog, file_access_log};
@@ -9,8 +9,7 @@ use outrigger_api::envoy::extensions::access_loggers::stream::v3::{
     StderrAccessLog, StdoutAccessLog, stderr_access_log, stdout_access_log,
 };
 use outrigger_traffic::config::{AccessLog, AccessLogFormat, AccessLogSink};
-use prost_types::{Struct, Value, value::Kind};
-use serde_json::{Map, Number, Value as Json};
+use prost_types::Struct;
 
 /// The logs in the field `access_log` of the message here.
 pub(super) fn access_logs(logs: &[ProtoLog], at: &At<'_>) -> Vec<AccessLog> {
@@ -74,27 +73,8 @@ fn object(from: &Struct, at: &At<'_>) -> Option<AccessLogFormat> {
     if from.fields.is_empty() {
         at.refuse("must not be empty");
     }
-    map(from).map(AccessLogFormat::Json).or_else(|| {
+    metadata::map(from).map(AccessLogFormat::Json).or_else(|| {
         at.refuse("holds a number that JSON cannot express");
         None
-    })
-}
-
-fn map(from: &Struct) -> Option<Map<String, Json>> {
-    from.fields.iter().map(|(key, value)| Some((key.clone(), json(value)?))).collect()
-}
-
-fn json(from: &Value) -> Option<Json> {
-    Some(match &from.kind {
-        None | Some(Kind::NullValue(_)) => Json::Null,
-        Some(Kind::BoolValue(v)) => Json::Bool(*v),
-        // A whole number keeps its shape: 1, not 1.0.
-        Some(Kind::NumberValue(v)) if v.fract() == 0.0 && v.abs() < 9.0e15 => {
-            Json::Number((*v as i64).into())
-        }
-        Some(Kind::NumberValue(v)) => Json::Number(Number::from_f64(*v)?),
-        Some(Kind::StringValue(v)) => Json::String(v.clone()),
-        Some(Kind::ListValue(v)) => Json::Array(v.values.iter().map(json).collect::<Option<_>>()?),
-        Some(Kind::StructValue(v)) => Json::Object(map(v)?),
     })
 }

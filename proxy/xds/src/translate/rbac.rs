@@ -1,13 +1,16 @@
 //! Authorization rules, for connections and requests.
 
 use super::At;
+use super::metadata::metadata_match;
 use super::route::matches::header_match;
 use super::value::{cidr, port, string_match};
 use outrigger_api::envoy::config::rbac::v3 as proto;
 use outrigger_api::envoy::extensions::filters::http::rbac::v3 as http;
 use outrigger_api::envoy::extensions::filters::network::rbac::v3 as network;
 use outrigger_api::envoy::r#type::matcher::v3::{PathMatcher, path_matcher};
-use outrigger_traffic::config::{Permission, Policy, Principal, Rbac, RbacAction, Rules, StringMatch};
+use outrigger_traffic::config::{
+    MetadataMatch, Permission, Policy, Principal, Rbac, RbacAction, Rules, StringMatch,
+};
 
 /// The filter of connections.
 pub(super) fn network_filter(message: &network::Rbac, at: &At<'_>) -> Rbac {
@@ -95,6 +98,8 @@ fn permission(message: &proto::Permission, at: &At<'_>) -> Option<Permission> {
         R::RequestedServerName(matcher) => {
             Permission::RequestedServerName(string_match(matcher, &at.field("requested_server_name"))?)
         }
+        R::Metadata(matcher) => Permission::Metadata(metadata_match(matcher, &at.field("metadata"))?),
+        R::SourcedMetadata(matcher) => Permission::Metadata(sourced(matcher, &at.field("sourced_metadata"))?),
     })
 }
 
@@ -132,7 +137,18 @@ fn principal(message: &proto::Principal, at: &At<'_>) -> Option<Principal> {
         }
         I::Header(matcher) => Principal::Header(header_match(matcher, &at.field("header"))?),
         I::UrlPath(matcher) => Principal::Path(path(matcher, &at.field("url_path"))?),
+        I::Metadata(matcher) => Principal::Metadata(metadata_match(matcher, &at.field("metadata"))?),
+        I::SourcedMetadata(matcher) => Principal::Metadata(sourced(matcher, &at.field("sourced_metadata"))?),
     })
+}
+
+/// A condition on metadata, which must be that of filters.
+fn sourced(message: &proto::SourcedMetadata, at: &At<'_>) -> Option<MetadataMatch> {
+    if message.metadata_source != i32::from(proto::MetadataSource::Dynamic) {
+        at.field("metadata_source").refuse("only DYNAMIC is supported");
+    }
+    let at = at.field("metadata_matcher");
+    metadata_match(at.need(message.metadata_matcher.as_ref())?, &at)
 }
 
 /// Envoy's rule for `any`: `false` would be a rule that never matches, which nobody means.

@@ -67,6 +67,9 @@ fn over_grpc(service: &GrpcService, at: &At<'_>) -> Option<String> {
     if !service.initial_metadata.is_empty() {
         at.field("initial_metadata").refuse("is not supported for spans");
     }
+    if service.timeout.is_some() {
+        at.field("timeout").notice("the span exporter has its own");
+    }
     let TargetSpecifier::EnvoyGrpc(target) = at.need(service.target_specifier.as_ref())?;
     let at = at.field("envoy_grpc");
     at.field("cluster_name").need_text(&target.cluster_name);
@@ -93,6 +96,9 @@ fn over_http(service: &HttpService, at: &At<'_>) -> Option<(String, SpanExport)>
     }
     let at = at.field("http_uri");
     let uri = at.need(service.http_uri.as_ref())?;
+    if uri.timeout.is_some() {
+        at.field("timeout").notice("the span exporter has its own");
+    }
     let rest = uri.uri.split_once("://").map_or(uri.uri.as_str(), |(_, rest)| rest);
     let (host, path) = rest.find('/').map_or((rest, "/"), |slash| rest.split_at(slash));
     let is_clean = |text: &str| text.bytes().all(|b| b > b' ' && b != 0x7f);

@@ -12,6 +12,7 @@ mod health_check;
 mod http;
 mod listener;
 mod listener_filter;
+mod metadata;
 mod mirror;
 mod rbac;
 mod route;

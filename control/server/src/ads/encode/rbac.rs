@@ -5,8 +5,11 @@ use outrigger_api::envoy::extensions::filters::http::rbac::v3 as http;
 use outrigger_api::envoy::extensions::filters::network::rbac::v3 as network;
 use outrigger_api::envoy::r#type::matcher::v3::{PathMatcher, path_matcher};
 use outrigger_api::envoy::r#type::v3::Int32Range;
-use outrigger_traffic::config::{Permission, Policy, Principal, Rbac, RbacAction, Rules, StringMatch};
+use outrigger_traffic::config::{
+    MetadataMatch, Permission, Policy, Principal, Rbac, RbacAction, Rules, StringMatch,
+};
 
+use super::metadata::metadata_match;
 use super::route::header_match;
 use super::value::{cidr, string_match};
 
@@ -62,6 +65,7 @@ fn permission(value: &Permission) -> proto::Permission {
             Rule::DestinationPortRange(Int32Range { start: (*start).into(), end: (*end).into() })
         }
         Permission::RequestedServerName(text) => Rule::RequestedServerName(string_match(text)),
+        Permission::Metadata(matcher) => Rule::SourcedMetadata(sourced(matcher)),
     };
     proto::Permission { rule: Some(rule) }
 }
@@ -81,8 +85,16 @@ fn principal(value: &Principal) -> proto::Principal {
         Principal::RemoteIp(ip, length) => Identifier::RemoteIp(cidr((*ip, *length))),
         Principal::Header(matcher) => Identifier::Header(header_match(matcher)),
         Principal::Path(text) => Identifier::UrlPath(path(text)),
+        Principal::Metadata(matcher) => Identifier::SourcedMetadata(sourced(matcher)),
     };
     proto::Principal { identifier: Some(identifier) }
+}
+
+fn sourced(value: &MetadataMatch) -> proto::SourcedMetadata {
+    proto::SourcedMetadata {
+        metadata_matcher: Some(metadata_match(value)),
+        metadata_source: proto::MetadataSource::Dynamic.into(),
+    }
 }
 
 fn path(text: &StringMatch) -> PathMatcher {

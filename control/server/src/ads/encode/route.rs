@@ -17,6 +17,7 @@ use outrigger_traffic::config::{
 use proto::route_action as ra;
 
 use super::filter;
+use super::metadata::metadata_match;
 use super::mirror::{extension, internal_redirect, mirror, share_of};
 use super::subset;
 use super::tracing::route_tracing;
@@ -158,6 +159,7 @@ fn route_match(value: &RouteMatch) -> proto::RouteMatch {
             validated: tls.validated,
         }),
         path_specifier: Some(path),
+        dynamic_metadata: value.metadata.iter().map(metadata_match).collect(),
     }
 }
 

@@ -43,6 +43,7 @@ fn provider(value: &Tracing) -> (&'static str, Any) {
             };
             let service = core::GrpcService {
                 initial_metadata: Vec::new(),
+                timeout: None,
                 target_specifier: Some(core::grpc_service::TargetSpecifier::EnvoyGrpc(target)),
             };
             let config = OpenTelemetryConfig { grpc_service: Some(service), ..telemetry };
@@ -60,6 +61,7 @@ fn provider(value: &Tracing) -> (&'static str, Any) {
             let service = core::HttpService {
                 http_uri: Some(core::HttpUri {
                     uri: format!("http://{host}{path}"),
+                    timeout: None,
                     http_upstream_type: Some(core::http_uri::HttpUpstreamType::Cluster(
                         value.collector_cluster.clone(),
                     )),

@@ -70,6 +70,12 @@ impl JsonPart {
                 template.render(facts, out);
                 close_quote(out, start);
             }
+            Self::Lone(command @ Command::DynamicMetadata(_), _) => {
+                if !facts.write_json(command, out) {
+                    out.truncate(start);
+                    out.extend_from_slice(b"null");
+                }
+            }
             Self::Lone(command, is_number) => {
                 if !is_number {
                     out.push(b'"');

@@ -1,6 +1,6 @@
 //! JSON Web Tokens (`envoy.extensions.filters.http.jwt_authn.v3`).
 
-use crate::config::{RouteMatch, StringMatch};
+use crate::config::{CallRetry, HttpTarget, RouteMatch, StringMatch};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -33,8 +33,10 @@ pub struct JwtProvider {
     pub require_expiration: bool,
     /// Longest time between now and `exp`.
     pub max_lifetime: Option<Duration>,
-    /// Its keys: a JSON Web Key Set (RFC 7517).
+    /// Its keys: a JSON Web Key Set (RFC 7517). Empty where they come from a server.
     pub local_jwks: String,
+    /// The server that has its keys.
+    pub remote_jwks: Option<RemoteJwks>,
     /// The token stays in the request. Default false.
     pub forward: bool,
     /// Headers with tokens: lower-case name, and what stands before the token. With no place given: `authorization` with
@@ -54,6 +56,32 @@ pub struct JwtProvider {
     pub claim_to_headers: Vec<(String, String)>,
     /// The route is looked for again after a token was accepted.
     pub clear_route_cache: bool,
+    /// Key in the metadata of `envoy.filters.http.jwt_authn` under which the claims are; empty: they are not there.
+    pub payload_in_metadata: String,
+    /// The same for the token's header.
+    pub header_in_metadata: String,
+    /// Claims that are lists of words in one text, and lists in the metadata.
+    pub space_delimited_claims: Vec<String>,
+}
+
+/// A server that has the keys of an issuer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RemoteJwks {
+    /// Where it is.
+    pub target: HttpTarget,
+    /// How long keys are used before they are asked for again. Default 10 min.
+    pub cache: Duration,
+    /// They are asked for before a request needs them, and again so long after a failure.
+    pub ahead: Option<Duration>,
+    /// How often a failed request is made again; `None`: not.
+    pub retry: Option<CallRetry>,
+}
+
+impl RemoteJwks {
+    /// With the defaults.
+    pub fn at(target: HttpTarget) -> Self {
+        Self { target, cache: Duration::from_secs(600), ahead: None, retry: None }
+    }
 }
 
 /// What a request needs.

@@ -9,14 +9,19 @@ mod fault;
 mod header_mutation;
 mod jwt;
 mod local_rate_limit;
+mod metadata;
 
 pub use cors::CorsPolicy;
 pub use csrf::CsrfPolicy;
 pub use fault::{Fault, FaultAbort, FaultDelay};
 pub use header_mutation::{HeaderMutation, HeaderMutationFilter, HeaderMutations};
-pub use jwt::{JwtAuthn, JwtProvider, JwtRequirement, JwtRoute};
+pub use jwt::{JwtAuthn, JwtProvider, JwtRequirement, JwtRoute, RemoteJwks};
 pub use local_rate_limit::{
     LocalDescriptor, LocalRateLimit, RateLimitAction, RateLimitRule, TokenBucket, VirtualHostRules,
+};
+
+pub use metadata::{
+    HeaderToMetadata, MetadataKind, MetadataRule, MetadataSource, MetadataTarget, SetMetadata,
 };
 
 use super::Rbac;
@@ -51,6 +56,10 @@ pub enum FilterConfig {
     Jwt(Box<JwtAuthn>),
     /// Rate limits that need no service (`envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit`).
     LocalRateLimit(Box<LocalRateLimit>),
+    /// Header fields become metadata (`envoy.extensions.filters.http.header_to_metadata.v3.Config`).
+    HeaderToMetadata(Box<HeaderToMetadata>),
+    /// Fixed values become metadata (`envoy.extensions.filters.http.set_metadata.v3.Config`).
+    SetMetadata(Vec<SetMetadata>),
     /// A filter that the embedding program registered, by the name it was registered with.
     Registered(String),
 }
@@ -94,6 +103,8 @@ pub enum RouteFilterConfig {
     Jwt(JwtRoute),
     /// Limits in place of the filter's.
     LocalRateLimit(Box<LocalRateLimit>),
+    /// Rules in place of the filter's.
+    HeaderToMetadata(Box<HeaderToMetadata>),
 }
 
 impl HttpFilter {
@@ -130,6 +141,7 @@ impl FilterConfig {
             RouteFilterConfig::HeaderMutation(_) => matches!(self, Self::HeaderMutation(_)),
             RouteFilterConfig::Jwt(_) => matches!(self, Self::Jwt(_)),
             RouteFilterConfig::LocalRateLimit(_) => matches!(self, Self::LocalRateLimit(_)),
+            RouteFilterConfig::HeaderToMetadata(_) => matches!(self, Self::HeaderToMetadata(_)),
         }
     }
 }

@@ -1,14 +1,17 @@
 //! What tokens a request needs and where they stand. Source: Envoy: JWT authentication filter; RFC 7519.
 
 mod key;
+mod remote;
 mod token;
 
 use crate::config::{self, JwtRequirement};
 use crate::route::query::parameter;
 use crate::route::{Criteria, PathIndex, PathMatcher};
+use crate::snapshot::ClusterId;
 use crate::text::TextMatcher;
 use crate::view::{RequestView, path_only, query_only};
 pub use key::{Jwk, KeyKind};
+pub use remote::{Fetch, RemoteKeys};
 use std::collections::HashMap;
 use std::sync::Arc;
 pub use token::{Flaw, Token};
@@ -33,8 +36,17 @@ pub struct Provider {
     /// What `sub` must match.
     pub subjects: Option<TextMatcher>,
     /// Its keys.
-    pub keys: Box<[Jwk]>,
+    pub keys: Keys,
     places: Box<[TokenPlace]>,
+}
+
+/// Where keys come from.
+#[derive(Debug)]
+pub enum Keys {
+    /// The configuration.
+    Local(Arc<[Jwk]>),
+    /// A server.
+    Remote(Arc<RemoteKeys>),
 }
 
 /// Where a token may stand.
@@ -71,13 +83,14 @@ impl JwtAuthn {
     pub(crate) fn new(
         from: &config::JwtAuthn,
         matches: Vec<(PathMatcher, bool, Criteria)>,
+        cluster: &mut dyn FnMut(&str) -> ClusterId,
         refuse: &mut dyn FnMut(String, String),
     ) -> Self {
         let names: HashMap<&str, usize> =
             from.providers.keys().enumerate().map(|(i, name)| (name.as_str(), i)).collect();
         let mut providers = Vec::with_capacity(names.len());
         for (name, provider) in &from.providers {
-            providers.push(Provider::new(provider, &mut |field, reason| {
+            providers.push(Provider::new(provider, cluster, &mut |field, reason| {
                 refuse(format!("providers[{name}].{field}"), reason);
             }));
         }
@@ -108,6 +121,14 @@ impl JwtAuthn {
         self.rules.get(number as usize)?.1.as_ref()
     }
 
+    /// The clusters of servers that have keys.
+    pub fn clusters(&self) -> impl Iterator<Item = ClusterId> {
+        self.providers.iter().filter_map(|provider| match &provider.keys {
+            Keys::Local(_) => None,
+            Keys::Remote(remote) => Some(remote.cluster),
+        })
+    }
+
     /// What stands under this name.
     pub fn named(&self, name: &str) -> Option<&Requirement> {
         self.requirements.get(name)
@@ -132,14 +153,30 @@ fn places(from: &config::JwtProvider) -> Box<[TokenPlace]> {
 }
 
 impl Provider {
-    fn new(from: &config::JwtProvider, refuse: &mut dyn FnMut(&str, String)) -> Self {
+    fn new(
+        from: &config::JwtProvider,
+        cluster: &mut dyn FnMut(&str) -> ClusterId,
+        refuse: &mut dyn FnMut(&str, String),
+    ) -> Self {
         let subjects = from.subjects.as_ref().and_then(|subjects| {
             TextMatcher::new(subjects).map_err(|reason| refuse("subjects", reason)).ok()
         });
-        let keys = Jwk::set(&from.local_jwks).unwrap_or_else(|reason| {
-            refuse("local_jwks", reason);
-            Box::default()
-        });
+        let keys = match &from.remote_jwks {
+            Some(remote) => {
+                if remote.target.cluster.is_empty() {
+                    refuse("remote_jwks.http_uri.cluster", "must not be empty".into());
+                }
+                Keys::Remote(Arc::new(RemoteKeys::new(remote, cluster(&remote.target.cluster))))
+            }
+            None => Keys::Local(
+                Jwk::set(&from.local_jwks)
+                    .unwrap_or_else(|reason| {
+                        refuse("local_jwks", reason);
+                        Box::default()
+                    })
+                    .into(),
+            ),
+        };
         Self { config: from.clone(), subjects, keys, places: places(from) }
     }
 

@@ -14,6 +14,8 @@ pub struct Token<'a> {
     pub signed: &'a [u8],
     /// The payload as it stands in the token.
     pub payload: &'a [u8],
+    /// The head.
+    pub head: Map<String, Value>,
     /// The claims.
     pub claims: Map<String, Value>,
     /// The signature.
@@ -59,6 +61,8 @@ pub enum Flaw {
     NoKey,
     /// Its signature is wrong.
     VerificationFails,
+    /// The keys could not be had.
+    KeysNotFetched,
 }
 
 impl Flaw {
@@ -85,6 +89,7 @@ impl Flaw {
             Self::TooLong => "Jwt lifetime exceeds the configured maximum",
             Self::NoKey => "Jwks doesn't have key to match kid or alg from Jwt",
             Self::VerificationFails => "Jwt verification fails",
+            Self::KeysNotFetched => "Jwks remote fetch is failed",
         }
     }
 }
@@ -109,6 +114,10 @@ impl<'a> Token<'a> {
         }
         let bytes = base64url(header).ok_or(Flaw::HeaderBadBase64)?;
         let head: Value = serde_json::from_slice(&bytes).map_err(|_| Flaw::HeaderBadJson)?;
+        let head = match head {
+            Value::Object(head) => head,
+            _ => Map::new(),
+        };
         let alg = head.get("alg").and_then(Value::as_str).ok_or(Flaw::HeaderBadAlg)?;
         if !ALGORITHMS.contains(&alg) {
             return Err(Flaw::AlgNotImplemented);
@@ -126,6 +135,7 @@ impl<'a> Token<'a> {
             kid: head.get("kid").and_then(Value::as_str).unwrap_or_default().to_owned(),
             signed: text.get(..header.len() + 1 + payload.len()).unwrap_or_default(),
             payload,
+            head: head.clone(),
             claims,
             signature: base64url(signature).ok_or(Flaw::SignatureBadBase64)?,
         })

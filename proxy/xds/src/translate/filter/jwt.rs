@@ -3,9 +3,10 @@
 use super::super::At;
 use super::super::files;
 use super::super::route::matches::route_match;
-use super::super::value::{duration, header_name, string_match};
+use super::super::service;
+use super::super::value::{duration, header_name, positive, positive_or, string_match};
 use outrigger_api::envoy::extensions::filters::http::jwt_authn::v3 as proto;
-use outrigger_traffic::config::{JwtAuthn, JwtProvider, JwtRequirement, JwtRoute};
+use outrigger_traffic::config::{JwtAuthn, JwtProvider, JwtRequirement, JwtRoute, RemoteJwks};
 use std::time::Duration;
 
 /// Deepest nesting of requirements.
@@ -35,8 +36,13 @@ pub(super) fn authn(message: &proto::JwtAuthentication, at: &At<'_>) -> JwtAuthn
 
 fn provider(message: &proto::JwtProvider, at: &At<'_>) -> JwtProvider {
     use proto::jwt_provider::JwksSourceSpecifier as S;
+    let mut remote_jwks = None;
     let keys = match at.need(message.jwks_source_specifier.as_ref()) {
         Some(S::LocalJwks(source)) => files::text(source, &at.field("local_jwks")),
+        Some(S::RemoteJwks(source)) => {
+            remote_jwks = remote(source, &at.field("remote_jwks"));
+            None
+        }
         None => None,
     };
     let skew = if message.clock_skew_seconds == 0 { 60 } else { message.clock_skew_seconds };
@@ -48,6 +54,7 @@ fn provider(message: &proto::JwtProvider, at: &At<'_>) -> JwtProvider {
         subjects: message.subjects.as_ref().and_then(|s| string_match(s, &at.field("subjects"))),
         require_expiration: message.require_expiration,
         max_lifetime: message.max_lifetime.as_ref().and_then(|d| duration(d, &at.field("max_lifetime"))),
+        remote_jwks,
         local_jwks: keys.unwrap_or_default(),
         forward: message.forward,
         from_headers: headers
@@ -72,7 +79,37 @@ fn provider(message: &proto::JwtProvider, at: &At<'_>) -> JwtProvider {
             })
             .collect(),
         clear_route_cache: message.clear_route_cache,
+        payload_in_metadata: message.payload_in_metadata.clone(),
+        header_in_metadata: message.header_in_metadata.clone(),
+        space_delimited_claims: message
+            .normalize_payload_in_metadata
+            .as_ref()
+            .map(|normalize| normalize.space_delimited_claims.clone())
+            .unwrap_or_default(),
     }
+}
+
+fn remote(message: &proto::RemoteJwks, at: &At<'_>) -> Option<RemoteJwks> {
+    let at_uri = at.field("http_uri");
+    let target = at_uri.need(message.http_uri.as_ref()).and_then(|uri| service::http(uri, &at_uri))?;
+    let mut keys = RemoteJwks::at(target);
+    if let Some(cache) = &message.cache_duration {
+        keys.cache = positive(cache, &at.field("cache_duration")).unwrap_or(keys.cache);
+    }
+    keys.ahead = message.async_fetch.as_ref().map(|ahead| {
+        let at = at.field("async_fetch");
+        if !ahead.fast_listener {
+            at.field("fast_listener").notice("requests, not the listener, wait for the first keys");
+        }
+        positive_or(
+            ahead.failed_refetch_duration.as_ref(),
+            Duration::from_secs(1),
+            &at.field("failed_refetch_duration"),
+        )
+    });
+    keys.retry =
+        message.retry_policy.as_ref().map(|policy| service::retry(policy, &at.field("retry_policy")));
+    Some(keys)
 }
 
 fn rule(

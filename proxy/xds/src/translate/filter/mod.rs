@@ -6,6 +6,7 @@ mod fault;
 mod header_mutation;
 mod jwt;
 pub(super) mod local_rate_limit;
+mod metadata;
 
 use super::{At, rbac};
 use outrigger_api::envoy::config::route::v3::FilterConfig as Wrapper;
@@ -44,6 +45,14 @@ pub(super) fn filter(any: &Any, at: &At<'_>) -> Option<FilterConfig> {
         return message
             .message()
             .map(|m| FilterConfig::LocalRateLimit(Box::new(local_rate_limit::limit(&m, at))));
+    }
+    if let Some(message) = at.unpack::<proto::header_to_metadata::v3::Config>(any) {
+        return message
+            .message()
+            .map(|m| FilterConfig::HeaderToMetadata(Box::new(metadata::from_headers(&m, at))));
+    }
+    if let Some(message) = at.unpack::<proto::set_metadata::v3::Config>(any) {
+        return message.message().map(|m| FilterConfig::SetMetadata(metadata::fixed(&m, at)));
     }
     at.refuse_type(any);
     None
@@ -92,6 +101,8 @@ fn settings(any: &Any, at: &At<'_>) -> Option<FilterOverride> {
         RouteFilterConfig::Jwt(jwt::route(&message.message()?, at)?)
     } else if let Some(message) = at.unpack::<proto::local_ratelimit::v3::LocalRateLimit>(any) {
         RouteFilterConfig::LocalRateLimit(Box::new(local_rate_limit::limit(&message.message()?, at)))
+    } else if let Some(message) = at.unpack::<proto::header_to_metadata::v3::Config>(any) {
+        RouteFilterConfig::HeaderToMetadata(Box::new(metadata::from_headers(&message.message()?, at)))
     } else {
         at.refuse_type(any);
         return None;

@@ -1,6 +1,7 @@
 //! Which requests a route is for.
 
 use crate::translate::At;
+use crate::translate::metadata::metadata_match;
 use crate::translate::value::{header_name, regex, runtime_fraction, string_match};
 use outrigger_api::envoy::config::route::v3 as proto;
 use outrigger_api::envoy::extensions::path::r#match::uri_template::v3::UriTemplateMatchConfig;
@@ -47,7 +48,10 @@ pub(in crate::translate) fn route_match(message: &proto::RouteMatch, at: &At<'_>
         .collect();
     let fraction =
         message.runtime_fraction.as_ref().and_then(|f| runtime_fraction(f, &at.field("runtime_fraction")));
+    let metadata = message.dynamic_metadata.iter().enumerate();
+    let metadata = metadata.filter_map(|(i, m)| metadata_match(m, &at.item("dynamic_metadata", i))).collect();
     Some(RouteMatch {
+        metadata,
         path: path?,
         case_sensitive: message.case_sensitive.unwrap_or(true),
         headers,
