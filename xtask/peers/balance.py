@@ -35,6 +35,7 @@ class Origin(BaseHTTPRequestHandler):
 
 def origin(number):
     server = ThreadingHTTPServer(("127.0.0.1", free_port()), Origin)
+    server.handle_error = lambda *_: None  # a peer that ends takes its connections with it
     server.number, server.daemon_threads = number, True
     threading.Thread(target=server.serve_forever, daemon=True).start()
     return server.server_port
@@ -163,8 +164,48 @@ def bootstrap(port):
                                  "clusters": [c for _, c, *_ in HASHED + SHARED + HEALTHS + DIVIDED]}}
 
 
+def placed(name, counts, **settings):
+    """Hosts in zones: so many in zone a, b, c; of one fixed order, so that zones differ in their hosts."""
+    free = iter(PORTS)
+    localities = [{"locality": {"zone": "abc"[i]}, "lb_endpoints": [endpoint(next(free)) for _ in range(count)]} for i, count in enumerate(counts) if count]
+    return {"name": name, "type": "STATIC", "connect_timeout": "1s", "load_assignment": {"cluster_name": name, "endpoints": localities}} | settings
+
+
+def kept(**rules):
+    return {"common_lb_config": {"zone_aware_lb_config": rules}}
+
+
+def forced(**rules):
+    return extension("round_robin.v3.RoundRobin", locality_lb_config={"zone_aware_lb_config": {"force_locality_direct_routing": True} | rules})
+
+
+# name, hosts of the cluster by zone, settings; proxies are two in zone a (one of them this one), two in zone b and one in zone c
+KEPT = [
+    ("even", (3, 3, 0), {}), ("few", (1, 4, 1), {}), ("spare", (2, 2, 2), {}), ("none-here", (0, 3, 3), {}), ("small", (2, 3, 0), {}), ("lone", (6, 0, 0), {}),
+    ("least", (1, 5, 0), {"lb_policy": "LEAST_REQUEST"}), ("random", (1, 4, 1), {"lb_policy": "RANDOM"}), ("hashed", (1, 5, 0), {"lb_policy": "RING_HASH"}),
+    ("rules", (1, 1, 0), kept(min_cluster_size=2)), ("half", (3, 3, 0), kept(routing_enabled={"value": 50})), ("off", (3, 3, 0), kept(routing_enabled={"value": 0})),
+    ("forced", (1, 5, 0), forced()), ("forced-none", (0, 3, 3), forced()),
+    ("extension", (3, 3, 0), extension("least_request.v3.LeastRequest", locality_lb_config={"zone_aware_lb_config": {"routing_enabled": {"value": 50}}})),
+]
+
+
+def zone_bootstrap(port):
+    clusters = [placed(name, counts, **settings) for name, counts, settings in KEPT]
+    for name, fails in (("panic", False), ("panic-fails", True)):
+        clusters.append(placed(name, (3, 3, 0), **kept(fail_traffic_on_panic=fails)))
+        for locality in clusters[-1]["load_assignment"]["endpoints"]:
+            for one in locality["lb_endpoints"][:2]:
+                one["health_status"] = "UNHEALTHY"
+    clusters.append(placed("sick-here", (2, 4, 0), **forced(min_cluster_size=1)))
+    for one in clusters[-1]["load_assignment"]["endpoints"][0]["lb_endpoints"]:
+        one["health_status"] = "UNHEALTHY"
+    names = [c["name"] for c in clusters]
+    return {"node": {"id": "peer", "cluster": "peers", "locality": {"zone": "a"}}, "cluster_manager": {"local_cluster_name": "proxies"},
+            "static_resources": {"listeners": [listener("in", port, [vhost(n, [n], n) for n in names])], "clusters": clusters + [placed("proxies", (2, 2, 1))]}}
+
+
 class Peer:
-    def __init__(self, name, argv):
+    def __init__(self, name, argv, bootstrap=bootstrap):
         self.name, self.port, self.admin = name, free_port(), free_port()
         config = {"admin": {"address": {"socket_address": {"address": "127.0.0.1", "port_value": self.admin}}}} | bootstrap(self.port)
         path = f"{WORK}/{name}.json"
@@ -204,8 +245,10 @@ def until(what, seconds=10):
     return False
 
 
-envoy = Peer("envoy", [os.path.join(os.path.dirname(sys.executable), "envoy"), "--concurrency", "1", "-l", "warning", "--disable-hot-restart"])
-ours = Peer("outrigger", [PROXY, "--concurrency", "1", "--drain-time-s", "1", "--log-level", "warning"])
+ENVOY = [os.path.join(os.path.dirname(sys.executable), "envoy"), "--concurrency", "1", "-l", "warning", "--disable-hot-restart"]
+OURS = [PROXY, "--concurrency", "1", "--drain-time-s", "1", "--log-level", "warning"]
+envoy = Peer("envoy", ENVOY)
+ours = Peer("outrigger", OURS)
 PEERS = (envoy, ours)
 
 
@@ -307,7 +350,21 @@ def health():
     flags("outlier-back", "a good probe ends an ejection", lambda f: all(v == "healthy" for v in f.values()))
 
 
-PARTS = {"hash": by_hash, "shares": shares, "subsets": subsets, "health": health}
+def zones():
+    peers = (Peer("envoy-zones", ENVOY, zone_bootstrap), Peer("outrigger-zones", OURS, zone_bootstrap))
+    for name in [name for name, *_ in KEPT] + ["panic", "panic-fails", "sick-here"]:
+        counts = [Counter(status if status != 200 else int(body) for status, body, _ in (peer.get(name) for _ in range(240))) for peer in peers]
+        off = max(abs(counts[0][k] - counts[1][k]) for k in counts[0] | counts[1])
+        check(f"zone {name}: shares as Envoy's", off <= 48 and set(counts[0]) == set(counts[1]), " / ".join(str(dict(sorted(c.items()))) for c in counts))
+        for stat in ("all_directly", "sampled", "cross_zone"):
+            values = [int(peer.stat(f"cluster.{name}.lb_zone_routing_{stat}").split(": ")[-1] or 0) for peer in peers]
+            check(f"zone {name}: lb_zone_routing_{stat} as Envoy's", abs(values[0] - values[1]) <= 48 and (values[0] == 0) == (values[1] == 0), str(values))
+        for stat in ("lb_zone_cluster_too_small", "lb_local_cluster_not_ok", "lb_recalculate_zone_structures"):
+            values = [int(peer.stat(f"cluster.{name}.{stat}").split(": ")[-1] or 0) for peer in peers]
+            check(f"zone {name}: {stat} counts where Envoy's does", (values[0] == 0) == (values[1] == 0), str(values))
+
+
+PARTS = {"zones": zones, "hash": by_hash, "shares": shares, "subsets": subsets, "health": health}
 for part in sys.argv[1:] or PARTS:
     PARTS[part]()
 finish("balance")

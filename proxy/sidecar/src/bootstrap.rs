@@ -67,6 +67,7 @@ pub fn plan(flags: &Run) -> anyhow::Result<Plan> {
         bail!("give --config-path, --config-yaml or --control");
     }
     fill_node(&mut bootstrap.node, flags);
+    bootstrap.locate();
     // In a mesh everything comes from `--control`.
     let dynamic = if mesh { Vec::new() } else { controls(&bootstrap).map_err(|errors| refused(&errors))? };
     let identity = identity(&bootstrap.node, flags);

@@ -44,6 +44,6 @@ pub mod text;
 pub mod tracing;
 pub mod view;
 
-pub use compile::compile;
+pub use compile::{compile, compile_with};
 pub use snapshot::{ClusterId, Snapshot, TableId};
 pub use view::{FieldView, RequestView};

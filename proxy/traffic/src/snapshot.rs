@@ -5,6 +5,7 @@
 //! shared between snapshots even when clusters come and go around it. Hence a number may have nothing behind it:
 //! a route may name a cluster that is not there yet.
 
+use crate::balance::Neighbourhood;
 use crate::cluster::Ids;
 pub use crate::cluster::{Cluster, Host, HostId};
 use crate::filter::FilterNames;
@@ -29,6 +30,8 @@ pub struct Snapshot {
     pub(crate) clusters: Slots<Cluster>,
     pub(crate) filter_names: FilterNames,
     pub(crate) ids: Ids,
+    /// Where the proxy and its fellows are.
+    pub(crate) home: Option<Arc<Neighbourhood>>,
 }
 
 impl Snapshot {

@@ -9,6 +9,6 @@ mod resolve;
 
 pub use jobs::ClusterJobs;
 pub use original::Tidier;
-pub(crate) use original::{destination, note_destination, note_subset, proxied};
+pub(crate) use original::{destination, note_destination, note_way, proxied};
 pub use outlier_job::Sweeper;
 pub use resolve::{Answer, Resolve, Resolving, SystemResolver};

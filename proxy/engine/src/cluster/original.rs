@@ -4,7 +4,7 @@
 use crate::listener::ConnFacts;
 use crate::live::{Live, LiveCluster};
 use crate::worker::Worker;
-use outrigger_traffic::balance::{PickContext, SubsetFound};
+use outrigger_traffic::balance::{PickContext, SubsetFound, ZoneFound};
 use outrigger_traffic::cluster::Cluster;
 use outrigger_traffic::config::OriginalDst;
 use outrigger_wire::RequestHead;
@@ -37,13 +37,29 @@ pub(crate) fn note_destination(cluster: &LiveCluster, worker: &Worker, context: 
     if context.unlisted {
         cluster.stats.at(worker.id).original_dst_unlisted.inc();
     }
+    if context.panicked {
+        cluster.stats.at(worker.id).lb_healthy_panic.inc();
+    }
     if context.destination.is_none() && cluster.cluster.original_dst().is_some() {
         cluster.stats.at(worker.id).original_dst_host_invalid.inc();
     }
 }
 
-/// Counts how a pick came to its hosts, where the cluster is divided.
-pub(crate) fn note_subset(cluster: &LiveCluster, worker: &Worker, context: &PickContext<'_>) {
+/// Counts how a pick came to its hosts, where the cluster is divided or requests are kept in their zone.
+pub(crate) fn note_way(cluster: &LiveCluster, worker: &Worker, context: &PickContext<'_>) {
+    if context.zone != ZoneFound::None {
+        let stats = cluster.stats.at(worker.id);
+        match context.zone {
+            ZoneFound::None => {}
+            ZoneFound::Direct => stats.lb_zone_routing_all_directly.inc(),
+            ZoneFound::Sampled => stats.lb_zone_routing_sampled.inc(),
+            ZoneFound::Elsewhere => stats.lb_zone_routing_cross_zone.inc(),
+            ZoneFound::NoCapacity => {
+                stats.lb_zone_routing_cross_zone.inc();
+                stats.lb_zone_no_capacity_left.inc();
+            }
+        }
+    }
     if context.subset == SubsetFound::None {
         return;
     }

@@ -6,7 +6,7 @@ use super::forward::Plan;
 use super::notes::Notes;
 use super::upgrade::{conclude, ends};
 use super::{Exchange, respond, stream_tunnel};
-use crate::cluster::{destination, note_destination, proxied};
+use crate::cluster::{destination, note_destination, note_way, proxied};
 use crate::error::ProxyError;
 use crate::http::body::{BodyReader, BodyWriter};
 use crate::io::Io;
@@ -101,9 +101,7 @@ fn pick(x: &Exchange, plan: &Plan) -> Result<Arc<Host>, ProxyError> {
     }
     let picked = cluster.pick(&mut context);
     note_destination(&plan.cluster, worker, &context);
-    if context.panicked {
-        plan.cluster.stats.at(worker.id).lb_healthy_panic.inc();
-    }
+    note_way(&plan.cluster, worker, &context);
     picked.map_err(|_| {
         plan.cluster.stats.at(worker.id).upstream_cx_none_healthy.inc();
         ProxyError::NoHealthyHost

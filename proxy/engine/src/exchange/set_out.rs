@@ -15,7 +15,7 @@ use super::forward::Plan;
 use super::notes::Notes;
 use super::retry::Attempts;
 use super::{Exchange, Front};
-use crate::cluster::{destination, note_destination, note_subset, proxied};
+use crate::cluster::{destination, note_destination, note_way, proxied};
 use crate::error::ProxyError;
 use crate::http::body::BodyError;
 use crate::listener::ConnFacts;
@@ -169,10 +169,7 @@ fn pick(x: &Front, plan: &Plan, shared: &mut Attempts, now: Instant) -> Result<A
     }
     let picked = plan.cluster.cluster.pick(&mut context);
     note_destination(&plan.cluster, worker, &context);
-    note_subset(&plan.cluster, worker, &context);
-    if context.panicked {
-        plan.cluster.stats.at(worker.id).lb_healthy_panic.inc();
-    }
+    note_way(&plan.cluster, worker, &context);
     match picked {
         Ok(host) => {
             shared.tried.push(host.id);

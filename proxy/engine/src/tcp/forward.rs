@@ -1,7 +1,7 @@
 //! The TCP proxy filter: one downstream connection, one host.
 
 use super::{CopyEnd, Progress, Side, copy_both};
-use crate::cluster::{destination, note_destination, proxied};
+use crate::cluster::{destination, note_destination, note_way, proxied};
 use crate::io::Io;
 use crate::listener::{ConnFacts, Tenure};
 use crate::live::{LiveChainRef, LiveCluster, LiveRef};
@@ -193,9 +193,7 @@ fn pick(
     };
     let picked = cluster.cluster.pick(&mut context);
     note_destination(cluster, worker, &context);
-    if context.panicked {
-        cluster.stats.at(worker.id).lb_healthy_panic.inc();
-    }
+    note_way(cluster, worker, &context);
     match picked {
         Ok(host) => Some(host),
         Err(_) => {

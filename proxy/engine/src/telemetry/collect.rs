@@ -9,6 +9,7 @@ use outrigger_traffic::config::{LbPolicy, Terminal};
 use outrigger_traffic::health::Flag;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::SystemTime;
 
 /// Where a stat belongs.
@@ -162,6 +163,19 @@ fn collect_cluster(scope: &Scope<'_>, cluster: &LiveCluster, visit: &mut Visit<'
     if cluster.cluster.config.subsets.is_some() {
         show("lb_subsets_active", "Subsets that have hosts", hosts.subset_count() as u64);
     }
+    if let Some(zones) = cluster.cluster.zone_counts() {
+        show(
+            "lb_recalculate_zone_structures",
+            "Looks at which zones requests stay in",
+            zones.made.load(Relaxed),
+        );
+        show("lb_zone_cluster_too_small", "Looks that found too few hosts", zones.too_small.load(Relaxed));
+        show(
+            "lb_local_cluster_not_ok",
+            "Looks and picks that found the local cluster unusable",
+            zones.local_not_ok.load(Relaxed),
+        );
+    }
     let figures = hosts.figures().unwrap_or_default();
     match cluster.cluster.config.lb_policy {
         LbPolicy::RingHash(_) => {
@@ -173,7 +187,7 @@ fn collect_cluster(scope: &Scope<'_>, cluster: &LiveCluster, visit: &mut Visit<'
             show("maglev_lb.min_entries_per_host", "Places of the host with the fewest", figures.least);
             show("maglev_lb.max_entries_per_host", "Places of the host with the most", figures.most);
         }
-        LbPolicy::RoundRobin | LbPolicy::LeastRequest(_) | LbPolicy::Random => {}
+        LbPolicy::RoundRobin | LbPolicy::LeastRequest(_) | LbPolicy::Random | LbPolicy::Registered(_) => {}
     }
     let limits = &cluster.cluster.config.circuit_breakers;
     let default = cluster.cluster.breaker(false);

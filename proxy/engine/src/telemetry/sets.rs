@@ -200,6 +200,10 @@ stat_set! {
         counter lb_subsets_selected = "lb_subsets_selected", "Picks made in the subset that the route demands";
         counter lb_subsets_fallback = "lb_subsets_fallback", "Picks made by the fallback because no subset fits";
         counter lb_subsets_fallback_panic = "lb_subsets_fallback_panic", "Picks made among all hosts because the fallback found none";
+        counter lb_zone_routing_all_directly = "lb_zone_routing_all_directly", "Picks made in the proxy's own zone, as all are";
+        counter lb_zone_routing_sampled = "lb_zone_routing_sampled", "Picks made in the proxy's own zone, as some are";
+        counter lb_zone_routing_cross_zone = "lb_zone_routing_cross_zone", "Picks made in another zone";
+        counter lb_zone_no_capacity_left = "lb_zone_no_capacity_left", "Picks made in any zone because none has hosts to spare";
         counter ejections_enforced_total = "outlier_detection.ejections_enforced_total", "Hosts ejected";
         counter ejections_overflow = "outlier_detection.ejections_overflow", "Hosts not ejected because too many are out";
         counter ejections_detected_consecutive_5xx = "outlier_detection.ejections_detected_consecutive_5xx", "Hosts found to deserve ejection for consecutive responses of class 5xx";

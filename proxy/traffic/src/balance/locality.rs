@@ -7,7 +7,8 @@
 
 use super::hashing::shares;
 use super::weights::Weights;
-use super::{BalancerFactory, PickContext, PickError, Picker, TableFigures, below, of_cluster, subset};
+use super::zone::{Choice, Neighbourhood, ZoneCounts, Zones};
+use super::{BalancerFactory, PickContext, PickError, Picker, TableFigures, below, subset};
 use crate::cluster::Host;
 use crate::config::{self, LocalityLb};
 use smallvec::SmallVec;
@@ -29,9 +30,23 @@ pub struct HostSet {
     subsets: Option<Box<subset::Table>>,
 }
 
+/// What all host sets of a cluster are made by.
+#[derive(Clone, Debug)]
+pub(crate) struct Basis {
+    pub(crate) config: Arc<config::Cluster>,
+    pub(crate) policy: Arc<dyn BalancerFactory>,
+    /// Where this proxy and its fellows are.
+    pub(crate) home: Option<Arc<Neighbourhood>>,
+    /// What became of that.
+    pub(crate) zones: Arc<ZoneCounts>,
+}
+
 #[derive(Debug)]
 struct Priority {
     panic: bool,
+    /// In panic there is no host rather than any.
+    fails_in_panic: bool,
+    zones: Option<Zones>,
     healthy: Arc<Tier>,
     degraded: Arc<Tier>,
     all: Arc<Tier>,
@@ -39,35 +54,32 @@ struct Priority {
 
 /// Hosts among which a policy picks.
 #[derive(Debug)]
-struct Tier {
+pub(super) struct Tier {
     whole: Group,
     /// Weighted localities: by effective weight.
     localities: Option<(Weights, Box<[Group]>)>,
 }
 
 #[derive(Debug)]
-struct Group {
+pub(super) struct Group {
     hosts: Box<[Arc<Host>]>,
     picker: Arc<dyn Picker>,
 }
 
 /// What is needed to build tiers.
-struct Building<'a> {
+pub(super) struct Building<'a> {
+    pub(super) basis: &'a Basis,
     config: &'a config::Cluster,
     endpoints: &'a config::Endpoints,
     overprovisioning: u64,
-    policy: Arc<dyn BalancerFactory>,
 }
 
 impl HostSet {
     /// Precomputes everything from the present health of `hosts`, which stand in the order of `endpoints`.
-    pub(crate) fn new(
-        config: &config::Cluster,
-        endpoints: &config::Endpoints,
-        hosts: Vec<Arc<Host>>,
-    ) -> Self {
+    pub(crate) fn new(basis: &Basis, endpoints: &config::Endpoints, hosts: Vec<Arc<Host>>) -> Self {
+        let config = &*basis.config;
         let overprovisioning = endpoints.overprovisioning_factor.unwrap_or(OVERPROVISIONING_DEFAULT).into();
-        let building = Building { config, endpoints, overprovisioning, policy: of_cluster(config) };
+        let building = Building { basis, config, endpoints, overprovisioning };
         let count = hosts.iter().map(|h| h.priority as usize + 1).max().unwrap_or(0);
         let mut groups: Vec<Vec<Arc<Host>>> = vec![Vec::new(); count];
         for host in &hosts {
@@ -84,7 +96,7 @@ impl HostSet {
         let subsets = config
             .subsets
             .as_ref()
-            .map(|subsets| Box::new(subset::Table::new(config, subsets, endpoints, &hosts)));
+            .map(|subsets| Box::new(subset::Table::new(basis, subsets, endpoints, &hosts)));
         Self {
             subsets,
             priorities: priorities.collect(),
@@ -96,8 +108,14 @@ impl HostSet {
     }
 
     /// The same hosts, judged anew.
-    pub(crate) fn refreshed(&self, config: &config::Cluster, endpoints: &config::Endpoints) -> Self {
-        Self::new(config, endpoints, self.hosts.to_vec())
+    pub(crate) fn refreshed(&self, basis: &Basis, endpoints: &config::Endpoints) -> Self {
+        Self::new(basis, endpoints, self.hosts.to_vec())
+    }
+
+    /// Whether the proxy's fellows have moved since this was made.
+    pub(crate) fn is_outdated(&self, home: &Neighbourhood) -> bool {
+        let zones = self.priorities.first().and_then(|first| first.zones.as_ref());
+        zones.is_some_and(|zones| zones.generation != home.generation())
     }
 
     /// All hosts, in the order of the endpoints.
@@ -191,11 +209,23 @@ impl HostSet {
         let tier = match (priority.panic, degraded) {
             (true, _) => {
                 context.panicked = true;
+                if priority.fails_in_panic {
+                    return None;
+                }
                 return priority.all.whole.pick(context);
             }
             (false, false) => &priority.healthy,
             (false, true) => &priority.degraded,
         };
+        if let Some(zones) = &priority.zones
+            && tier.localities.is_none()
+        {
+            return match zones.choose(degraded, context) {
+                Choice::Whole => tier.whole.pick(context),
+                Choice::In(group) => group.pick(context),
+                Choice::Nowhere => None,
+            };
+        }
         tier.pick(context)
     }
 
@@ -225,6 +255,10 @@ impl Tier {
 }
 
 impl Group {
+    pub(super) fn len(&self) -> usize {
+        self.hosts.len()
+    }
+
     fn pick(&self, context: &mut PickContext<'_>) -> Option<&Arc<Host>> {
         let at = self.picker.pick(&self.hosts, context)?;
         self.hosts.get(at)
@@ -243,7 +277,15 @@ impl Building<'_> {
         } else {
             healthy.clone()
         };
-        Priority { panic, healthy, degraded, all: whole }
+        // Source: Envoy: zone aware routing, "only for the first priority".
+        let zones = match &self.basis.home {
+            Some(home) if number == 0 && !self.config.lb_policy.is_hashing() => {
+                Some(Zones::new(self, home, all))
+            }
+            _ => None,
+        };
+        let fails_in_panic = self.config.zone_aware.fail_traffic_on_panic;
+        Priority { panic, fails_in_panic, zones, healthy, degraded, all: whole }
     }
 
     fn tier(
@@ -277,7 +319,7 @@ impl Building<'_> {
             .collect();
         let places = Some(places).filter(|places| !places.is_empty());
         let shares = shares(&hosts, places.as_deref());
-        let picker = self.policy.build_shared(&hosts, shares);
+        let picker = self.basis.policy.build_shared(&hosts, shares);
         Group { hosts: hosts.into(), picker }
     }
 
@@ -305,14 +347,14 @@ impl Building<'_> {
         if groups.is_empty() { None } else { Some((Weights::sums(weights.into_iter()), groups.into())) }
     }
 
-    fn group(&self, hosts: Vec<Arc<Host>>) -> Group {
-        let picker = self.policy.build(&hosts);
+    pub(super) fn group(&self, hosts: Vec<Arc<Host>>) -> Group {
+        let picker = self.basis.policy.build(&hosts);
         Group { hosts: hosts.into(), picker }
     }
 }
 
 /// How many hosts of a priority are what.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Tally {
     pub(super) hosts: u64,
     pub(super) healthy: u64,
@@ -320,12 +362,17 @@ pub(super) struct Tally {
 }
 
 impl Tally {
-    fn of(hosts: &[Arc<Host>]) -> Self {
+    pub(super) fn of(hosts: &[Arc<Host>]) -> Self {
         Self {
             hosts: hosts.iter().filter(|h| !h.is_excluded()).count() as u64,
             healthy: hosts.iter().filter(|h| h.is_healthy()).count() as u64,
             degraded: hosts.iter().filter(|h| h.is_degraded()).count() as u64,
         }
+    }
+
+    /// Whether fewer hosts can be used than the threshold wants.
+    pub(super) const fn is_few(&self, panic_millionths: u32) -> bool {
+        self.hosts > 0 && (self.healthy + self.degraded) * 1_000_000 < panic_millionths as u64 * self.hosts
     }
 }
 
@@ -344,11 +391,9 @@ impl LoadPlan {
         let healthy: SmallVec<[u64; 4]> = tallies.iter().map(|t| credit(t.healthy, t.hosts)).collect();
         let degraded: SmallVec<[u64; 4]> = tallies.iter().map(|t| credit(t.degraded, t.hosts)).collect();
         let total = (healthy.iter().sum::<u64>() + degraded.iter().sum::<u64>()).min(100);
-        let is_few = |t: &Tally| {
-            t.hosts > 0 && (t.healthy + t.degraded) * 1_000_000 < u64::from(panic_millionths) * t.hosts
-        };
         // Whoever has enough health in all priorities together never panics.
-        let panic: SmallVec<[bool; 4]> = tallies.iter().map(|t| total < 100 && is_few(t)).collect();
+        let panic: SmallVec<[bool; 4]> =
+            tallies.iter().map(|t| total < 100 && t.is_few(panic_millionths)).collect();
         let with_hosts = tallies.iter().zip(&panic).filter(|(t, _)| t.hosts > 0);
         let all_panic = with_hosts.clone().count() > 0 && with_hosts.clone().all(|(_, p)| *p);
         if all_panic {

@@ -15,12 +15,17 @@ mod round_robin;
 mod slow_start;
 mod subset;
 mod weights;
+mod zone;
 
+pub(crate) use locality::Basis;
 pub use locality::HostSet;
 pub use subset::{Criteria, SubsetFound};
+pub(crate) use zone::Neighbourhood;
+pub use zone::{ZoneCounts, ZoneFound};
 
 use crate::cluster::{Host, HostId};
 use crate::config::{self, LbPolicy};
+use std::collections::HashMap;
 use std::fmt::Debug;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -48,6 +53,8 @@ pub struct PickContext<'a> {
     pub criteria: Option<&'a Criteria>,
     /// How the host was found then; set on the way.
     pub subset: SubsetFound,
+    /// How the locality was found then; set on the way.
+    pub zone: ZoneFound,
     /// Which pick of [`Self::attempts_max`] this is; set on the way.
     pub attempt: u32,
 }
@@ -66,6 +73,7 @@ impl<'a> PickContext<'a> {
             hash: None,
             criteria: None,
             subset: SubsetFound::None,
+            zone: ZoneFound::None,
             attempt: 0,
         }
     }
@@ -117,20 +125,25 @@ pub struct TableFigures {
     pub most: u64,
 }
 
-/// The factory of a built-in policy.
-pub fn builtin(policy: &LbPolicy) -> Arc<dyn BalancerFactory> {
-    match policy {
+/// The policies of an embedding program, by the names that clusters use ([`LbPolicy::Registered`]).
+pub type Balancers = HashMap<String, Arc<dyn BalancerFactory>>;
+
+/// The factory of a policy; `None` where it is an embedding program's and unknown to `registered`.
+pub fn builtin(policy: &LbPolicy, registered: &Balancers) -> Option<Arc<dyn BalancerFactory>> {
+    Some(match policy {
         LbPolicy::RoundRobin => Arc::new(round_robin::RoundRobin),
         LbPolicy::Random => Arc::new(random::Random),
         LbPolicy::LeastRequest(config) => Arc::new(least_request::LeastRequest::new(config)),
         LbPolicy::RingHash(config) => Arc::new(ring_hash::RingHash(config.clone())),
         LbPolicy::Maglev(config) => Arc::new(maglev::Maglev(config.clone())),
-    }
+        LbPolicy::Registered(name) => registered.get(name)?.clone(),
+    })
 }
 
-/// The factory of a cluster's policy, slow start included.
-pub(crate) fn of_cluster(cluster: &config::Cluster) -> Arc<dyn BalancerFactory> {
-    let below = builtin(&cluster.lb_policy);
+/// The factory of a cluster's policy, slow start included. Without a factory of that name it is round robin, which the
+/// compiler lets nobody meet.
+pub(crate) fn of_cluster(cluster: &config::Cluster, registered: &Balancers) -> Arc<dyn BalancerFactory> {
+    let below = builtin(&cluster.lb_policy, registered).unwrap_or_else(|| Arc::new(round_robin::RoundRobin));
     match &cluster.slow_start {
         Some(config) => Arc::new(slow_start::SlowStart { below, config: config.clone() }),
         None => below,

@@ -3,7 +3,7 @@
 //! Each subset is a host set of its own, with its priorities, health and policy, made when the hosts change. A request finds
 //! its subset by one look into a table: the criteria of its route are one text. Source: Envoy: load balancer subsets.
 
-use super::locality::HostSet;
+use super::locality::{Basis, HostSet};
 use super::{PickContext, PickError};
 use crate::cluster::Host;
 use crate::config::{self, LbValue, LocalityLb, SubsetFallback, Subsets};
@@ -68,16 +68,17 @@ pub(super) struct Table {
 
 impl Table {
     pub(super) fn new(
-        config: &config::Cluster,
+        basis: &Basis,
         subsets: &Subsets,
         endpoints: &config::Endpoints,
         hosts: &[Arc<Host>],
     ) -> Self {
-        let mut within = config.clone();
-        within.subsets = None;
+        let mut config = config::Cluster::clone(&basis.config);
+        config.subsets = None;
         if !subsets.locality_weight_aware {
-            within.locality_lb = LocalityLb::None;
+            config.locality_lb = LocalityLb::None;
         }
+        let within = Basis { config: Arc::new(config), ..basis.clone() };
         let mut groups: HashMap<Box<str>, Vec<Arc<Host>>> = HashMap::new();
         for selector in &subsets.selectors {
             let mut keys = selector.keys.clone();

@@ -300,3 +300,4 @@ fn hosts_of_earlier_attempts_are_avoided_while_there_are_others() {
 mod hashing;
 mod slow_start;
 mod subset;
+mod zone;

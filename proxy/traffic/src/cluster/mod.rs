@@ -15,7 +15,9 @@ pub(crate) use host::Ids;
 pub use host::{Host, HostId, HostLive, InFlight, OpenConnection, Place};
 pub use original::ORIGINAL_HOSTS_MAX;
 
-use crate::balance::{HostSet, PickContext, PickError};
+use crate::balance::{
+    Balancers, Basis, HostSet, Neighbourhood, PickContext, PickError, ZoneCounts, of_cluster,
+};
 use crate::breaker::{Breaker, Limited, Permit};
 use crate::config::{self, ConfigError};
 use crate::outcome::Outcome;
@@ -33,6 +35,8 @@ pub struct Cluster {
     pub uid: u64,
     /// What was asked for.
     pub config: Arc<config::Cluster>,
+    /// What host sets are made by.
+    basis: Basis,
     hosts: ArcSwap<HostSet>,
     /// What the current host set was made from, and the turn of its writers. Never taken to pick.
     endpoints: Mutex<Arc<config::Endpoints>>,
@@ -44,6 +48,14 @@ pub struct Cluster {
     stale: AtomicBool,
     /// Hosts by address, where destinations make the hosts.
     original: Option<original::ByAddress>,
+}
+
+/// What clusters are made in.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Around<'a> {
+    pub(crate) ids: &'a Ids,
+    pub(crate) balancers: &'a Balancers,
+    pub(crate) home: Option<&'a Arc<Neighbourhood>>,
 }
 
 /// Leave for one connection; dropping it gives everything back.
@@ -60,8 +72,9 @@ impl Cluster {
         config: config::Cluster,
         endpoints: Arc<config::Endpoints>,
         previous: Option<&Self>,
-        ids: &Ids,
+        around: &Around<'_>,
     ) -> Self {
+        let ids = around.ids;
         let limits = &config.circuit_breakers;
         let (default_breaker, high_breaker) = match previous {
             Some(old) => {
@@ -72,12 +85,17 @@ impl Cluster {
         let old_hosts = previous.map(|p| p.hosts.load_full());
         let hosts = build_hosts(&endpoints, old_hosts.as_deref(), NewHosts::of(&config), ids);
         let detector = config.outlier_detection.as_ref().map(Detector::new);
-        let set = HostSet::new(&config, &endpoints, hosts);
+        let policy = of_cluster(&config, around.balancers);
+        let config = Arc::new(config);
+        let zones = previous.map(|old| old.basis.zones.clone()).unwrap_or_default();
+        let basis = Basis { config: config.clone(), policy, home: around.home.cloned(), zones };
+        let set = HostSet::new(&basis, &endpoints, hosts);
         let original = matches!(config.discovery, config::ClusterDiscovery::OriginalDst(_))
             .then(|| original::ByAddress::of(set.hosts()));
-        Self {
+        let new = Self {
             uid: ids.next(),
-            config: Arc::new(config),
+            config,
+            basis,
             hosts: ArcSwap::from_pointee(set),
             endpoints: Mutex::new(endpoints),
             ids: ids.clone(),
@@ -86,6 +104,35 @@ impl Cluster {
             detector,
             stale: AtomicBool::new(false),
             original,
+        };
+        new.tell_home();
+        new
+    }
+
+    /// Whether it was made with these surroundings.
+    pub(crate) fn fits(&self, around: &Around<'_>) -> bool {
+        match (&self.basis.home, around.home) {
+            (None, None) => true,
+            (Some(a), Some(b)) => Arc::ptr_eq(a, b),
+            _ => false,
+        }
+    }
+
+    /// How requests were kept in the proxy's own zone, where that is possible.
+    pub fn zone_counts(&self) -> Option<&ZoneCounts> {
+        self.basis.home.as_ref().map(|_| &*self.basis.zones)
+    }
+
+    /// Puts a host set in place.
+    fn put(&self, set: HostSet) {
+        self.hosts.store(Arc::new(set));
+        self.tell_home();
+    }
+
+    /// The hosts of the local cluster are the proxy's fellows: all others go by where they are.
+    fn tell_home(&self) {
+        if let Some(home) = self.basis.home.as_ref().filter(|home| *home.cluster == *self.config.name) {
+            home.settle(self.hosts.load().hosts());
         }
     }
 
@@ -125,7 +172,7 @@ impl Cluster {
         *turn = Arc::new(endpoints.clone());
         let old = self.hosts.load_full();
         let hosts = build_hosts(endpoints, Some(&old), NewHosts::of(&self.config), &self.ids);
-        self.hosts.store(Arc::new(HostSet::new(&self.config, endpoints, hosts)));
+        self.put(HostSet::new(&self.basis, endpoints, hosts));
     }
 
     /// Picks a host.
@@ -205,7 +252,7 @@ impl Cluster {
             // Tables cost milliseconds: that is not for a thread that serves requests.
             self.stale.store(true, Relaxed);
         } else {
-            self.hosts.store(Arc::new(hosts.refreshed(&self.config, &turn)));
+            self.put(hosts.refreshed(&self.basis, &turn));
         }
         Ejection::Ejected(cause)
     }
@@ -233,7 +280,7 @@ impl Cluster {
             });
         }
         if back > 0 || sweep.judged.iter().any(|one| matches!(one, Ejection::Ejected(_))) {
-            self.hosts.store(Arc::new(hosts.refreshed(&self.config, &turn)));
+            self.put(hosts.refreshed(&self.basis, &turn));
         }
         sweep
     }
@@ -243,12 +290,13 @@ impl Cluster {
         let turn = self.turn();
         self.stale.store(false, Relaxed);
         let hosts = self.hosts.load();
-        self.hosts.store(Arc::new(hosts.refreshed(&self.config, &turn)));
+        self.put(hosts.refreshed(&self.basis, &turn));
     }
 
-    /// The same where an ejection was left for the control runtime to see, which calls this now and then.
+    /// The same where the proxy's fellows have moved, or an ejection was left for the control runtime to see, which calls this now and then.
     pub fn refresh_if_stale(&self) {
-        if self.stale.load(Relaxed) {
+        let outdated = |home: &Arc<Neighbourhood>| self.hosts.load().is_outdated(home);
+        if self.stale.load(Relaxed) || self.basis.home.as_ref().is_some_and(outdated) {
             self.refresh();
         }
     }
@@ -260,7 +308,7 @@ impl Cluster {
         let back = detector.uneject(host);
         if back {
             let hosts = self.hosts.load();
-            self.hosts.store(Arc::new(hosts.refreshed(&self.config, &turn)));
+            self.put(hosts.refreshed(&self.basis, &turn));
         }
         back
     }
@@ -271,7 +319,7 @@ impl Cluster {
         let hosts = self.hosts.load();
         let returned = hosts.hosts().iter().filter(|h| h.live.ejected.swap(false, Relaxed)).count();
         if returned > 0 {
-            self.hosts.store(Arc::new(hosts.refreshed(&self.config, &turn)));
+            self.put(hosts.refreshed(&self.basis, &turn));
         }
     }
 
@@ -285,7 +333,7 @@ impl Cluster {
             changed = true;
         }
         if changed {
-            self.hosts.store(Arc::new(hosts.refreshed(&self.config, &turn)));
+            self.put(hosts.refreshed(&self.basis, &turn));
         }
     }
 

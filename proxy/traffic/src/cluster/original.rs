@@ -94,7 +94,7 @@ impl Cluster {
             return None;
         }
         group.endpoints.push(Endpoint::at(destination));
-        self.put(known, &mut turn, endpoints);
+        self.put_destinations(known, &mut turn, endpoints);
         let host = known.0.load().get(&destination).cloned()?;
         host.live.used.store(true, Relaxed);
         Some(host)
@@ -123,30 +123,31 @@ impl Cluster {
                 config::EndpointAddress::Name(..) => false,
             });
         }
-        self.put(known, &mut turn, endpoints);
+        self.put_destinations(known, &mut turn, endpoints);
         left.len()
     }
 
-    fn put(&self, known: &ByAddress, turn: &mut Arc<Endpoints>, endpoints: Endpoints) {
+    fn put_destinations(&self, known: &ByAddress, turn: &mut Arc<Endpoints>, endpoints: Endpoints) {
         let old = self.hosts.load_full();
         let hosts = build_hosts(&endpoints, Some(&old), NewHosts::of(&self.config), &self.ids);
-        let set = HostSet::new(&self.config, &endpoints, hosts);
+        let set = HostSet::new(&self.basis, &endpoints, hosts);
         known.0.store(Arc::new(table(set.hosts())));
         *turn = Arc::new(endpoints);
-        self.hosts.store(Arc::new(set));
+        self.put(set);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cluster::Ids;
+    use crate::cluster::{Around, Ids};
     use crate::config::{ClusterDiscovery, OriginalDst};
     use std::time::Instant;
 
     fn cluster(original: OriginalDst) -> Cluster {
         let config = config::Cluster::new("passthrough", ClusterDiscovery::OriginalDst(original));
-        Cluster::new(config, Arc::default(), None, &Ids::default())
+        let (ids, balancers) = (Ids::default(), Default::default());
+        Cluster::new(config, Arc::default(), None, &Around { ids: &ids, balancers: &balancers, home: None })
     }
 
     fn pick(cluster: &Cluster, destination: Option<SocketAddr>) -> (Option<Arc<Host>>, bool) {

@@ -46,6 +46,7 @@ fn one(compilation: &mut Compilation<'_>, cluster: &config::Cluster, by_service:
     let old = compilation.previous.and_then(|p| p.clusters.named(&cluster.name));
     if let Some(old) = old
         && *old.config == *cluster
+        && old.fits(&compilation.around())
     {
         let old = old.clone();
         if let Some(endpoints) = delivered {
@@ -56,6 +57,12 @@ fn one(compilation: &mut Compilation<'_>, cluster: &config::Cluster, by_service:
     }
     let errors_before = compilation.errors.len();
     check(cluster, &mut compilation.errors);
+    if let LbPolicy::Registered(name) = &cluster.lb_policy
+        && !compilation.balancers.contains_key(name)
+    {
+        let resource = format!("cluster/{}", cluster.name);
+        compilation.refuse(&resource, "lb_policy", format!("no policy `{name}` is registered"));
+    }
     if compilation.errors.len() > errors_before {
         return;
     }
@@ -68,7 +75,7 @@ fn one(compilation: &mut Compilation<'_>, cluster: &config::Cluster, by_service:
             None => Arc::new(declared(discovery)),
         },
     };
-    let new = Cluster::new(cluster.clone(), endpoints, old.map(|o| &**o), &compilation.ids);
+    let new = Cluster::new(cluster.clone(), endpoints, old.map(|o| &**o), &compilation.around());
     compilation.clusters.put(number, Arc::new(new));
 }
 
@@ -125,7 +132,7 @@ fn check(cluster: &config::Cluster, errors: &mut Vec<ConfigError>) {
 fn check_balancing(cluster: &config::Cluster, resource: &str, errors: &mut Vec<ConfigError>) {
     let mut refuse = |path: &str, reason: &str| errors.push(ConfigError::new(resource, path, reason));
     let hashing = match &cluster.lb_policy {
-        LbPolicy::RoundRobin | LbPolicy::Random => None,
+        LbPolicy::RoundRobin | LbPolicy::Random | LbPolicy::Registered(_) => None,
         LbPolicy::LeastRequest(least) => {
             if least.choice_count < 2 {
                 refuse("least_request_lb_config.choice_count", "must be at least 2");
@@ -153,6 +160,9 @@ fn check_balancing(cluster: &config::Cluster, resource: &str, errors: &mut Vec<C
     if hashing.is_some_and(|hashing| hashing.balance_factor.is_some_and(|factor| factor < 100)) {
         refuse("consistent_hashing_lb_config.hash_balance_factor", "must be at least 100");
     }
+    if cluster.zone_aware.routing_enabled > 100 {
+        refuse("zone_aware_lb_config.routing_enabled", "must be at most 100");
+    }
     if let Some(slow) = &cluster.slow_start {
         if slow.window.is_zero() {
             refuse("slow_start_config.slow_start_window", "must be above 0");
@@ -160,7 +170,7 @@ fn check_balancing(cluster: &config::Cluster, resource: &str, errors: &mut Vec<C
         if !slow.aggression.is_finite() || slow.aggression <= 0.0 {
             refuse("slow_start_config.aggression", "must be above 0");
         }
-        if matches!(cluster.lb_policy, LbPolicy::Random) || hashing.is_some() {
+        if matches!(cluster.lb_policy, LbPolicy::Random | LbPolicy::Registered(_)) || hashing.is_some() {
             refuse("slow_start_config", "has no effect without round robin or least request");
         }
     }

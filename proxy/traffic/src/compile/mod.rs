@@ -14,7 +14,8 @@ mod listeners;
 mod overrides;
 mod routes;
 
-use crate::cluster::{Cluster, Ids};
+use crate::balance::{Balancers, Neighbourhood};
+use crate::cluster::{Around, Cluster, Ids};
 use crate::config::{Config, ConfigError, Endpoints};
 use crate::filter::FilterNames;
 use crate::listener::Listener;
@@ -33,7 +34,23 @@ use std::sync::Arc;
 ///
 /// Cost: linear; allocates; belongs on the control runtime.
 pub fn compile(config: &Config, previous: Option<&Snapshot>) -> Result<Snapshot, Vec<ConfigError>> {
-    let mut compilation = Compilation::new(previous);
+    compile_with(config, previous, &Balancers::new())
+}
+
+/// The same with balancing policies of the embedding program.
+///
+/// # Errors
+/// As [`compile`], and policies that are not among `balancers`.
+pub fn compile_with(
+    config: &Config,
+    previous: Option<&Snapshot>,
+    balancers: &Balancers,
+) -> Result<Snapshot, Vec<ConfigError>> {
+    let home = config.local_cluster.as_ref().map(|local| {
+        let old = previous.and_then(|previous| previous.home.clone());
+        old.filter(|old| old.is(local)).unwrap_or_else(|| Arc::new(Neighbourhood::new(local)))
+    });
+    let mut compilation = Compilation::new(previous, balancers, home);
     clusters::compile(&mut compilation, config);
     routes::compile_named(&mut compilation, config);
     listeners::compile(&mut compilation, config);
@@ -44,6 +61,8 @@ pub fn compile(config: &Config, previous: Option<&Snapshot>) -> Result<Snapshot,
 /// What grows while compiling.
 struct Compilation<'p> {
     previous: Option<&'p Snapshot>,
+    balancers: &'p Balancers,
+    home: Option<Arc<Neighbourhood>>,
     errors: Vec<ConfigError>,
     ids: Ids,
     clusters: Slots<Cluster>,
@@ -60,9 +79,15 @@ struct Compilation<'p> {
 }
 
 impl<'p> Compilation<'p> {
-    fn new(previous: Option<&'p Snapshot>) -> Self {
+    fn new(
+        previous: Option<&'p Snapshot>,
+        balancers: &'p Balancers,
+        home: Option<Arc<Neighbourhood>>,
+    ) -> Self {
         Self {
             previous,
+            balancers,
+            home,
             errors: Vec::new(),
             ids: previous.map(|p| p.ids.clone()).unwrap_or_default(),
             clusters: previous.map(|p| p.clusters.successor()).unwrap_or_default(),
@@ -73,6 +98,11 @@ impl<'p> Compilation<'p> {
             referenced: HashSet::default(),
             referenced_tables: HashSet::default(),
         }
+    }
+
+    /// What clusters are made in.
+    fn around(&self) -> Around<'_> {
+        Around { ids: &self.ids, balancers: self.balancers, home: self.home.as_ref() }
     }
 
     fn refuse(&mut self, resource: &str, path: impl Into<String>, reason: impl Into<String>) {
@@ -113,12 +143,17 @@ impl<'p> Compilation<'p> {
                 cluster.forget_probes();
             }
         }
+        for (_, cluster) in self.clusters.iter() {
+            // Whether the local cluster was made before or after the others must not matter.
+            cluster.refresh_if_stale();
+        }
         Ok(Snapshot {
             listeners: self.listeners.into(),
             tables: self.tables,
             filter_names: self.filter_names,
             clusters: self.clusters,
             ids: self.ids,
+            home: self.home,
         })
     }
 }

@@ -47,6 +47,7 @@ fn mesh() -> Config {
         clusters: vec![eds("a"), eds("b")],
         endpoints: vec![endpoints("a", &[1, 2]), endpoints("b", &[3])],
         secrets: Vec::new(),
+        local_cluster: None,
     }
 }
 

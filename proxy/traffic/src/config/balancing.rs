@@ -1,6 +1,6 @@
 //! How hosts are picked (`lb_policy`, `load_balancing_policy`).
 
-use super::Fraction;
+use super::{Fraction, Locality};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
@@ -21,6 +21,8 @@ pub enum LbPolicy {
     /// By the request's hash, in a table of fixed size: quicker than the ring and more even, moves a few more requests when
     /// hosts change.
     Maglev(Maglev),
+    /// By a policy of the embedding program, of this name ([`Balancers`](crate::balance::Balancers)).
+    Registered(String),
 }
 
 impl LbPolicy {
@@ -120,6 +122,40 @@ pub enum LocalityLb {
     None,
     /// By locality weights, scaled by the health of the locality.
     Weighted,
+}
+
+/// `zone_aware_lb_config`: what stays in the proxy's own locality, where a [`LocalCluster`] is set. It holds in the first
+/// priority of clusters whose localities are not weighted and whose hosts are not picked by a hash.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ZoneAware {
+    /// The share of requests it holds for, percent. Default 100.
+    pub routing_enabled: u32,
+    /// With fewer healthy hosts than this in the priority it does not hold. Default 6.
+    pub min_cluster_size: u64,
+    /// Requests fail instead of going to unhealthy hosts where too few are healthy. Default false.
+    pub fail_traffic_on_panic: bool,
+    /// Everything stays here, however the proxies are spread. Default false.
+    pub force_locality_direct_routing: bool,
+}
+
+impl Default for ZoneAware {
+    fn default() -> Self {
+        Self {
+            routing_enabled: 100,
+            min_cluster_size: 6,
+            fail_traffic_on_panic: false,
+            force_locality_direct_routing: false,
+        }
+    }
+}
+
+/// The cluster whose hosts are this proxy and its fellows, and where this proxy is: how much of the requests begins where.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LocalCluster {
+    /// Its name (`cluster_manager.local_cluster_name`).
+    pub name: String,
+    /// Where this proxy is (`node.locality`); `None`: nobody knows, and nothing is kept in a zone.
+    pub locality: Option<Locality>,
 }
 
 /// `slow_start_config`: the share of a new host grows over a window.

@@ -2,7 +2,7 @@
 
 use super::{
     Endpoints, Fraction, HealthCheck, Http1Options, Http2Options, LbPolicy, LocalityLb, ProxyProtocolVersion,
-    SlowStart, Subsets, UpstreamTls,
+    SlowStart, Subsets, UpstreamTls, ZoneAware,
 };
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
@@ -25,6 +25,8 @@ pub struct Cluster {
     pub healthy_panic_threshold: Fraction,
     /// How localities share traffic.
     pub locality_lb: LocalityLb,
+    /// What stays in the proxy's own locality.
+    pub zone_aware: ZoneAware,
     /// Hosts divided by their metadata; routes say which part they want.
     pub subsets: Option<Subsets>,
     /// New hosts get their share of the load little by little (round robin, least request). Default: at once.
@@ -69,6 +71,7 @@ impl Cluster {
             lb_policy: LbPolicy::RoundRobin,
             healthy_panic_threshold: Fraction::from_percent(50),
             locality_lb: LocalityLb::None,
+            zone_aware: ZoneAware::default(),
             subsets: None,
             slow_start: None,
             health_check: None,

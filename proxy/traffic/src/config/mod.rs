@@ -33,7 +33,8 @@ mod units;
 
 pub use access_log::{AccessLog, AccessLogFormat, AccessLogSink, Comparison, LogFilter, LogKind, Order};
 pub use balancing::{
-    Hashing, LbPolicy, LeastRequest, LocalityLb, Maglev, RING_SIZE_MAX, RingFunction, RingHash, SlowStart,
+    Hashing, LbPolicy, LeastRequest, LocalCluster, LocalityLb, Maglev, RING_SIZE_MAX, RingFunction, RingHash,
+    SlowStart, ZoneAware,
 };
 pub use cluster::{
     CircuitBreakers, Cluster, ClusterDiscovery, DnsFamily, FailurePercentage, HttpUpstream, OriginalDst,
@@ -99,6 +100,8 @@ pub struct Config {
     pub endpoints: Vec<Endpoints>,
     /// Certificates and trust roots that TLS contexts refer to by name (SDS).
     pub secrets: Vec<Secret>,
+    /// Where this proxy and its fellows are; `None`: no cluster keeps requests in a zone.
+    pub local_cluster: Option<LocalCluster>,
 }
 
 /// One named piece of a [`Config`], as it travels and is replaced.

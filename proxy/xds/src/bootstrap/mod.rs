@@ -12,11 +12,11 @@ pub use dynamic::{Dynamic, DynamicSource, GrpcSource};
 pub use outrigger_api::strict::Format;
 
 use crate::translate::files::{Disk, FileReader};
-use crate::translate::{self, Surroundings, run};
+use crate::translate::{self, Surroundings, place, run};
 use outrigger_api::envoy::config::bootstrap::v3 as proto;
 use outrigger_api::envoy::config::core::v3::Node;
 use outrigger_api::strict::{self, Lines, Problem};
-use outrigger_traffic::config::{Config, ConfigError, OverloadManager};
+use outrigger_traffic::config::{Config, ConfigError, LocalCluster, OverloadManager};
 use prost::Message;
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -36,6 +36,15 @@ pub struct Bootstrap {
     pub overload: OverloadManager,
     /// Fields that were given and have no effect, with the reason why that is harmless.
     pub notices: Vec<ConfigError>,
+}
+
+impl Bootstrap {
+    /// Tells the configuration where the node is; again after the node was changed.
+    pub fn locate(&mut self) {
+        if let Some(local) = &mut self.config.local_cluster {
+            local.locality = self.node.locality.as_ref().map(place);
+        }
+    }
 }
 
 /// Reads a bootstrap.
@@ -115,7 +124,8 @@ struct Loader<'a> {
 
 impl Loader<'_> {
     fn bootstrap(&mut self, message: proto::Bootstrap) -> Bootstrap {
-        let config = message.static_resources.as_ref().map(|s| self.static_resources(s)).unwrap_or_default();
+        let mut config =
+            message.static_resources.as_ref().map(|s| self.static_resources(s)).unwrap_or_default();
         let admin = message.admin.as_ref().and_then(|admin| {
             // An admin section without an address keeps Envoy's admin server off; ours keeps its default.
             admin.address.as_ref()?;
@@ -126,6 +136,14 @@ impl Loader<'_> {
             self.take("admin", found).flatten()
         });
         let clusters: BTreeSet<&str> = config.clusters.iter().map(|c| c.name.as_str()).collect();
+        let local = message.cluster_manager.as_ref().map(|manager| &manager.local_cluster_name);
+        if let Some(name) = local.filter(|name| !name.is_empty()) {
+            if !clusters.contains(name.as_str()) {
+                let path = "cluster_manager.local_cluster_name".to_owned();
+                self.errors.push(ConfigError::new("", path, "is not among the static clusters"));
+            }
+            config.local_cluster = Some(LocalCluster { name: name.clone(), locality: None });
+        }
         let dynamic = message.dynamic_resources.as_ref().and_then(|d| {
             let found = run(String::new(), self.around, |at| dynamic::dynamic(d, &clusters, at));
             self.take("dynamic_resources", found)
@@ -140,14 +158,16 @@ impl Loader<'_> {
             self.take("layered_runtime", found);
             self.notices.extend(harmless);
         }
-        Bootstrap {
+        let mut bootstrap = Bootstrap {
             node: message.node.unwrap_or_default(),
             admin,
             config,
             dynamic: dynamic.unwrap_or_default(),
             overload: overload.unwrap_or_default(),
             notices: Vec::new(),
-        }
+        };
+        bootstrap.locate();
+        bootstrap
     }
 
     fn static_resources(&mut self, message: &proto::bootstrap::StaticResources) -> Config {

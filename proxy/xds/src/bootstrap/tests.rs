@@ -320,3 +320,12 @@ fn overload_manager_is_read_and_absent_means_the_default() {
         refusals(other)[0].contains("the monitor `envoy.resource_monitors.cpu_utilization` is not supported")
     );
 }
+
+#[test]
+fn local_cluster_is_where_the_node_is_and_must_be_static() {
+    let text = "{node: {locality: {zone: z}}, cluster_manager: {local_cluster_name: a}, static_resources: {clusters: [{name: a}]}}";
+    let local = yaml(text).expect("accepted").config.local_cluster.expect("local");
+    assert_eq!((local.name.as_str(), local.locality.expect("place").zone.as_str()), ("a", "z"));
+    let found = refusals("cluster_manager: {local_cluster_name: b}");
+    assert_eq!(found, ["cluster_manager.local_cluster_name: is not among the static clusters"]);
+}

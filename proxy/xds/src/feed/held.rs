@@ -32,7 +32,7 @@ pub fn kind_of(resource: &Resource) -> Kind {
 
 /// Puts resources into a configuration, where they replace those of the same kind and name.
 pub fn merge<'a>(base: &Config, resources: impl Iterator<Item = &'a Resource>) -> Config {
-    let mut config = Config::default();
+    let mut config = Config { local_cluster: base.local_cluster.clone(), ..Config::default() };
     for resource in resources {
         match resource {
             Resource::Listener(v) => config.listeners.push(v.clone()),

@@ -2,7 +2,7 @@
 
 use super::value::{host_port, metadata, metadata_labels, port, socket_address};
 use super::{At, subset};
-use outrigger_api::envoy::config::core::v3::{HealthStatus as ProtoHealth, Metadata};
+use outrigger_api::envoy::config::core::v3::{self as core, HealthStatus as ProtoHealth, Metadata};
 use outrigger_api::envoy::config::endpoint::v3 as proto;
 use outrigger_api::metadata::LABELS;
 use outrigger_traffic::config::{
@@ -41,12 +41,16 @@ pub(super) fn endpoints(message: &proto::ClusterLoadAssignment, names: Names, at
     }
 }
 
+/// A place.
+pub(crate) fn place(message: &core::Locality) -> Locality {
+    Locality {
+        region: message.region.clone(),
+        zone: message.zone.clone(),
+        sub_zone: message.sub_zone.clone(),
+    }
+}
+
 fn locality(message: &proto::LocalityLbEndpoints, names: Names, at: &At<'_>) -> LocalityEndpoints {
-    let locality = message.locality.as_ref().map(|l| Locality {
-        region: l.region.clone(),
-        zone: l.zone.clone(),
-        sub_zone: l.sub_zone.clone(),
-    });
     if message.load_balancing_weight == Some(0) {
         at.field("load_balancing_weight").refuse("must be greater than 0");
     }
@@ -54,7 +58,7 @@ fn locality(message: &proto::LocalityLbEndpoints, names: Names, at: &At<'_>) -> 
         at.field("priority").refuse(format!("must be at most {PRIORITY_MAX}"));
     }
     LocalityEndpoints {
-        locality: locality.unwrap_or_default(),
+        locality: message.locality.as_ref().map(place).unwrap_or_default(),
         weight: message.load_balancing_weight,
         priority: message.priority,
         endpoints: message

@@ -33,6 +33,7 @@ mod trace;
 mod value;
 
 pub(crate) use at::{At, Cx};
+pub(crate) use endpoint::place;
 pub(crate) use value::{positive, socket_address};
 
 pub use route::after::{Previous, route_config_after};

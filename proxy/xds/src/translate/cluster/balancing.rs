@@ -16,8 +16,9 @@ use outrigger_api::envoy::extensions::load_balancing_policies::wrr_locality::v3:
 use outrigger_api::envoy::r#type::v3::Percent;
 use outrigger_traffic::config::{
     Cluster, Fraction, Hashing, LbPolicy, LeastRequest, LocalityLb, Maglev, RingFunction, RingHash,
-    SlowStart, Subsets,
+    SlowStart, Subsets, ZoneAware,
 };
+use pc::common_lb_config::LocalityConfigSpecifier as LocalityConfig;
 use prost_types::Duration;
 use proto::cluster as pc;
 
@@ -28,6 +29,7 @@ const NESTING_MAX: usize = 4;
 struct Chosen {
     policy: LbPolicy,
     locality: LocalityLb,
+    zone_aware: ZoneAware,
     slow_start: Option<SlowStart>,
     subsets: Option<Subsets>,
 }
@@ -40,10 +42,26 @@ pub(super) fn balancing(message: &proto::Cluster, cluster: &mut Cluster, at: &At
         if let Some(threshold) = common.healthy_panic_threshold {
             cluster.healthy_panic_threshold = percent(threshold, &at.field("healthy_panic_threshold"));
         }
-        if let Some(pc::common_lb_config::LocalityConfigSpecifier::LocalityWeightedLbConfig(_)) =
-            common.locality_config_specifier
-        {
-            cluster.locality_lb = LocalityLb::Weighted;
+        match &common.locality_config_specifier {
+            None => {}
+            Some(LocalityConfig::LocalityWeightedLbConfig(_)) => cluster.locality_lb = LocalityLb::Weighted,
+            Some(LocalityConfig::ZoneAwareLbConfig(config)) => {
+                let at = at.field("zone_aware_lb_config");
+                if message.load_balancing_policy.is_some() {
+                    at.refuse("has no effect together with `load_balancing_policy`");
+                }
+                let by_hash = [pc::LbPolicy::RingHash, pc::LbPolicy::Maglev, pc::LbPolicy::ClusterProvided];
+                if by_hash.iter().any(|policy| message.lb_policy == *policy as i32) {
+                    at.refuse("has no effect with this `lb_policy`");
+                }
+                cluster.zone_aware = zone_aware(
+                    config.routing_enabled,
+                    config.min_cluster_size,
+                    config.fail_traffic_on_panic,
+                    false,
+                    &at,
+                );
+            }
         }
         if common.ignore_new_hosts_until_first_hc && message.health_checks.is_empty() {
             at.field("ignore_new_hosts_until_first_hc").refuse("has no effect without `health_checks`");
@@ -82,6 +100,7 @@ pub(super) fn balancing(message: &proto::Cluster, cluster: &mut Cluster, at: &At
             if chosen.locality == LocalityLb::Weighted {
                 cluster.locality_lb = chosen.locality;
             }
+            cluster.zone_aware = chosen.zone_aware;
         }
         return;
     }
@@ -291,6 +310,7 @@ fn one(any: &prost_types::Any, at: &At<'_>) -> Option<Option<Chosen>> {
         return Some(found.message().map(|m| Chosen {
             policy: LbPolicy::RoundRobin,
             locality: locality(m.locality_lb_config.as_ref()),
+            zone_aware: zones(m.locality_lb_config.as_ref(), at),
             slow_start: newer_slow(m.slow_start_config.as_ref(), at),
             subsets: None,
         }));
@@ -299,6 +319,7 @@ fn one(any: &prost_types::Any, at: &At<'_>) -> Option<Option<Chosen>> {
         return Some(found.message().map(|m| Chosen {
             policy: LbPolicy::Random,
             locality: locality(m.locality_lb_config.as_ref()),
+            zone_aware: zones(m.locality_lb_config.as_ref(), at),
             slow_start: None,
             subsets: None,
         }));
@@ -337,6 +358,7 @@ fn least_request(m: &least::LeastRequest, at: &At<'_>) -> Chosen {
             full_scan: scan || m.enable_full_scan == Some(true),
         }),
         locality: locality(m.locality_lb_config.as_ref()),
+        zone_aware: zones(m.locality_lb_config.as_ref(), at),
         slow_start: newer_slow(m.slow_start_config.as_ref(), at),
         subsets: None,
     }
@@ -369,14 +391,44 @@ fn newer_both(config: &common::ConsistentHashingLbConfig, at: &At<'_>) -> Hashin
     both(config.use_hostname_for_hashing, config.hash_balance_factor, &at)
 }
 
-const fn by_hash(policy: LbPolicy, weighted: bool) -> Chosen {
+fn by_hash(policy: LbPolicy, weighted: bool) -> Chosen {
     let locality = if weighted { LocalityLb::Weighted } else { LocalityLb::None };
-    Chosen { policy, locality, slow_start: None, subsets: None }
+    Chosen { policy, locality, zone_aware: ZoneAware::default(), slow_start: None, subsets: None }
 }
 
 fn locality(config: Option<&LocalityLbConfig>) -> LocalityLb {
     match config.and_then(|c| c.locality_config_specifier.as_ref()) {
         Some(LocalityConfigSpecifier::LocalityWeightedLbConfig(_)) => LocalityLb::Weighted,
-        None => LocalityLb::None,
+        Some(LocalityConfigSpecifier::ZoneAwareLbConfig(_)) | None => LocalityLb::None,
     }
+}
+
+fn zones(config: Option<&LocalityLbConfig>, at: &At<'_>) -> ZoneAware {
+    match config.and_then(|c| c.locality_config_specifier.as_ref()) {
+        Some(LocalityConfigSpecifier::ZoneAwareLbConfig(config)) => zone_aware(
+            config.routing_enabled,
+            config.min_cluster_size,
+            config.fail_traffic_on_panic,
+            config.force_locality_direct_routing,
+            &at.field("locality_lb_config").field("zone_aware_lb_config"),
+        ),
+        Some(LocalityConfigSpecifier::LocalityWeightedLbConfig(_)) | None => ZoneAware::default(),
+    }
+}
+
+fn zone_aware(
+    enabled: Option<Percent>,
+    least: Option<u64>,
+    fail_traffic_on_panic: bool,
+    force_locality_direct_routing: bool,
+    at: &At<'_>,
+) -> ZoneAware {
+    let default = ZoneAware::default();
+    let routing_enabled = enabled.map_or(default.routing_enabled, |value| {
+        // Whole percent, as Envoy rounds.
+        let share = percent(value, &at.field("routing_enabled"));
+        (share.millionths() + 5_000) / 10_000
+    });
+    let min_cluster_size = least.unwrap_or(default.min_cluster_size);
+    ZoneAware { routing_enabled, min_cluster_size, fail_traffic_on_panic, force_locality_direct_routing }
 }

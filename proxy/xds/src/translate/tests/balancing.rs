@@ -399,3 +399,39 @@ fn metadata_of_hosts_and_routes_is_translated_alike() {
         other => panic!("{other:?}"),
     }
 }
+
+#[test]
+fn zones_are_translated_from_both_forms() {
+    use config::ZoneAware;
+    let zones = |fields: &str| cluster(fields).map(|c| (c.zone_aware, c.locality_lb));
+    let half = ZoneAware {
+        routing_enabled: 50,
+        min_cluster_size: 3,
+        fail_traffic_on_panic: true,
+        ..ZoneAware::default()
+    };
+    let rules = "routing_enabled: {value: 49.6}, min_cluster_size: 3, fail_traffic_on_panic: true";
+    assert_eq!(
+        zones(&format!("common_lb_config: {{zone_aware_lb_config: {{{rules}}}}}")),
+        Ok((half.clone(), LocalityLb::None))
+    );
+    for policy in ["round_robin.v3.RoundRobin", "least_request.v3.LeastRequest", "random.v3.Random"] {
+        let fields = format!(
+            ", locality_lb_config: {{zone_aware_lb_config: {{{rules}, force_locality_direct_routing: true}}}}"
+        );
+        let forced = ZoneAware { force_locality_direct_routing: true, ..half.clone() };
+        assert_eq!(zones(&list(policy, &fields)), Ok((forced, LocalityLb::None)));
+    }
+    for (fields, path) in [
+        (
+            "lb_policy: MAGLEV, common_lb_config: {zone_aware_lb_config: {}}",
+            "common_lb_config.zone_aware_lb_config",
+        ),
+        (
+            "common_lb_config: {zone_aware_lb_config: {routing_enabled: {value: 101}}}",
+            "common_lb_config.zone_aware_lb_config.routing_enabled",
+        ),
+    ] {
+        assert_eq!(cluster(fields).unwrap_err()[0].path, path);
+    }
+}
