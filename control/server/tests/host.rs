@@ -2,7 +2,11 @@
 
 mod support;
 
+use outrigger_api::envoy::config::core::v3::Node;
+use outrigger_api::envoy::service::discovery::v3 as xds;
+use outrigger_api::envoy::service::discovery::v3::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
 use outrigger_api::outrigger::v1;
+use outrigger_control::ads::catalog::Kind;
 use serde_json::json;
 use support::{Member, Operator, channel, channel_as, registration, root_of, sign, start, workload};
 use tonic::Code;
@@ -67,6 +71,70 @@ async fn revoked_host_loses_tokens_workloads_and_what_was_signed_for_it() {
     let fresh = sign(nobody, &token).await.unwrap();
     register(&service, &fresh, at("task-1", "10.0.0.7")).await.unwrap();
     assert!(register(&service, &sidecar, at("task-1", "10.0.0.7")).await.is_err());
+    service.stop().await;
+}
+
+/// A stream of a member's proxy that has had its first answer.
+async fn followed(
+    service: &outrigger_control::service::Service,
+    member: &Member,
+    id: &str,
+) -> (tokio::sync::mpsc::Sender<xds::DeltaDiscoveryRequest>, tonic::Streaming<xds::DeltaDiscoveryResponse>) {
+    let (requests, receiver) = tokio::sync::mpsc::channel(4);
+    let first = xds::DeltaDiscoveryRequest {
+        node: Some(Node { id: id.to_owned(), user_agent_name: "outrigger".to_owned(), ..Node::default() }),
+        type_url: Kind::Cluster.type_url().to_owned(),
+        ..xds::DeltaDiscoveryRequest::default()
+    };
+    requests.send(first).await.unwrap();
+    let stream = tokio_stream::wrappers::ReceiverStream::new(receiver);
+    let mut client = AggregatedDiscoveryServiceClient::new(channel_as(service, member).await);
+    let mut responses = client.delta_aggregated_resources(stream).await.unwrap().into_inner();
+    assert!(responses.message().await.unwrap().is_some());
+    (requests, responses)
+}
+
+#[tokio::test]
+async fn revoked_host_has_its_open_configuration_stream_ended_and_gets_no_other() {
+    let dir = tempfile::tempdir().unwrap();
+    let service = start(dir.path()).await;
+    let operator = Operator::of(&service, dir.path());
+    let nobody = channel(service.addresses.xds, &root_of(&service), None).await.unwrap();
+    let mut members = Vec::new();
+    for (host, instance, address) in [("rack7", "task-1", "10.0.0.7"), ("rack8", "task-2", "10.0.0.8")] {
+        let token = host_token(&operator, host, &[], "cart").await;
+        let member = sign(nobody.clone(), &token).await.unwrap();
+        register(&service, &member, at(instance, address)).await.unwrap();
+        members.push(member);
+    }
+    let (_seven, mut of_seven) = followed(&service, &members[0], "task-1").await;
+    let (_eight, mut of_eight) = followed(&service, &members[1], "task-2").await;
+    let (status, answer) = operator.call("DELETE", "/api/v1/hosts/rack7", "").await;
+    assert_eq!(status, 200, "{answer}");
+    let end = async {
+        loop {
+            match of_seven.message().await {
+                Ok(Some(_)) => {}
+                Ok(None) => return None,
+                Err(status) => return Some(status.code()),
+            }
+        }
+    };
+    let end = tokio::time::timeout(std::time::Duration::from_secs(10), end).await.expect("the stream ends");
+    assert_eq!(end, Some(Code::PermissionDenied));
+    let again = async {
+        let (_requests, receiver) = tokio::sync::mpsc::channel::<xds::DeltaDiscoveryRequest>(1);
+        let stream = tokio_stream::wrappers::ReceiverStream::new(receiver);
+        let mut client = AggregatedDiscoveryServiceClient::new(channel_as(&service, &members[0]).await);
+        let opened = client.delta_aggregated_resources(stream).await;
+        opened.err().map(|status| status.code())
+    };
+    assert_eq!(again.await, Some(Code::PermissionDenied));
+    // The other host's goes on: nothing but news comes, and no end.
+    let more = tokio::time::timeout(std::time::Duration::from_millis(300), async {
+        while of_eight.message().await.expect("no error").is_some() {}
+    });
+    assert!(more.await.is_err(), "the stream of another host ended");
     service.stop().await;
 }
 

@@ -113,6 +113,8 @@ fn balancing(value: &Cluster) -> (pc::LbPolicy, Option<pc::LbConfig>, Option<&Ha
             let config = pc::MaglevLbConfig { table_size: Some(maglev.table_size) };
             (pc::LbPolicy::Maglev, Some(pc::LbConfig::MaglevLbConfig(config)))
         }
+        // Of an embedding program: it is never planned and has no form on the wire, and this one is refused there.
+        LbPolicy::Registered(_) => (pc::LbPolicy::LoadBalancingPolicyConfig, None),
     };
     (policy, lb_config, hashing)
 }
