@@ -45,7 +45,10 @@ impl Attributes {
 
     /// Adds a text; what is no UTF-8 in it is replaced.
     pub fn bytes(&mut self, name: &str, value: &[u8]) {
-        self.text(name, &String::from_utf8_lossy(value));
+        match std::str::from_utf8(value) {
+            Ok(value) => self.text(name, value),
+            Err(_) => self.text(name, &String::from_utf8_lossy(value)),
+        }
     }
 
     /// Adds a number.
@@ -59,8 +62,18 @@ impl Attributes {
     /// Everything before an `AnyValue` of so many bytes.
     fn begin(&mut self, name: &str, value_size: usize) {
         let name_size = 1 + varint_size(name.len() as u64) + name.len();
+        let whole = name_size + 1 + varint_size(value_size as u64) + value_size;
+        if let (Ok(whole @ ..0x80), Ok(name_length), Ok(value_size)) =
+            (u8::try_from(whole), u8::try_from(name.len()), u8::try_from(value_size))
+        {
+            // Nearly all: every length is one byte.
+            self.0.extend_from_slice(&[ATTRIBUTE, whole, KEY, name_length]);
+            self.0.extend_from_slice(name.as_bytes());
+            self.0.extend_from_slice(&[VALUE, value_size]);
+            return;
+        }
         self.0.push(ATTRIBUTE);
-        self.varint((name_size + 1 + varint_size(value_size as u64) + value_size) as u64);
+        self.varint(whole as u64);
         self.0.push(KEY);
         self.varint(name.len() as u64);
         self.0.extend_from_slice(name.as_bytes());

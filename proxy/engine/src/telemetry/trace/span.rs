@@ -5,7 +5,6 @@ use super::plan::Wishes;
 use super::{RequestTrace, unix_nanos};
 use crate::telemetry::record::RequestRecord;
 use crate::telemetry::{ResponseFlags, Telemetry};
-use crate::text::Digits;
 use outrigger_traffic::template::Moment;
 use smallvec::SmallVec;
 use std::net::IpAddr;
@@ -182,7 +181,13 @@ fn ip(attributes: &mut Attributes, name: &str, address: IpAddr) {
                 if at > 0 {
                     text.push(b'.');
                 }
-                text.extend_from_slice(Digits::default().write(octet.into()));
+                if octet >= 100 {
+                    text.push(b'0' + octet / 100);
+                }
+                if octet >= 10 {
+                    text.push(b'0' + octet / 10 % 10);
+                }
+                text.push(b'0' + octet % 10);
             }
             attributes.bytes(name, &text);
         }
