@@ -46,6 +46,7 @@ def arguments():
     add("--markdown", nargs="?", const=os.path.join(HERE, "../README.md"), metavar="FILE.md",
         help="write the table between the markers of benches/README.md (or FILE.md)")
     add("--memory", action="store_true", help="measure memory instead: idle, per route, endpoint, cluster, connection")
+    add("--updates", action="store_true", help="compare latency with and without 1,000 changes of endpoints a second instead")
     add("--scale", action="store_true", help="compare one worker with two instead")
     args = parser.parse_args()
     # What is shown is all there is, unless said otherwise.
@@ -67,6 +68,8 @@ def main():
     if os.cpu_count() < 2:
         sys.exit("needs two cores: one for the proxy, one for load and origin")
     tools = {SCENARIOS[name]["tool"] for name in args.scenarios if SCENARIOS[name].get("tool")}
+    if args.updates and "BENCH_NAMESPACE" not in os.environ:
+        install.python("grpcio")
     # The namespace has no way out, so everything is fetched before.
     programs = {} if "BENCH_NAMESPACE" in os.environ else install.find(args.peers, tools, not args.no_build)
     programs = json.loads(os.environ.setdefault("BENCH_PROGRAMS", json.dumps(programs)))
@@ -79,6 +82,9 @@ def main():
         if args.memory:
             import memory
             return memory.run(bench, args)
+        if args.updates:
+            import updates
+            return updates.run(bench, args)
         if args.scale:
             import scale
             return scale.run(bench, args, origin.pid)

