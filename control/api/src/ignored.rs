@@ -43,11 +43,6 @@ pub const SAFE_TO_IGNORE: &[Ignored] = &[
         "requests to the admin server are in the proxy's own log",
     ),
     ignored("envoy.config.bootstrap.v3.Admin", "profile_path", PROCESS),
-    ignored(
-        "envoy.config.core.v3.ConfigSource",
-        "initial_fetch_timeout",
-        "how long a first answer is waited for is the proxy's own setting",
-    ),
     ignored("envoy.config.core.v3.Node", "extensions", "the control service is told of no extensions"),
     ignored("envoy.config.core.v3.Node", "user_agent_build_version", "the proxy reports its own version"),
     ignored("envoy.config.listener.v3.Listener", "stat_prefix", NAMES),
@@ -67,6 +62,11 @@ pub const SAFE_TO_IGNORE: &[Ignored] = &[
         "envoy.config.cluster.v3.Cluster.CommonLbConfig",
         "update_merge_window",
         "every update is applied at once, with the same result",
+    ),
+    ignored(
+        "envoy.extensions.filters.http.router.v3.Router",
+        "start_child_span",
+        "attempts have spans of their own unless `spawn_upstream_span` says otherwise",
     ),
     ignored("envoy.extensions.filters.http.router.v3.Router", "dynamic_stats", "it only switches metrics"),
     ignored("envoy.extensions.filters.http.rbac.v3.RBAC", "rules_stat_prefix", NAMES),

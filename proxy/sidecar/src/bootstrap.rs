@@ -1,6 +1,7 @@
 //! From flags and bootstrap file to what the proxy starts with.
 
 use crate::cli::{Role, Run};
+use crate::links;
 use crate::mesh::settings::Settings;
 use anyhow::{Context, bail};
 use outrigger_api::envoy::config::core::v3::Node;
@@ -15,7 +16,10 @@ use outrigger_xds::ads::Kind;
 use outrigger_xds::ads::session::Variant;
 use outrigger_xds::ads::stream::{Service, StreamOptions};
 use outrigger_xds::bootstrap::{Bootstrap, Dynamic, DynamicSource, Format, GrpcSource, load_bootstrap_with};
+use outrigger_xds::feed::Remake;
 use outrigger_xds::feed::links::{LinkId, LinkPlan, unreachable};
+use outrigger_xds::runtime::Runtime;
+use outrigger_xds::source::{FileSource, Source, Wanted};
 use outrigger_xds::translate::CameFrom;
 use outrigger_xds::translate::files::Disk;
 use outrigger_xds::transport::ControlAddress;
@@ -36,18 +40,30 @@ pub struct Plan {
     pub admin: Option<SocketAddr>,
     /// The streams that the bootstrap file asks for; [`LinkId`] is the position among them.
     pub dynamic: Vec<Control>,
+    /// What the static resources name, with the source.
+    pub wanted: Vec<Wanted>,
+    /// Runtime values.
+    pub runtime: Runtime,
+    /// Makes the static resources anew when runtime values change.
+    pub remake: Remake,
     /// What is refused when memory runs out.
     pub overload: OverloadManager,
 }
 
-/// A stream from a control service that a bootstrap file names.
+/// A source of configuration that a bootstrap file names.
 pub struct Control {
     /// What it carries.
     pub link: LinkPlan,
-    /// Where it is.
-    pub address: ControlAddress,
-    /// How to speak with it.
-    pub options: StreamOptions,
+    /// How it is followed.
+    pub way: Way,
+}
+
+/// How a source is followed.
+pub enum Way {
+    /// A stream from a control service: where it is, and how to speak with it.
+    Stream(Box<(ControlAddress, StreamOptions)>),
+    /// A file.
+    File(Kind, FileSource),
 }
 
 /// Reads the bootstrap file and checks it together with the flags.
@@ -73,11 +89,14 @@ pub fn plan(flags: &Run) -> anyhow::Result<Plan> {
     let identity = identity(&bootstrap.node, flags);
     let admin = bootstrap.admin.or(mesh.then_some(flags.mesh.admin_address));
     Ok(Plan {
+        remake: bootstrap.remake(),
+        runtime: bootstrap.runtime,
         config: bootstrap.config,
         node: bootstrap.node,
         identity,
         admin,
         dynamic,
+        wanted: bootstrap.wanted,
         overload: bootstrap.overload,
     })
 }
@@ -114,7 +133,10 @@ fn problems(bootstrap: &Bootstrap, mesh: bool) -> Vec<ConfigError> {
     let mut errors = outrigger_traffic::compile(&bootstrap.config, None).err().unwrap_or_default();
     errors.extend(outrigger_engine::config::check(&bootstrap.config));
     if !mesh {
-        errors.extend(controls(bootstrap).err().unwrap_or_default());
+        match controls(bootstrap) {
+            Ok(controls) => errors.extend(links::problems(bootstrap, controls)),
+            Err(more) => errors.extend(more),
+        }
     }
     let mut seen = std::collections::HashSet::new();
     errors.retain(|e| seen.insert(e.clone()));
@@ -198,14 +220,14 @@ fn controls(bootstrap: &Bootstrap) -> Result<Vec<Control>, Vec<ConfigError>> {
     let dynamic = &bootstrap.dynamic;
     let mut controls = Vec::new();
     let mut errors = Vec::new();
-    let mut add = |field: &str, source: &GrpcSource, service: Service, kinds: BTreeSet<Kind>| match control(
+    let mut add = |field: &str, source: &DynamicSource, service: Service, kinds: BTreeSet<Kind>| match control(
         bootstrap,
         source,
         service,
         kinds,
         LinkId(controls.len()),
     ) {
-        Ok(one) => controls.push(one),
+        Ok(one) => controls.extend(one),
         Err(more) => errors.extend(more.into_iter().map(|mut error| {
             if error.resource.is_empty() {
                 error.path = format!("dynamic_resources.{field}");
@@ -218,45 +240,76 @@ fn controls(bootstrap: &Bootstrap) -> Result<Vec<Control>, Vec<ConfigError>> {
         let from_ads = |source: &Option<DynamicSource>| *source == Some(DynamicSource::Ads);
         kinds.extend(from_ads(&dynamic.clusters).then_some(Kind::Cluster));
         kinds.extend(from_ads(&dynamic.listeners).then_some(Kind::Listener));
-        add("ads_config", ads, Service::Aggregated, kinds);
+        add("ads_config", &DynamicSource::Own(ads.clone()), Service::Aggregated, kinds);
     }
-    if let Some(DynamicSource::Own(own)) = &dynamic.clusters {
-        add("cds_config.api_config_source", own, Service::Clusters, [Kind::Cluster].into());
-    }
-    if let Some(DynamicSource::Own(own)) = &dynamic.listeners {
-        add("lds_config.api_config_source", own, Service::Listeners, [Kind::Listener].into());
+    for (field, kind, source) in
+        [("cds_config", Kind::Cluster, &dynamic.clusters), ("lds_config", Kind::Listener, &dynamic.listeners)]
+    {
+        if let Some(source) = source {
+            add(field, source, Service::Own(kind), [kind].into());
+        }
     }
     let plans: Vec<LinkPlan> = controls.iter().map(|control| control.link.clone()).collect();
-    errors.extend(unreachable(&bootstrap.config, &plans));
+    errors.extend(unreachable(&bootstrap.config, &bootstrap.wanted, &plans));
     if errors.is_empty() { Ok(controls) } else { Err(errors) }
 }
 
 fn control(
     bootstrap: &Bootstrap,
-    source: &GrpcSource,
+    source: &DynamicSource,
     service: Service,
     kinds: BTreeSet<Kind>,
     link: LinkId,
-) -> Result<Control, Vec<ConfigError>> {
-    let cluster = bootstrap.config.clusters.iter().find(|c| c.name == source.cluster);
+) -> Result<Option<Control>, Vec<ConfigError>> {
+    Ok(Some(match (source, service) {
+        (DynamicSource::File(file), Service::Own(kind)) => Control {
+            link: LinkPlan::own(kind, Source::File(file.clone())),
+            way: Way::File(kind, file.clone()),
+        },
+        (DynamicSource::Own(server), Service::Own(kind)) => Control {
+            link: LinkPlan::own(kind, Source::Own(server.clone())),
+            way: stream(&bootstrap.config, &bootstrap.node, server, service, link)?,
+        },
+        (DynamicSource::Own(server), Service::Aggregated) => {
+            let variant = if server.delta { Variant::Delta } else { Variant::StateOfTheWorld };
+            let (came_from, source) = (CameFrom::Aggregated, Source::Aggregated);
+            Control {
+                link: LinkPlan { variant, kinds, came_from, source },
+                way: stream(&bootstrap.config, &bootstrap.node, server, service, link)?,
+            }
+        }
+        // Part of the aggregated stream.
+        (DynamicSource::Ads, _) | (DynamicSource::File(_), Service::Aggregated) => return Ok(None),
+    }))
+}
+
+/// A stream to a server that one of the static clusters reaches.
+///
+/// # Errors
+/// Every reason why it cannot be opened.
+pub fn stream(
+    config: &Config,
+    node: &Node,
+    server: &GrpcSource,
+    service: Service,
+    link: LinkId,
+) -> Result<Way, Vec<ConfigError>> {
+    let cluster = config.clusters.iter().find(|c| c.name == server.cluster);
     let Some(cluster) = cluster else {
-        let reason = format!("there is no static cluster `{}`", source.cluster);
+        let reason = format!("there is no static cluster `{}`", server.cluster);
         return Err(vec![ConfigError::new("", "", reason)]);
     };
-    let variant = if source.delta { Variant::Delta } else { Variant::StateOfTheWorld };
-    let came_from = if service == Service::Aggregated { CameFrom::Aggregated } else { CameFrom::OwnStream };
-    Ok(Control {
-        link: LinkPlan { variant, kinds, came_from },
-        address: control_address(cluster, &bootstrap.config, &source.authority)?,
-        options: StreamOptions {
-            link,
-            service,
-            variant,
-            node: bootstrap.node.clone(),
-            metadata: source.metadata.clone(),
-            backoff: source.backoff,
-        },
-    })
+    let variant = if server.delta { Variant::Delta } else { Variant::StateOfTheWorld };
+    let options = StreamOptions {
+        link,
+        service,
+        variant,
+        node: node.clone(),
+        metadata: server.metadata.clone(),
+        backoff: server.backoff,
+        node_once: server.node_once,
+    };
+    Ok(Way::Stream(Box::new((control_address(cluster, config, &server.authority)?, options))))
 }
 
 /// The addresses and TLS settings of a cluster, for connections of a gRPC client.

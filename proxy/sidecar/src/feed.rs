@@ -5,7 +5,7 @@ use outrigger_engine::proxy::ProxyHandle;
 use outrigger_traffic::config::{Config, ConfigError, Endpoints};
 use outrigger_xds::ads::Kind;
 use outrigger_xds::ads::stream::StreamStatus;
-use outrigger_xds::feed::{Feed, Sink};
+use outrigger_xds::feed::{Feed, FeedStatus, KindStatus, Sink};
 use serde_json::{Value, json};
 use std::fmt::{self, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -56,6 +56,11 @@ impl FeedView {
         let status = Arc::new(StreamStatus::default());
         self.streams.lock().unwrap_or_else(PoisonError::into_inner).push(status.clone());
         status
+    }
+
+    /// A stream is over.
+    pub fn remove_stream(&self, status: &Arc<StreamStatus>) {
+        self.streams.lock().unwrap_or_else(PoisonError::into_inner).retain(|one| !Arc::ptr_eq(one, status));
     }
 
     fn with<T>(&self, f: impl FnOnce(&Feed) -> T) -> Option<T> {
@@ -182,6 +187,28 @@ impl ExtraMetrics for FeedView {
         ];
         for (name, kind, help, value) in rows {
             let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}");
+        }
+        by_kind(&status, out);
+    }
+}
+
+/// Updates by kind, with the kind as a label.
+fn by_kind(status: &FeedStatus, out: &mut String) {
+    type Number = fn(&KindStatus) -> u64;
+    let counters: [(&str, &str, Number); 3] = [
+        ("outrigger_xds_update_success_total", "Responses and files taken, by kind.", |k| k.success),
+        (
+            "outrigger_xds_update_rejected_total",
+            "Responses and files with a refused resource, by kind.",
+            |k| k.rejected,
+        ),
+        ("outrigger_xds_update_failure_total", "Files that could not be read, by kind.", |k| k.failure),
+    ];
+    for (name, help, number) in counters {
+        let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} counter");
+        for kind in Kind::ALL {
+            let value = status.kinds.get(&kind).map_or(0, number);
+            let _ = writeln!(out, "{name}{{kind=\"{}\"}} {value}", kind.word());
         }
     }
 }

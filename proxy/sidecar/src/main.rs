@@ -1,8 +1,8 @@
 //! `outrigger-proxy`: sidecar and edge gateway.
 //!
 //! Reading order: [`cli`] · [`start`] (from flags to a running proxy, and its end) · [`bootstrap`] and [`mesh`] (the two
-//! ways to a configuration) · [`feed`] (the control service's stream) · [`otlp`], [`logging`], [`health`],
-//! [`concurrency`], [`footprint`].
+//! ways to a configuration) · [`links`] and [`feed`] (where configuration comes from later) · [`runtime`] · [`otlp`],
+//! [`logging`], [`health`], [`concurrency`], [`footprint`].
 
 #![allow(unreachable_pub, reason = "a binary has no outside; `pub` marks what a file offers to its siblings")]
 
@@ -12,9 +12,11 @@ mod concurrency;
 mod feed;
 mod footprint;
 mod health;
+mod links;
 mod logging;
 mod mesh;
 mod otlp;
+mod runtime;
 mod start;
 
 use clap::Parser;

@@ -5,12 +5,14 @@ use crate::cli::Run;
 use crate::concurrency::default_concurrency;
 use crate::feed::{EngineSink, FeedView};
 use crate::footprint;
+use crate::links::{self, Ground};
 use crate::logging::{self, LevelHandle};
 use crate::mesh::client::ControlClient;
 use crate::mesh::own::OwnSvid;
 use crate::mesh::register::Registration;
 use crate::mesh::{enrol, svid::Svid};
 use crate::otlp::{self, ExportStatus};
+use crate::runtime::{self, RuntimeView};
 use anyhow::Context;
 use outrigger_engine::admin::{LogLevel, Sources};
 use outrigger_engine::proxy::{Proxy, ProxyHandle, ProxyOptions};
@@ -18,6 +20,7 @@ use outrigger_engine::telemetry::trace::span_queue;
 use outrigger_xds::ads::session::Variant;
 use outrigger_xds::ads::stream::{self, StreamOptions};
 use outrigger_xds::feed::Feed;
+use outrigger_xds::ingredients::Ingredients;
 use outrigger_xds::last_good::LastGood;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -45,6 +48,7 @@ pub fn serve(flags: &Run) -> anyhow::Result<ExitCode> {
 
 async fn run(flags: &Run, plan: Plan, level: LevelHandle) -> anyhow::Result<ExitCode> {
     let view = FeedView::default();
+    let runtime = RuntimeView::default();
     let (spans, exported) = span_queue(SPANS_MAX);
     let options = ProxyOptions {
         concurrency: flags.concurrency.unwrap_or_else(default_concurrency),
@@ -57,6 +61,7 @@ async fn run(flags: &Run, plan: Plan, level: LevelHandle) -> anyhow::Result<Exit
         admin_sources: Sources {
             config_dump: Some(Arc::new(view.clone())),
             log_level: Some(Arc::new(Level { handle: level, text: Mutex::new(flags.log_level.clone()) })),
+            runtime: Some(Arc::new(runtime.clone())),
             metrics: Some(Arc::new(view.clone())),
             command_line: command_line(flags),
         },
@@ -74,7 +79,7 @@ async fn run(flags: &Run, plan: Plan, level: LevelHandle) -> anyhow::Result<Exit
         Arc::new(ExportStatus::default()),
     ));
     tokio::spawn(footprint::keep_small(proxy.clone()));
-    let membership = configure(flags, plan, &proxy, view.clone()).await?;
+    let membership = configure(flags, plan, &proxy, view.clone(), &runtime).await?;
     wait_for_the_end(&proxy).await?;
     if let Some(membership) = &membership {
         membership.stream.abort();
@@ -96,26 +101,29 @@ async fn configure(
     plan: Plan,
     proxy: &ProxyHandle,
     view: FeedView,
+    runtime: &RuntimeView,
 ) -> anyhow::Result<Option<Membership>> {
     let sink = Arc::new(EngineSink(proxy.clone()));
     if !flags.mesh.control.is_empty() {
         return join_mesh(flags, plan, sink, view).await.map(Some);
     }
-    if plan.dynamic.is_empty() {
+    if plan.dynamic.is_empty() && plan.wanted.is_empty() && plan.runtime.layers.is_empty() {
         proxy.apply(plan.config).map_err(|errors| refused(&errors))?;
         return Ok(None);
     }
     let last_good = flags.state_dir().map(|folder| LastGood::new(folder.join("last-good")));
     let links = plan.dynamic.iter().map(|control| control.link.clone()).collect();
-    let mut feed = Feed::with_links(links, plan.config, sink, last_good);
+    let ground = Ground { config: plan.config.clone(), node: plan.node };
+    let ingredients = Ingredients { runtime: plan.runtime, ..Ingredients::default() };
+    let feed = Feed::with_links(links, plan.config, sink, last_good).naming(plan.wanted);
+    let mut feed = feed.remaking(plan.remake, ingredients);
     let restored = feed.start(Instant::now()).map_err(|errors| refused(&errors))?;
     tracing::info!(resources = restored, "started from disk");
     let feed = Arc::new(Mutex::new(feed));
     view.set(feed.clone());
-    for control in plan.dynamic {
-        let status = view.add_stream();
-        tokio::spawn(stream::run(feed.clone(), Arc::new(control.address), control.options, status));
-    }
+    runtime.set(feed.clone());
+    tokio::spawn(runtime::follow_disk(feed.clone()));
+    links::follow(feed, plan.dynamic, ground, view);
     Ok(None)
 }
 

@@ -151,7 +151,13 @@ mod tests {
 
     fn accepted(version: &str) -> HeldMap {
         let meaning = Meaning::Endpoints(Endpoints::default());
-        let held = Held { version: version.into(), bytes: Arc::from(&b""[..]), resource: Arc::new(meaning) };
+        let held = Held {
+            version: version.into(),
+            bytes: Arc::from(&b""[..]),
+            resource: Arc::new(meaning),
+            wanted: Arc::from([]),
+            came_from: Default::default(),
+        };
         HeldMap::from([((Kind::Endpoints, "a".to_owned()), held)])
     }
 

@@ -15,6 +15,7 @@ use outrigger_xds::ads::session::Variant;
 use outrigger_xds::ads::stream::{self, Service, StreamOptions, StreamStatus};
 use outrigger_xds::feed::Feed;
 use outrigger_xds::feed::links::{LinkId, LinkPlan};
+use outrigger_xds::source::Source;
 use outrigger_xds::translate::CameFrom;
 use outrigger_xds::transport::{Transport, TransportError};
 use std::future::Future;
@@ -46,7 +47,8 @@ filter_chains:
 }
 
 fn plan(kinds: &[Kind], came_from: CameFrom) -> LinkPlan {
-    LinkPlan { variant: Variant::Delta, kinds: kinds.iter().copied().collect(), came_from }
+    let source = Source::Aggregated;
+    LinkPlan { variant: Variant::Delta, kinds: kinds.iter().copied().collect(), came_from, source }
 }
 
 /// Adds the client and the server of listeners to a bed whose second stream carries them.
@@ -62,7 +64,7 @@ async fn listener_stream(bed: &Bed) -> Delta {
     let node = Node { id: "test-node".into(), ..Node::default() };
     let options = StreamOptions {
         link: LinkId(1),
-        service: Service::Listeners,
+        service: Service::Own(Kind::Listener),
         ..StreamOptions::aggregated(Variant::Delta, node)
     };
     let transport = Arc::new(control_address(address));

@@ -28,6 +28,8 @@ pub struct Sources {
     pub config_dump: Option<Arc<dyn ConfigDumpSource>>,
     /// The log level, for `/logging`.
     pub log_level: Option<Arc<dyn LogLevel>>,
+    /// Runtime values, for `/runtime` and `/runtime_modify`.
+    pub runtime: Option<Arc<dyn RuntimeValues>>,
     /// Further metrics, appended to `/stats/prometheus`.
     pub metrics: Option<Arc<dyn ExtraMetrics>>,
     /// The command line, for `/server_info`: flags and their values.
@@ -49,6 +51,17 @@ pub trait LogLevel: Send + Sync + std::fmt::Debug {
     ///
     /// *Errors*: why the text is no level.
     fn set_level(&self, level: &str) -> Result<(), String>;
+}
+
+/// Shows and changes runtime values.
+pub trait RuntimeValues: Send + Sync + std::fmt::Debug {
+    /// The layers and every value, as Envoy's `/runtime` prints them.
+    fn layers(&self) -> Value;
+
+    /// Sets values, or takes away those whose text is empty.
+    ///
+    /// *Errors*: why nothing was changed.
+    fn modify(&self, changes: &[(String, String)]) -> Result<(), String>;
 }
 
 /// Metrics of a part of the program that the engine does not know, such as the configuration feed.
@@ -83,7 +96,8 @@ paths! {
     POST "/quitquitquit" "end the proxy in order" mutate::quit;
     GET "/ready" "print LIVE, or 503 and why not" ready::ready;
     POST "/reopen_logs" "open access log files anew" mutate::reopen_logs;
-    GET "/runtime" "print runtime overrides (there are none)" server_info::runtime;
+    GET "/runtime" "print runtime values by layer" server_info::runtime;
+    POST "/runtime_modify" "add or change runtime values (key=value, or key= to take one away)" mutate::runtime_modify;
     GET "/server_info" "print version, state and node" server_info::server_info;
     GET "/stats" "print statistics (format=json|prometheus, filter, usedonly)" stats::stats;
     GET "/stats/prometheus" "print statistics in Prometheus' format (filter, usedonly)" stats::prometheus;

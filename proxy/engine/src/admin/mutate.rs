@@ -52,3 +52,19 @@ pub(super) fn quit(context: &Context<'_>) -> Reply {
     context.steering.quit.send_replace(true);
     Reply::text("OK\n")
 }
+
+/// `?key=value&…` sets values in the administration's layer of the runtime values; an empty value takes one away.
+pub(super) fn runtime_modify(context: &Context<'_>) -> Reply {
+    let changes: Vec<(String, String)> = context.parameters().collect();
+    if changes.is_empty() {
+        let usage = "usage: /runtime_modify?key1=value1&key2=value2&keyN=valueN\nuse an empty value to remove a previously added override\n";
+        return Reply::status(StatusCode::BAD_REQUEST, usage);
+    }
+    let Some(runtime) = &context.sources.runtime else {
+        return Reply::status(StatusCode::SERVICE_UNAVAILABLE, "no admin layer specified\n");
+    };
+    match runtime.modify(&changes) {
+        Ok(()) => Reply::text("OK\n"),
+        Err(reason) => Reply::status(StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")),
+    }
+}

@@ -52,7 +52,8 @@ pub(super) fn memory(_: &Context<'_>) -> Reply {
     }))
 }
 
-/// There are no runtime overrides: layers and entries are empty.
-pub(super) fn runtime(_: &Context<'_>) -> Reply {
-    Reply::json(&json!({"layers": Vec::<Value>::new(), "entries": {}}))
+/// Runtime values by layer.
+pub(super) fn runtime(context: &Context<'_>) -> Reply {
+    let nothing = || json!({"layers": Vec::<Value>::new(), "entries": {}});
+    Reply::json(&context.sources.runtime.as_ref().map_or_else(nothing, |runtime| runtime.layers()))
 }

@@ -94,7 +94,7 @@ fn next(
         authority,
         path: &path,
     };
-    let route = x.serving.table()?.find(&view, x.worker().draw_u32())?.route;
+    let route = x.serving.table(&HeadView(&x.request))?.find(&view, x.worker().draw_u32())?.route;
     let is_listed =
         policy.allowed_routes.as_ref().is_none_or(|names| names.iter().any(|n| **n == *route.name));
     let is_new = !policy.new_routes_only

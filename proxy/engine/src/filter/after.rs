@@ -71,6 +71,7 @@ pub(super) fn of_unreached(notes: &mut Notes, filter: &HttpFilter, own: Option<&
         | Filter::Jwt(_)
         | Filter::LocalRateLimit(_)
         | Filter::SetMetadata(_)
+        | Filter::Missing
         | Filter::Registered(_) => {}
     }
 }

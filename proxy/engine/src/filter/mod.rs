@@ -39,6 +39,7 @@ use std::task::Poll;
 use crate::error::ProxyError;
 use crate::exchange::{Exchange, Front, Notes};
 use crate::http::Serving;
+use crate::telemetry::ResponseFlags;
 use registered::Waiting;
 
 /// What a filter says of a request.
@@ -194,6 +195,7 @@ fn on_request(
         Filter::LocalRateLimit(limit) => local_rate_limit::on_request(x, notes, place, limit, settings),
         Filter::HeaderToMetadata(rules) => header_to_metadata::on_request(x, notes, rules, settings),
         Filter::SetMetadata(values) => set_metadata::on_request(x, notes, values),
+        Filter::Missing => Verdict::Answer(Answer::new(500, "", "").flagged(ResponseFlags::NO_FILTER_CONFIG)),
         Filter::Registered(_) => registered::on_request(x, notes, index),
     }
 }

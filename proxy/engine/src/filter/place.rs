@@ -30,7 +30,7 @@ impl<'s> Place<'s> {
             facts: &x.front.connection.facts,
             metadata: notes.metadata.as_deref(),
         };
-        let matched = serving.table().and_then(|table| table.find(&view, low));
+        let matched = serving.table(&view.head).and_then(|table| table.find(&view, low));
         let filters = matched.map(|matched| matched.route.filters(&HeadView(&x.front.request), draw));
         Self { serving, matched, filters, draw }
     }

@@ -52,9 +52,13 @@ impl Serving {
         Some(Rc::new(Self { live, chain, client, config, table, buffer_limit }))
     }
 
-    /// The route table; `None` while it has not arrived.
-    pub fn table(&self) -> Option<&Arc<RouteTable>> {
-        self.live.snapshot.table(self.table)
+    /// The route table of a request; `None` while it has not arrived, or where the request is in no scope.
+    pub fn table(&self, request: &impl FieldView) -> Option<&Arc<RouteTable>> {
+        let table = match &self.chain.chain.terminal {
+            Terminal::Http(HttpChain { scopes: Some(scopes), .. }) => scopes.find(request)?,
+            Terminal::Http(_) | Terminal::Tcp(_) => self.table,
+        };
+        self.live.snapshot.table(table)
     }
 
     /// Largest body kept for another attempt where the route does not say, bytes.

@@ -19,7 +19,11 @@ fn streams(dynamic: &str) -> Result<Vec<Stream>, Vec<String>> {
     match controls(&bootstrap) {
         Ok(controls) => Ok(controls
             .into_iter()
-            .map(|c| (c.options.service, c.link.kinds.into_iter().collect(), c.address.addresses))
+            .map(|c| {
+                let Way::Stream(stream) = c.way else { panic!("a stream") };
+                let (address, options) = *stream;
+                (options.service, c.link.kinds.into_iter().collect(), address.addresses)
+            })
             .collect()),
         Err(errors) => Err(errors.iter().map(ToString::to_string).collect()),
     }
@@ -42,12 +46,18 @@ fn kinds_are_asked_for_where_the_file_says_and_nowhere_else() {
     let aggregated = [&[Kind::Cluster], named.as_slice()].concat();
     assert_eq!(
         split,
-        [(Service::Aggregated, aggregated, at(1)), (Service::Listeners, vec![Kind::Listener], at(2))]
+        [
+            (Service::Aggregated, aggregated, at(1)),
+            (Service::Own(Kind::Listener), vec![Kind::Listener], at(2))
+        ]
     );
     let both = streams(&format!("{}, {}", own("cds", "one"), own("lds", "two"))).unwrap();
     assert_eq!(
         both,
-        [(Service::Clusters, vec![Kind::Cluster], at(1)), (Service::Listeners, vec![Kind::Listener], at(2))]
+        [
+            (Service::Own(Kind::Cluster), vec![Kind::Cluster], at(1)),
+            (Service::Own(Kind::Listener), vec![Kind::Listener], at(2))
+        ]
     );
 }
 

@@ -84,6 +84,7 @@ fn compiled(cx: &mut Cx<'_, '_>, from: &FilterConfig) -> Option<Filter> {
             }
             Filter::SetMetadata(values.as_slice().into())
         }
+        FilterConfig::Missing => Filter::Missing,
         FilterConfig::Registered(name) => Filter::Registered(name.as_str().into()),
     })
 }

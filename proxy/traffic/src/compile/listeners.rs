@@ -2,11 +2,13 @@
 
 use super::{Compilation, actions, filters, routes};
 use crate::authz::CompiledRbac;
-use crate::config::{self, AccessLog, AccessLogFormat, Config, LogFilter, NetworkFilter, RouteSource};
+use crate::config::{
+    self, AccessLog, AccessLogFormat, Config, LogFilter, NetworkFilter, RouteSource, ScopeTable, ScopedRoutes,
+};
 use crate::filter::HttpFilter;
 use crate::listener::{ChainMatcher, FilterChain, HttpChain, Listener, TcpChain, Terminal};
-use crate::route::HeaderMatcher;
-use crate::snapshot::TableId;
+use crate::route::{HeaderMatcher, Scopes};
+use crate::snapshot::{Snapshot, TableId};
 use crate::template::Template;
 use crate::tracing;
 use std::collections::HashMap;
@@ -59,6 +61,7 @@ fn reuse(compilation: &mut Compilation<'_>, listener: &config::Listener) -> bool
                 compilation
                     .referenced
                     .extend(http.filters.iter().flat_map(HttpFilter::clusters).map(|c| c.0));
+                reuse_scopes(compilation, previous, &old.config, chain.index, http);
                 if let RouteSource::Inline(_) = http.config.routes
                     && let Some(table) = previous.table(http.table)
                 {
@@ -82,6 +85,26 @@ fn reuse(compilation: &mut Compilation<'_>, listener: &config::Listener) -> bool
     }
     compilation.listeners.push(old.clone());
     true
+}
+
+/// The tables that are written in scopes go on, too.
+fn reuse_scopes(
+    compilation: &mut Compilation<'_>,
+    previous: &Snapshot,
+    listener: &config::Listener,
+    index: usize,
+    http: &HttpChain,
+) {
+    let (RouteSource::Scoped(scoped), Some(scopes)) = (&http.config.routes, &http.scopes) else { return };
+    compilation.referenced_tables.extend(scopes.tables().map(|table| table.0));
+    for scope in scoped.scopes.iter().filter(|scope| matches!(scope.table, ScopeTable::Inline(_))) {
+        let number = compilation.tables.number(&scope_key(listener, index, &scope.name));
+        if let Some(table) = previous.table(TableId(number)) {
+            let resource = format!("listener/{}", listener.name);
+            routes::validate_references(compilation, table, &resource, "scoped_routes.");
+            compilation.tables.put(number, table.clone());
+        }
+    }
 }
 
 pub(super) fn chain_path(listener: &config::Listener, index: usize) -> String {
@@ -270,7 +293,13 @@ fn http_chain(
 ) -> Option<HttpChain> {
     check_http(compilation, resource, path, http);
     let filters = filters::chain(compilation, resource, path, &http.http_filters);
+    let mut scopes = None;
     let number = match &http.routes {
+        RouteSource::Scoped(scoped) => {
+            scopes = Some(Box::new(scoped_tables(compilation, listener, resource, path, index, scoped)?));
+            // A table that never is.
+            compilation.tables.number(&format!("scoped/{index}/{}", listener.name))
+        }
         RouteSource::Named(name) => {
             if name.is_empty() {
                 compilation.refuse(resource, format!("{path}.rds.route_config_name"), "must not be empty");
@@ -286,7 +315,46 @@ fn http_chain(
         }
     };
     compilation.referenced_tables.insert(number);
-    Some(HttpChain { config: Arc::new(http.clone()), table: TableId(number), filters })
+    Some(HttpChain { config: Arc::new(http.clone()), table: TableId(number), scopes, filters })
+}
+
+/// The tables of scopes, each under the key of its requests.
+fn scoped_tables(
+    compilation: &mut Compilation<'_>,
+    listener: &config::Listener,
+    resource: &str,
+    path: &str,
+    index: usize,
+    scoped: &ScopedRoutes,
+) -> Option<Scopes> {
+    let mut scopes = Scopes::new(&scoped.key);
+    if scoped.key.is_empty() {
+        let path = format!("{path}.scoped_routes.scope_key_builder.fragments");
+        compilation.refuse(resource, path, "at least one is required");
+    }
+    for scope in &scoped.scopes {
+        let path = format!("{path}.scoped_routes[{}]", scope.name);
+        let number = match &scope.table {
+            ScopeTable::Named(name) => compilation.tables.number(&routes::named_key(name)),
+            ScopeTable::Inline(table) => {
+                let number = compilation.tables.number(&scope_key(listener, index, &scope.name));
+                let prefix = format!("{path}.route_configuration.");
+                let place = routes::Place { resource, prefix: &prefix, number };
+                let table = routes::compile_table(compilation, &place, table)?;
+                compilation.tables.put(number, table);
+                number
+            }
+        };
+        compilation.referenced_tables.insert(number);
+        if !scopes.insert(&scope.key, TableId(number)) {
+            compilation.refuse(resource, format!("{path}.key"), "is that of another scope, too");
+        }
+    }
+    Some(scopes)
+}
+
+fn scope_key(listener: &config::Listener, index: usize, scope: &str) -> String {
+    format!("scope/{index}/{}/{scope}", listener.name)
 }
 
 fn check_http(

@@ -4,7 +4,7 @@
 use super::{Compilation, listeners};
 use crate::config::{
     Action, ClusterChoice, Config, FilterOverride, FilterOverrides, HttpConnectionManager, RouteConfig,
-    RouteSource, Terminal,
+    RouteSource, ScopeTable, Terminal,
 };
 use std::collections::HashMap;
 
@@ -21,6 +21,22 @@ pub(super) fn check(compilation: &mut Compilation<'_>, config: &Config) {
                     let Some(overridden) = tables.get(name.as_str()) else { continue };
                     let resource = format!("route_config/{name}");
                     refuse_unknown(compilation, &resource, "", http, overridden);
+                }
+                RouteSource::Scoped(scoped) => {
+                    for scope in &scoped.scopes {
+                        match &scope.table {
+                            ScopeTable::Named(name) => {
+                                let Some(overridden) = tables.get(name.as_str()) else { continue };
+                                let resource = format!("route_config/{name}");
+                                refuse_unknown(compilation, &resource, "", http, overridden);
+                            }
+                            ScopeTable::Inline(table) => {
+                                let resource = format!("listener/{}", listener.name);
+                                let prefix = format!("scoped_routes[{}].route_configuration.", scope.name);
+                                refuse_unknown(compilation, &resource, &prefix, http, &overridden(table));
+                            }
+                        }
+                    }
                 }
                 RouteSource::Inline(table) => {
                     let overridden = overridden(table);

@@ -1,6 +1,6 @@
 //! The HTTP connection manager (`envoy.extensions.filters.network.http_connection_manager.v3`).
 
-use super::{AccessLog, HttpFilter, RouteConfig, Tracing};
+use super::{AccessLog, HttpFilter, RouteConfig, ScopedRoutes, Tracing};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
@@ -139,6 +139,8 @@ pub enum RouteSource {
     Named(String),
     /// Written here.
     Inline(RouteConfig),
+    /// One of several, by what the headers of the request say.
+    Scoped(Box<ScopedRoutes>),
 }
 
 /// `HttpConnectionManager.CodecType`.

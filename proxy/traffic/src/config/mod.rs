@@ -22,6 +22,7 @@ mod overload;
 mod rbac;
 mod retry;
 mod route;
+mod scope;
 mod service;
 mod shared;
 mod string_match;
@@ -70,6 +71,7 @@ pub use route::{
     QueryMatch, QueryValueMatch, Redirect, Route, RouteAction, RouteConfig, RouteMatch, TlsMatch,
     VirtualHost, WeightedCluster,
 };
+pub use scope::{KeyElement, KeyPart, Scope, ScopeTable, ScopedRoutes};
 pub use service::{CallRetry, GrpcTarget, HttpTarget};
 pub use shared::Shared;
 pub use string_match::{StringMatch, StringPattern};

@@ -61,6 +61,8 @@ pub enum Filter {
     HeaderToMetadata(Arc<HeaderToMetadata>),
     /// Fixed values become metadata.
     SetMetadata(Box<[SetMetadata]>),
+    /// Its settings have not arrived.
+    Missing,
     /// A filter that the embedding program registered under this name.
     Registered(Arc<str>),
 }
@@ -99,6 +101,7 @@ impl HttpFilter {
             | Filter::LocalRateLimit(_)
             | Filter::HeaderToMetadata(_)
             | Filter::SetMetadata(_)
+            | Filter::Missing
             | Filter::Registered(_) => Vec::new(),
         }
     }

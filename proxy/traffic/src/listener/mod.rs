@@ -10,7 +10,7 @@ pub use matching::ConnView;
 use crate::authz::CompiledRbac;
 use crate::config;
 use crate::filter::HttpFilter;
-use crate::route::Choice;
+use crate::route::{Choice, Scopes};
 use crate::snapshot::TableId;
 pub(crate) use matching::ChainMatcher;
 use std::sync::Arc;
@@ -57,6 +57,8 @@ pub struct HttpChain {
     pub config: Arc<config::HttpConnectionManager>,
     /// The route table; nothing stands behind the number while an RDS table has not arrived.
     pub table: TableId,
+    /// Several tables, of which each request has one; then nothing stands behind `table`.
+    pub scopes: Option<Box<Scopes>>,
     /// The filters before the router, in order.
     pub filters: Box<[HttpFilter]>,
 }

@@ -13,6 +13,7 @@ pub mod mirror;
 mod path;
 pub mod query;
 pub mod rewrite;
+mod scope;
 pub mod split;
 mod uri_template;
 
@@ -25,6 +26,7 @@ pub use mirror::MirrorTarget;
 pub use path::{PathIndex, PathMatcher};
 pub use query::QueryMatcher;
 pub use rewrite::{HostRewriter, PathRewriter};
+pub use scope::Scopes;
 pub use split::{Choice, Target};
 pub use uri_template::{UriRewrite, UriTemplate};
 

@@ -15,7 +15,7 @@ pub const MAX: Duration = Duration::from_secs(5);
 pub const GOOD: Duration = Duration::from_secs(5);
 
 /// Bounds of the wait (`retry_back_off`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Bounds {
     /// Of the first wait.
     pub base: Duration,

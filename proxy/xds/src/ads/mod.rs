@@ -4,7 +4,8 @@
 //! over one gRPC stream, delta or state of the world, and comes back with jittered back-off when the stream ends.
 
 pub mod backoff;
+pub mod kind;
 pub mod session;
 pub mod stream;
 
-pub use outrigger_api::Kind;
+pub use kind::Kind;

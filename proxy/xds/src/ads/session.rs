@@ -13,6 +13,7 @@
 //! one again. Source: Envoy's xDS protocol page, sections "Incremental xDS" and "ACK/NACK and resource type instance version".
 
 use super::Kind;
+use super::kind::EVERY;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Delta or state of the world.
@@ -94,33 +95,26 @@ pub struct Session {
 }
 
 #[derive(Debug, Default)]
-struct Kinds {
-    cluster: KindState,
-    endpoints: KindState,
-    secret: KindState,
-    listener: KindState,
-    route_config: KindState,
-}
+struct Kinds([KindState; Kind::ALL.len()]);
 
 impl Kinds {
     fn of(&self, kind: Kind) -> &KindState {
-        match kind {
-            Kind::Cluster => &self.cluster,
-            Kind::Endpoints => &self.endpoints,
-            Kind::Secret => &self.secret,
-            Kind::Listener => &self.listener,
-            Kind::RouteConfig => &self.route_config,
-        }
+        &self.0[kind as usize]
     }
 
     fn of_mut(&mut self, kind: Kind) -> &mut KindState {
-        match kind {
-            Kind::Cluster => &mut self.cluster,
-            Kind::Endpoints => &mut self.endpoints,
-            Kind::Secret => &mut self.secret,
-            Kind::Listener => &mut self.listener,
-            Kind::RouteConfig => &mut self.route_config,
-        }
+        &mut self.0[kind as usize]
+    }
+}
+
+impl KindState {
+    /// Whether all of the kind is wanted.
+    fn wants_every(&self) -> bool {
+        self.wanted.contains(EVERY)
+    }
+
+    fn names(&self) -> impl Iterator<Item = &String> {
+        self.wanted.iter().filter(|name| *name != EVERY)
     }
 }
 
@@ -170,7 +164,8 @@ impl Session {
         if state.wanted == names {
             return false;
         }
-        state.held.retain(|name, _| names.contains(name));
+        let every = names.contains(EVERY);
+        state.held.retain(|name, _| every || names.contains(name));
         state.wanted = names;
         true
     }
@@ -193,7 +188,7 @@ impl Session {
             .resources
             .iter()
             .enumerate()
-            .filter(|(_, (name, _))| kind.is_wildcard() || state.wanted.contains(name))
+            .filter(|(_, (name, _))| kind.is_wildcard() || state.wants_every() || state.wanted.contains(name))
             .map(|(i, _)| i)
             .collect();
         Some((kind, wanted))
@@ -205,7 +200,7 @@ impl Session {
         let held = &self.kinds.of(kind).held;
         match self.variant {
             Variant::Delta => response.removed.iter().filter(|n| held.contains_key(*n)).cloned().collect(),
-            Variant::StateOfTheWorld if kind.is_wildcard() => {
+            Variant::StateOfTheWorld if kind.is_wildcard() || self.kinds.of(kind).wants_every() => {
                 let named: BTreeSet<&String> = response.resources.iter().map(|(n, _)| n).collect();
                 held.keys().filter(|n| !named.contains(n)).cloned().collect()
             }
@@ -247,7 +242,7 @@ impl Session {
     /// Resources wanted by name and not held: what warming waits for.
     pub fn missing(&self, kind: Kind) -> Vec<String> {
         let state = self.kinds.of(kind);
-        state.wanted.iter().filter(|n| !state.held.contains_key(*n)).cloned().collect()
+        state.names().filter(|n| !state.held.contains_key(*n)).cloned().collect()
     }
 
     fn kind(&mut self, kind: Kind) -> &mut KindState {
@@ -264,8 +259,9 @@ impl Session {
         let mut request = Request { kind: Some(kind), nonce, error, ..Request::default() };
         match variant {
             Variant::Delta => {
-                request.subscribe = state.wanted.difference(&state.told).cloned().collect();
-                request.unsubscribe = state.told.difference(&state.wanted).cloned().collect();
+                request.subscribe =
+                    state.names().filter(|name| !state.told.contains(*name)).cloned().collect();
+                request.unsubscribe = state.told.difference(&state.wanted).cloned().collect(); // `*` too: it is a name then.
                 let spontaneous = request.nonce.is_empty();
                 if spontaneous && !first && request.subscribe.is_empty() && request.unsubscribe.is_empty() {
                     return None;
@@ -275,7 +271,7 @@ impl Session {
                 }
             }
             Variant::StateOfTheWorld => {
-                request.names = state.wanted.iter().cloned().collect();
+                request.names = state.names().cloned().collect();
                 request.version.clone_from(&state.version);
                 if request.nonce.is_empty() {
                     request.nonce.clone_from(&state.nonce);

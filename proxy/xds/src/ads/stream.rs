@@ -3,6 +3,7 @@
 //! The stream carries [`super::session::Session`]'s requests and the server's responses. When it ends it is opened again
 //! after a wait ([`super::backoff`]).
 
+use super::Kind;
 use super::backoff::{Backoff, Bounds};
 use super::session::{Request, Response, Variant};
 use crate::feed::links::LinkId;
@@ -10,13 +11,12 @@ use crate::feed::{Feed, Raw};
 use crate::last_good;
 use crate::transport::Transport;
 use outrigger_api::envoy::config::core::v3::Node;
-use outrigger_api::envoy::service::cluster::v3::cluster_discovery_service_client::ClusterDiscoveryServiceClient;
-use outrigger_api::envoy::service::discovery::v3::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
+use outrigger_api::envoy::service::discovery::v3::Resource as Wrapper;
 use outrigger_api::envoy::service::discovery::v3::{
     DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse,
 };
-use outrigger_api::envoy::service::listener::v3::listener_discovery_service_client::ListenerDiscoveryServiceClient;
 use outrigger_api::google::rpc::Status;
+use prost::{Message, Name};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -50,6 +50,8 @@ pub struct StreamOptions {
     pub metadata: Vec<(String, String)>,
     /// Waits between streams.
     pub backoff: Bounds,
+    /// The node goes with the first request of a stream only; otherwise with every one.
+    pub node_once: bool,
 }
 
 impl StreamOptions {
@@ -62,6 +64,7 @@ impl StreamOptions {
             node,
             metadata: Vec::new(),
             backoff: Bounds::default(),
+            node_once: true,
         }
     }
 }
@@ -71,10 +74,69 @@ impl StreamOptions {
 pub enum Service {
     /// All kinds (ADS).
     Aggregated,
-    /// Clusters alone (CDS).
-    Clusters,
-    /// Listeners alone (LDS).
-    Listeners,
+    /// One kind alone (CDS, LDS, RDS, EDS, SDS).
+    Own(Kind),
+}
+
+impl Service {
+    /// The method of the protocol's variant.
+    const fn path(self, variant: Variant) -> &'static str {
+        let delta = matches!(variant, Variant::Delta);
+        match (self, delta) {
+            (Self::Aggregated, true) => {
+                "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources"
+            }
+            (Self::Aggregated, false) => {
+                "/envoy.service.discovery.v3.AggregatedDiscoveryService/StreamAggregatedResources"
+            }
+            (Self::Own(Kind::Cluster), true) => {
+                "/envoy.service.cluster.v3.ClusterDiscoveryService/DeltaClusters"
+            }
+            (Self::Own(Kind::Cluster), false) => {
+                "/envoy.service.cluster.v3.ClusterDiscoveryService/StreamClusters"
+            }
+            (Self::Own(Kind::Endpoints), true) => {
+                "/envoy.service.endpoint.v3.EndpointDiscoveryService/DeltaEndpoints"
+            }
+            (Self::Own(Kind::Endpoints), false) => {
+                "/envoy.service.endpoint.v3.EndpointDiscoveryService/StreamEndpoints"
+            }
+            (Self::Own(Kind::Secret), true) => "/envoy.service.secret.v3.SecretDiscoveryService/DeltaSecrets",
+            (Self::Own(Kind::Secret), false) => {
+                "/envoy.service.secret.v3.SecretDiscoveryService/StreamSecrets"
+            }
+            (Self::Own(Kind::Runtime), true) => {
+                "/envoy.service.runtime.v3.RuntimeDiscoveryService/DeltaRuntime"
+            }
+            (Self::Own(Kind::Runtime), false) => {
+                "/envoy.service.runtime.v3.RuntimeDiscoveryService/StreamRuntime"
+            }
+            (Self::Own(Kind::Extension), true) => {
+                "/envoy.service.extension.v3.ExtensionConfigDiscoveryService/DeltaExtensionConfigs"
+            }
+            (Self::Own(Kind::Extension), false) => {
+                "/envoy.service.extension.v3.ExtensionConfigDiscoveryService/StreamExtensionConfigs"
+            }
+            (Self::Own(Kind::Scope), true) => {
+                "/envoy.service.route.v3.ScopedRoutesDiscoveryService/DeltaScopedRoutes"
+            }
+            (Self::Own(Kind::Scope), false) => {
+                "/envoy.service.route.v3.ScopedRoutesDiscoveryService/StreamScopedRoutes"
+            }
+            (Self::Own(Kind::Listener), true) => {
+                "/envoy.service.listener.v3.ListenerDiscoveryService/DeltaListeners"
+            }
+            (Self::Own(Kind::Listener), false) => {
+                "/envoy.service.listener.v3.ListenerDiscoveryService/StreamListeners"
+            }
+            (Self::Own(Kind::RouteConfig), true) => {
+                "/envoy.service.route.v3.RouteDiscoveryService/DeltaRoutes"
+            }
+            (Self::Own(Kind::RouteConfig), false) => {
+                "/envoy.service.route.v3.RouteDiscoveryService/StreamRoutes"
+            }
+        }
+    }
 }
 
 /// State of the connection to the control service, for metrics and the admin interface.
@@ -119,6 +181,9 @@ async fn follow(
         status.failures.fetch_add(1, Ordering::Relaxed);
         locked(feed, |f| f.disconnected(options.link));
         let error = outcome.err().map_or_else(|| "closed by the server".to_owned(), |e| e.to_string());
+        if locked(feed, |f| f.is_over(options.link)) {
+            return;
+        }
         let wait = backoff.after(lived, fastrand::f64());
         tracing::warn!(
             error,
@@ -157,23 +222,21 @@ async fn one_stream(
 ) -> Result<(), tonic::Status> {
     let channel = transport.channel().await.map_err(|e| tonic::Status::unavailable(e.to_string()))?;
     let (first, bell) = locked(feed, |f| (f.connected(options.link), f.bell(options.link)));
-    let mut node = Some(options.node.clone());
+    let mut node = Introduction { node: options.node.clone(), said: false, once: options.node_once };
     let (sender, mut receiver) = match options.variant {
         Variant::Delta => {
             let (tx, rx) = mpsc::channel(REQUESTS_MAX);
             let sender = Sender::Delta(tx);
             send(&sender, first, &mut node).await?;
-            let stream =
-                open_delta(channel, options.service, call(ReceiverStream::new(rx), options)?).await?;
-            (sender, Receiver::Delta(stream))
+            let requests = call(ReceiverStream::new(rx), options)?;
+            (sender, Receiver::Delta(open(channel, options, requests).await?))
         }
         Variant::StateOfTheWorld => {
             let (tx, rx) = mpsc::channel(REQUESTS_MAX);
             let sender = Sender::StateOfTheWorld(tx);
             send(&sender, first, &mut node).await?;
-            let stream =
-                open_world(channel, options.service, call(ReceiverStream::new(rx), options)?).await?;
-            (sender, Receiver::StateOfTheWorld(stream))
+            let requests = call(ReceiverStream::new(rx), options)?;
+            (sender, Receiver::StateOfTheWorld(open(channel, options, requests).await?))
         }
     };
     *opened = Some(tokio::time::Instant::now());
@@ -185,6 +248,9 @@ async fn one_stream(
         let arrived = tokio::select! {
             message = receive(&mut receiver) => message?,
             () = bell.notified() => {
+                if locked(feed, |f| f.is_over(options.link)) {
+                    return Ok(());
+                }
                 let requests = locked(feed, |f| f.outgoing(options.link));
                 send(&sender, requests, &mut node).await?;
                 continue;
@@ -200,48 +266,21 @@ async fn one_stream(
 
 type Requests<T> = tonic::Request<ReceiverStream<T>>;
 
-async fn open_delta(
+/// Opens the stream of a service. The methods of all kinds have the same messages.
+async fn open<Req, Resp>(
     channel: Channel,
-    service: Service,
-    requests: Requests<DeltaDiscoveryRequest>,
-) -> Result<Streaming<DeltaDiscoveryResponse>, tonic::Status> {
-    let opened = match service {
-        Service::Aggregated => {
-            let client = AggregatedDiscoveryServiceClient::new(channel);
-            client.max_decoding_message_size(RESPONSE_MAX).delta_aggregated_resources(requests).await
-        }
-        Service::Clusters => {
-            let client = ClusterDiscoveryServiceClient::new(channel);
-            client.max_decoding_message_size(RESPONSE_MAX).delta_clusters(requests).await
-        }
-        Service::Listeners => {
-            let client = ListenerDiscoveryServiceClient::new(channel);
-            client.max_decoding_message_size(RESPONSE_MAX).delta_listeners(requests).await
-        }
-    };
-    opened.map(tonic::Response::into_inner)
-}
-
-async fn open_world(
-    channel: Channel,
-    service: Service,
-    requests: Requests<DiscoveryRequest>,
-) -> Result<Streaming<DiscoveryResponse>, tonic::Status> {
-    let opened = match service {
-        Service::Aggregated => {
-            let client = AggregatedDiscoveryServiceClient::new(channel);
-            client.max_decoding_message_size(RESPONSE_MAX).stream_aggregated_resources(requests).await
-        }
-        Service::Clusters => {
-            let client = ClusterDiscoveryServiceClient::new(channel);
-            client.max_decoding_message_size(RESPONSE_MAX).stream_clusters(requests).await
-        }
-        Service::Listeners => {
-            let client = ListenerDiscoveryServiceClient::new(channel);
-            client.max_decoding_message_size(RESPONSE_MAX).stream_listeners(requests).await
-        }
-    };
-    opened.map(tonic::Response::into_inner)
+    options: &StreamOptions,
+    requests: Requests<Req>,
+) -> Result<Streaming<Resp>, tonic::Status>
+where
+    Req: Message + Send + Sync + 'static,
+    Resp: Message + Default + Send + Sync + 'static,
+{
+    let mut client = tonic::client::Grpc::new(channel).max_decoding_message_size(RESPONSE_MAX);
+    client.ready().await.map_err(|e| tonic::Status::unavailable(e.to_string()))?;
+    let path = http::uri::PathAndQuery::from_static(options.service.path(options.variant));
+    let codec = tonic_prost::ProstCodec::<Req, Resp>::default();
+    client.streaming(requests, path, codec).await.map(tonic::Response::into_inner)
 }
 
 /// The call with its metadata.
@@ -255,8 +294,22 @@ fn call<T>(requests: T, options: &StreamOptions) -> Result<tonic::Request<T>, to
     Ok(request)
 }
 
-/// The node goes with the first request of a stream only, as the protocol asks.
-async fn send(sender: &Sender, requests: Vec<Request>, node: &mut Option<Node>) -> Result<(), tonic::Status> {
+/// Who asks, as often as it is to be said.
+struct Introduction {
+    node: Node,
+    said: bool,
+    once: bool,
+}
+
+impl Introduction {
+    fn next(&mut self) -> Option<Node> {
+        let needed = !(self.said && self.once);
+        self.said = true;
+        needed.then(|| self.node.clone())
+    }
+}
+
+async fn send(sender: &Sender, requests: Vec<Request>, node: &mut Introduction) -> Result<(), tonic::Status> {
     let gone = || tonic::Status::unavailable("stream is closed");
     for request in requests {
         let Some(kind) = request.kind else { continue };
@@ -266,7 +319,7 @@ async fn send(sender: &Sender, requests: Vec<Request>, node: &mut Option<Node>) 
         match sender {
             Sender::Delta(tx) => {
                 let message = DeltaDiscoveryRequest {
-                    node: node.take(),
+                    node: node.next(),
                     type_url,
                     resource_names_subscribe: request.subscribe,
                     resource_names_unsubscribe: request.unsubscribe,
@@ -279,7 +332,7 @@ async fn send(sender: &Sender, requests: Vec<Request>, node: &mut Option<Node>) 
             Sender::StateOfTheWorld(tx) => {
                 let message = DiscoveryRequest {
                     version_info: request.version,
-                    node: node.take(),
+                    node: node.next(),
                     resource_names: request.names,
                     type_url,
                     response_nonce: request.nonce,
@@ -319,19 +372,27 @@ fn from_delta(message: DeltaDiscoveryResponse) -> (Response, Vec<Raw>) {
     (response, raws)
 }
 
-fn from_state_of_the_world(message: DiscoveryResponse) -> (Response, Vec<Raw>) {
+pub(crate) fn from_state_of_the_world(message: DiscoveryResponse) -> (Response, Vec<Raw>) {
     let version = message.version_info;
-    let raws = message
-        .resources
-        .into_iter()
-        .map(|any| Raw {
-            name: String::new(),
-            version: version.clone(),
-            type_url: any.type_url,
-            bytes: Arc::from(any.value),
-        })
-        .collect();
+    let raws = message.resources.into_iter().map(|any| unwrapped(any, &version)).collect();
     let response =
         Response { type_url: message.type_url, nonce: message.nonce, version, ..Response::default() };
     (response, raws)
+}
+
+/// A resource that may lie in an envelope with its name and version.
+fn unwrapped(any: prost_types::Any, version: &str) -> Raw {
+    let is_wrapped = any.type_url.rsplit('/').next() == Some(Wrapper::full_name().as_str());
+    if let Some(wrapper) = is_wrapped.then(|| Wrapper::decode(any.value.as_slice()).ok()).flatten()
+        && let Some(inner) = wrapper.resource
+    {
+        let version = if wrapper.version.is_empty() { version.to_owned() } else { wrapper.version };
+        return Raw { name: wrapper.name, version, type_url: inner.type_url, bytes: Arc::from(inner.value) };
+    }
+    Raw {
+        name: String::new(),
+        version: version.to_owned(),
+        type_url: any.type_url,
+        bytes: Arc::from(any.value),
+    }
 }

@@ -8,9 +8,16 @@ mod dynamic;
 mod overload;
 mod runtime;
 
-pub use dynamic::{Dynamic, DynamicSource, GrpcSource};
+pub use crate::source::GrpcSource;
+pub use dynamic::{Dynamic, DynamicSource};
 pub use outrigger_api::strict::Format;
+pub use runtime::tree as runtime_tree;
 
+use crate::ads::Kind;
+use crate::feed::Remake;
+use crate::ingredients::Ingredients;
+use crate::runtime::Runtime;
+use crate::source::Wanted;
 use crate::translate::files::{Disk, FileReader};
 use crate::translate::{self, Surroundings, place, run};
 use outrigger_api::envoy::config::bootstrap::v3 as proto;
@@ -20,6 +27,7 @@ use outrigger_traffic::config::{Config, ConfigError, LocalCluster, OverloadManag
 use prost::Message;
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 /// A bootstrap that is understood in every part.
 #[derive(Clone, Debug, Default)]
@@ -32,8 +40,14 @@ pub struct Bootstrap {
     pub config: Config,
     /// Where the other resources come from.
     pub dynamic: Dynamic,
+    /// What the static resources name, with its source.
+    pub wanted: Vec<Wanted>,
     /// What is refused when memory runs out.
     pub overload: OverloadManager,
+    /// Runtime values.
+    pub runtime: Runtime,
+    /// The static resources as they were written.
+    source: Arc<proto::bootstrap::StaticResources>,
     /// Fields that were given and have no effect, with the reason why that is harmless.
     pub notices: Vec<ConfigError>,
 }
@@ -92,6 +106,15 @@ pub fn load_bootstrap_with(
     let known: Vec<String> = errors.iter().map(|e| e.path.clone()).collect();
     let around = Surroundings { files, ..Surroundings::default() };
     let mut loader = Loader { around: &around, lines, errors: Vec::new(), notices };
+    let runtime = loader.runtime(&message);
+    let around = Surroundings {
+        files,
+        ingredients: Arc::new(Ingredients { runtime, ..Ingredients::default() }),
+        wanted: around.wanted.take().into(),
+        ..Surroundings::default()
+    };
+    let Loader { lines, errors: first, notices, .. } = loader;
+    let mut loader = Loader { around: &around, lines, errors: first, notices };
     let bootstrap = loader.bootstrap(message);
     let says_new =
         |e: &ConfigError| !known.iter().any(|path| path.starts_with(&e.path) || e.path.starts_with(path));
@@ -101,6 +124,27 @@ pub fn load_bootstrap_with(
         Ok(Bootstrap { notices: loader.notices, ..bootstrap })
     } else {
         Err(loader.errors)
+    }
+}
+
+impl Bootstrap {
+    /// Makes the static resources anew when what they take their meaning from changes.
+    pub fn remake(&self) -> Remake {
+        // Runtime layers are named by the file as a whole, not by its resources.
+        let layers: Vec<Wanted> =
+            self.wanted.iter().filter(|one| one.kind == Kind::Runtime).cloned().collect();
+        let source = self.source.clone();
+        Box::new(move |ingredients| {
+            let around =
+                Surroundings { ingredients: Arc::new(ingredients.clone()), ..Surroundings::default() };
+            let mut loader =
+                Loader { around: &around, lines: Lines::default(), errors: Vec::new(), notices: Vec::new() };
+            let config = loader.static_resources(&source);
+            if !loader.errors.is_empty() {
+                return Err(loader.errors);
+            }
+            Ok((config, around.wanted.take().into_iter().chain(layers.iter().cloned()).collect()))
+        })
     }
 }
 
@@ -123,7 +167,18 @@ struct Loader<'a> {
 }
 
 impl Loader<'_> {
+    /// The runtime values come first: everything else is read with them.
+    fn runtime(&mut self, message: &proto::Bootstrap) -> Runtime {
+        let Some(layers) = &message.layered_runtime else { return Runtime::default() };
+        let cluster = message.node.as_ref().map_or("", |node| node.cluster.as_str());
+        let found = run(String::new(), self.around, |at| runtime::runtime(layers, cluster, at));
+        let (runtime, harmless) = self.take("layered_runtime", found).unwrap_or_default();
+        self.notices.extend(harmless);
+        runtime
+    }
+
     fn bootstrap(&mut self, message: proto::Bootstrap) -> Bootstrap {
+        let source = message.static_resources.clone().unwrap_or_default();
         let mut config =
             message.static_resources.as_ref().map(|s| self.static_resources(s)).unwrap_or_default();
         let admin = message.admin.as_ref().and_then(|admin| {
@@ -152,18 +207,15 @@ impl Loader<'_> {
             let found = run(String::new(), self.around, |at| overload::overload(manager, at));
             self.take("overload_manager", found)
         });
-        if let Some(layers) = &message.layered_runtime {
-            let mut harmless = Vec::new();
-            let found = run(String::new(), self.around, |at| harmless = runtime::check(layers, at));
-            self.take("layered_runtime", found);
-            self.notices.extend(harmless);
-        }
         let mut bootstrap = Bootstrap {
             node: message.node.unwrap_or_default(),
             admin,
             config,
             dynamic: dynamic.unwrap_or_default(),
+            wanted: self.around.wanted.take(),
             overload: overload.unwrap_or_default(),
+            runtime: self.around.ingredients.runtime.clone(),
+            source: Arc::new(source),
             notices: Vec::new(),
         };
         bootstrap.locate();

@@ -199,6 +199,7 @@ fn dynamic_sources_node_and_admin_are_read() {
             authority: "xds".into(),
             metadata: vec![("x-token".into(), "t".into())],
             backoff: Bounds { base: Duration::from_secs(1), max: Duration::from_secs(10) },
+            node_once: false,
         }
     );
     assert_eq!(loaded.dynamic.listeners, Some(DynamicSource::Ads));
@@ -230,28 +231,25 @@ fn dynamic_sources_that_cannot_work_are_refused() {
             "dynamic_resources.ads_config.grpc_services[0].envoy_grpc.retry_policy.retry_back_off.max_interval: must not be below `base_interval` (line 1)"
         ]
     );
-    let found = refusals("dynamic_resources: {lds_config: {path_config_source: {path: /x}}}");
+    let found = refusals("dynamic_resources: {lds_config: {path_config_source: {path: /nowhere.yaml}}}");
     assert_eq!(found.len(), 1);
-    assert!(
-        found[0].starts_with("dynamic_resources.lds_config.path_config_source: not supported"),
-        "{}",
-        found[0]
-    );
+    let expected = "dynamic_resources.lds_config.path_config_source.path: cannot read `/nowhere.yaml`";
+    assert!(found[0].starts_with(expected), "{}", found[0]);
 }
 
 #[test]
-fn runtime_values_that_could_change_traffic_are_refused() {
-    let found = refusals(
-        "layered_runtime: {layers: [{name: s, static_layer: {upstream: {healthy_panic_threshold: 5}}}]}",
-    );
+fn runtime_values_without_effect_are_refused_and_others_are_there() {
+    let found = refusals("layered_runtime: {layers: [{name: s, static_layer: {upstream: {use_retry: 5}}}]}");
     assert_eq!(
         found,
         [
-            "layered_runtime.layers[0].static_layer.upstream.healthy_panic_threshold: runtime values are not supported (line 1)"
+            "layered_runtime.layers[0].static_layer.upstream.use_retry: this runtime value is not supported (line 1)"
         ]
     );
-    let found = refusals("layered_runtime: {layers: [{name: s, rtds_layer: {name: x}}]}");
-    assert!(found[0].contains("rtds_layer: not supported"), "{}", found[0]);
+    let loaded = yaml(
+        "{layered_runtime: {layers: [{name: s, static_layer: {mine: 30}}, {name: a, admin_layer: {}}]}, static_resources: {clusters: [{name: c, common_lb_config: {healthy_panic_threshold: {value: 10}}}]}}",
+    );
+    assert_eq!(loaded.expect("accepted").runtime.whole("mine", 0), 30);
 }
 
 #[test]

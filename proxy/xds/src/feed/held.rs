@@ -1,6 +1,8 @@
 //! Resources as received: their bytes, their version and what they mean.
 
 use crate::ads::Kind;
+use crate::source::Wanted;
+use crate::translate::CameFrom;
 use outrigger_traffic::config::{Config, Resource};
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
@@ -14,6 +16,10 @@ pub struct Held {
     pub bytes: Arc<[u8]>,
     /// Its meaning.
     pub resource: Arc<Resource>,
+    /// What it takes from somewhere else, with the source.
+    pub wanted: Arc<[Wanted]>,
+    /// What "from there" means in it.
+    pub came_from: CameFrom,
 }
 
 /// Resources by kind and name.

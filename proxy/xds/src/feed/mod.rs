@@ -7,12 +7,16 @@
 pub mod held;
 pub mod links;
 pub mod refs;
+mod rework;
 pub mod warm;
 
 use crate::ads::Kind;
 use crate::ads::session::{Request, Response, Variant, Verdict};
+use crate::ingredients::Ingredients;
 use crate::last_good::{LastGood, Snapshot};
-use crate::translate::{self, Previous};
+use crate::runtime::Runtime;
+use crate::source::{Source, Wanted};
+use crate::translate::{self, CameFrom, Given, Previous, Translated};
 use held::{Held, HeldMap, merge};
 use links::{LinkId, LinkPlan, Links};
 use outrigger_traffic::config::{Config, ConfigError, Endpoints, Resource, Secret};
@@ -59,6 +63,8 @@ pub struct FeedStatus {
     pub updates: u64,
     /// Responses with at least one refused resource.
     pub rejected: u64,
+    /// The same by kind, and files that could not be read.
+    pub kinds: BTreeMap<Kind, KindStatus>,
     /// Last refusal of each resource that is still refused.
     pub refused: BTreeMap<String, String>,
     /// How often the last good configuration was written to disk.
@@ -66,6 +72,26 @@ pub struct FeedStatus {
     /// How often that failed.
     pub save_failures: u64,
 }
+
+/// Numbers of one kind.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct KindStatus {
+    /// Responses and files taken.
+    pub success: u64,
+    /// Responses and files with at least one refused resource.
+    pub rejected: u64,
+    /// Files that could not be read or understood.
+    pub failure: u64,
+}
+
+impl FeedStatus {
+    fn of(&mut self, kind: Kind) -> &mut KindStatus {
+        self.kinds.entry(kind).or_default()
+    }
+}
+
+/// Makes the static part of the bootstrap file, and what it names, from what it takes its meaning from.
+pub type Remake = Box<dyn Fn(&Ingredients) -> Result<(Config, Vec<Wanted>), Vec<ConfigError>> + Send + Sync>;
 
 /// How long after it failed a configuration that waited is tried again.
 pub const RETRY_AFTER: Duration = Duration::from_secs(5);
@@ -75,6 +101,12 @@ pub struct Feed {
     links: Links,
     /// From the bootstrap file; dynamic resources of the same name replace it.
     base: Config,
+    /// What that names, with the source.
+    base_wanted: Vec<Wanted>,
+    /// Makes the static part anew from what it takes its meaning from; `None`: it takes none.
+    remake: Option<Remake>,
+    /// Runtime values, settings of extensions, scopes.
+    ingredients: Arc<Ingredients>,
     accepted: HeldMap,
     warming: Warming,
     sink: Arc<dyn Sink>,
@@ -106,6 +138,9 @@ impl Feed {
         Self {
             links: Links::new(links),
             base,
+            base_wanted: Vec::new(),
+            remake: None,
+            ingredients: Arc::default(),
             accepted: HeldMap::new(),
             warming: Warming::default(),
             sink,
@@ -117,28 +152,48 @@ impl Feed {
         }
     }
 
+    /// What the static part names, with the source.
+    #[must_use]
+    pub fn naming(mut self, wanted: Vec<Wanted>) -> Self {
+        self.base_wanted = wanted;
+        self
+    }
+
+    /// How the static part is made anew when what it takes its meaning from changes, and that to begin with.
+    #[must_use]
+    pub fn remaking(mut self, remake: Remake, ingredients: Ingredients) -> Self {
+        self.remake = Some(remake);
+        self.ingredients = Arc::new(ingredients);
+        self
+    }
+
+    /// Runtime values.
+    pub fn runtime(&self) -> &Runtime {
+        &self.ingredients.runtime
+    }
+
+    /// Changes runtime values, with everything that names them.
+    ///
+    /// # Errors
+    /// Every reason; then nothing has changed.
+    pub fn change_runtime(
+        &mut self,
+        now: Instant,
+        change: impl FnOnce(&mut Runtime) -> Result<(), String>,
+    ) -> Result<(), Vec<String>> {
+        let mut ingredients = Ingredients::clone(&self.ingredients);
+        change(&mut ingredients.runtime).map_err(|reason| vec![reason])?;
+        self.rework(ingredients, now).map_err(|errors| errors.iter().map(ToString::to_string).collect())
+    }
+
     /// Applies the static part together with the last good resources from disk, or alone when those are unusable.
     /// Returns how many resources came from disk.
     ///
     /// # Errors
     /// Every reason why the static part cannot be applied.
     pub fn start(&mut self, now: Instant) -> Result<usize, Vec<ConfigError>> {
-        for raw in self.last_good.as_ref().map(LastGood::load).unwrap_or_default() {
-            let Some(kind) = Kind::from_type_url(&raw.type_url) else { continue };
-            // A kind that is not followed any more would stay as it was for ever.
-            let Some(link) = self.links.of_kind(kind) else { continue };
-            match translate::translate_any_from(link.came_from(), &raw.type_url, &raw.bytes) {
-                Ok(resource) => {
-                    let name = resource.name().to_owned();
-                    link.session.assume_held(kind, &name, &raw.version);
-                    let held = Held { version: raw.version, bytes: raw.bytes, resource: Arc::new(resource) };
-                    self.accepted.insert((kind, name), held);
-                }
-                Err(errors) => {
-                    tracing::warn!(name = raw.name, ?errors, "resource on disk is not understood any more")
-                }
-            }
-        }
+        self.update_interest();
+        self.restore();
         let restored = self.accepted.len();
         if restored > 0 {
             self.update_interest();
@@ -148,10 +203,86 @@ impl Feed {
                     tracing::warn!(?errors, "last good resources cannot be applied, starting without them");
                     self.accepted.clear();
                     self.links.restart();
+                    self.update_interest();
                 }
             }
         }
         self.put_in_force(now).map(|()| 0)
+    }
+
+    /// Takes in what is on disk.
+    fn restore(&mut self) {
+        let raws = self.last_good.as_ref().map(LastGood::load).unwrap_or_default();
+        for raw in raws {
+            let Some(kind) = Kind::from_type_url(&raw.type_url) else { continue };
+            // A kind that is not followed any more would stay as it was for ever.
+            if kind.is_wildcard() && self.links.of_wildcard(kind).is_none() {
+                continue;
+            }
+            let came_from = self.links.of_wildcard(kind).map_or(CameFrom::OwnStream, |link| link.came_from());
+            let given = Given { came_from, ingredients: self.ingredients.clone() };
+            match translate::translate_any_from(&given, &raw.type_url, &raw.bytes) {
+                Ok(Translated { resource, wanted }) => {
+                    let name = resource.name().to_owned();
+                    let held = Held {
+                        version: raw.version,
+                        bytes: raw.bytes,
+                        resource: Arc::new(resource),
+                        wanted: wanted.into(),
+                        came_from,
+                    };
+                    self.accepted.insert((kind, name), held);
+                }
+                Err(errors) => {
+                    tracing::warn!(name = raw.name, ?errors, "resource on disk is not understood any more")
+                }
+            }
+        }
+        // Which source brings what is known now: each is told what is held already.
+        self.update_interest();
+        let sources = self.sources();
+        let (links, accepted) = (&mut self.links, &mut self.accepted);
+        accepted.retain(|(kind, name), held| {
+            let source = sources.get(&(*kind, name.clone())).cloned().unwrap_or_default();
+            let link =
+                if kind.is_wildcard() { links.of_wildcard(*kind) } else { links.of_kind(*kind, &source) };
+            let Some(link) = link else { return false };
+            link.session.assume_held(*kind, name, &held.version);
+            true
+        });
+    }
+
+    /// Where names come from, apart from those of the aggregated stream.
+    fn sources(&self) -> BTreeMap<(Kind, String), Source> {
+        let held = self.accepted.values().flat_map(|held| held.wanted.iter());
+        let foreign = held.chain(&self.base_wanted).filter(|w| w.source != Source::Aggregated);
+        foreign.map(|w| ((w.kind, w.name.clone()), w.source.clone())).collect()
+    }
+
+    /// Links that are to be followed from now on, each once.
+    pub fn fresh_links(&mut self) -> Vec<(LinkId, LinkPlan)> {
+        self.links.take_fresh()
+    }
+
+    /// Rings when there are any.
+    pub fn fresh_bell(&self) -> Arc<Notify> {
+        self.links.fresh_bell()
+    }
+
+    /// Whether nothing is wanted from a link any more: it need not be followed. It may be among [`Self::fresh_links`] again.
+    pub fn is_over(&mut self, link: LinkId) -> bool {
+        self.links.link(link).is_none_or(|link| link.is_over())
+    }
+
+    /// A file could not be read or understood: what it brought stays in force.
+    pub fn note_failure(&mut self, kind: Kind, path: &str, reason: String) {
+        self.status.of(kind).failure += 1;
+        self.status.refused.insert(format!("file {path}"), reason);
+    }
+
+    /// A file was read and understood.
+    pub fn note_read(&mut self, path: &str) {
+        self.status.refused.remove(&format!("file {path}"));
     }
 
     /// A stream was opened; returns what to send first.
@@ -199,7 +330,7 @@ impl Feed {
         if !self.warming.is_waiting() && !again {
             return;
         }
-        let chosen = self.warming.choose(&self.accepted, &self.base, now);
+        let chosen = self.warming.choose(&self.accepted, &self.ingredients, &self.base, now);
         if !again && self.warming.is_in_force(&chosen) {
             return;
         }
@@ -229,17 +360,22 @@ impl Feed {
     ) -> Vec<Request> {
         let Some(link) = self.links.link(from) else { return Vec::new() };
         let came_from = link.came_from();
-        let mut translated: Vec<(Raw, Result<Resource, Vec<ConfigError>>)> = raws
+        if Kind::from_type_url(&response.type_url).is_some_and(Kind::is_ingredient) {
+            return self.received_ingredients(from, response, raws, now);
+        }
+        let given = Given { came_from, ingredients: self.ingredients.clone() };
+        let mut translated: Vec<(Raw, Result<Translated, Vec<ConfigError>>)> = raws
             .into_iter()
             .map(|raw| {
                 let previous = previous_table(&self.accepted, &raw);
-                let r = translate::translate_any_after(came_from, &raw.type_url, &raw.bytes, previous);
+                let r = translate::translate_any_after(&given, &raw.type_url, &raw.bytes, previous);
                 (raw, r)
             })
             .collect();
         for (raw, result) in &mut translated {
             if raw.name.is_empty() {
-                raw.name = result.as_ref().map_or_else(|_| name_of(&raw.bytes), |r| r.name().to_owned());
+                raw.name =
+                    result.as_ref().map_or_else(|_| name_of(&raw.bytes), |r| r.resource.name().to_owned());
             }
         }
         response.resources = translated.iter().map(|(r, _)| (r.name.clone(), r.version.clone())).collect();
@@ -248,17 +384,25 @@ impl Feed {
         let removed = link.session.removals(kind, &response);
         let mut errors: Vec<ConfigError> = Vec::new();
         let mut candidates: BTreeMap<String, Held> = BTreeMap::new();
+        let has_foreign = matches!(kind, Kind::Cluster | Kind::Listener) && !self.sources().is_empty();
         for (index, (raw, result)) in translated.into_iter().enumerate() {
             if !wanted.contains(&index) {
                 continue;
             }
-            let reachable = |resource: Resource| {
-                let unreachable = self.links.unreachable(&resource, &self.base);
-                if unreachable.is_empty() { Ok(resource) } else { Err(unreachable) }
+            let reachable = |found: Translated| {
+                let mut wrong = self.links.unreachable(&found.resource, &found.wanted, &self.base);
+                wrong.extend(self.conflicts(kind, &found, has_foreign));
+                if wrong.is_empty() { Ok(found) } else { Err(wrong) }
             };
             match checked(kind, &raw, result).and_then(reachable) {
-                Ok(resource) => {
-                    let held = Held { version: raw.version, bytes: raw.bytes, resource: Arc::new(resource) };
+                Ok(Translated { resource, wanted }) => {
+                    let held = Held {
+                        version: raw.version,
+                        bytes: raw.bytes,
+                        resource: Arc::new(resource),
+                        wanted: wanted.into(),
+                        came_from,
+                    };
                     candidates.insert(raw.name, held);
                 }
                 Err(list) => errors.extend(list),
@@ -276,6 +420,28 @@ impl Feed {
         }
         requests.extend(self.outgoing(from));
         requests
+    }
+
+    /// A name stands for one resource: two resources cannot take it from two places.
+    fn conflicts(&self, kind: Kind, found: &Translated, has_foreign: bool) -> Vec<ConfigError> {
+        if !has_foreign && found.wanted.iter().all(|w| w.source == Source::Aggregated) {
+            return Vec::new();
+        }
+        let itself = (kind, found.resource.name().to_owned());
+        let others = self.accepted.iter().filter(|(key, _)| **key != itself);
+        let others = others.flat_map(|(_, held)| held.wanted.iter()).chain(&self.base_wanted);
+        let mut errors = Vec::new();
+        for other in others {
+            let same = |w: &&Wanted| w.kind == other.kind && w.name == other.name && w.source != other.source;
+            if let Some(w) = found.wanted.iter().find(same) {
+                let at = format!("{}/{}", kind.word(), itself.1);
+                let reason =
+                    format!("takes {} `{}` from another source than others do", w.kind.word(), w.name);
+                errors.push(ConfigError::new(at, "", reason));
+            }
+        }
+        errors.dedup();
+        errors
     }
 
     /// Takes the candidates in, without those that the compiler refuses. Returns what was taken.
@@ -351,7 +517,7 @@ impl Feed {
     }
 
     fn put_in_force(&mut self, now: Instant) -> Result<(), Vec<ConfigError>> {
-        let chosen = self.warming.choose(&self.accepted, &self.base, now);
+        let chosen = self.warming.choose(&self.accepted, &self.ingredients, &self.base, now);
         self.enforce(chosen)
     }
 
@@ -371,13 +537,23 @@ impl Feed {
 
     /// Subscriptions follow what the accepted resources point to.
     fn update_interest(&mut self) {
+        let sources = self.sources();
         for (kind, names) in self.wanted() {
-            self.links.interest(kind, names);
+            let mut by_source: BTreeMap<Source, BTreeSet<String>> = BTreeMap::new();
+            if sources.is_empty() {
+                by_source.insert(Source::Aggregated, names);
+            } else {
+                for name in names {
+                    let source = sources.get(&(kind, name.clone())).cloned().unwrap_or_default();
+                    by_source.entry(source).or_default().insert(name);
+                }
+            }
+            self.links.interest(kind, by_source);
         }
     }
 
     /// Names that the accepted and static resources point to and that the bootstrap file does not hold itself.
-    fn wanted(&self) -> [(Kind, BTreeSet<String>); 3] {
+    fn wanted(&self) -> Vec<(Kind, BTreeSet<String>)> {
         let mut refs = Refs::default();
         for held in self.accepted.values() {
             match held.resource.as_ref() {
@@ -389,12 +565,17 @@ impl Feed {
         }
         self.base.listeners.iter().for_each(|v| refs.add_listener(v));
         self.base.clusters.iter().for_each(|v| refs.add_cluster(v));
-        refs.without(&self.base).by_kind()
+        let mut wanted: Vec<(Kind, BTreeSet<String>)> = refs.without(&self.base).by_kind().into();
+        let all = || self.accepted.values().flat_map(|held| held.wanted.iter()).chain(&self.base_wanted);
+        for kind in Kind::ALL.into_iter().filter(|kind| kind.is_ingredient()) {
+            wanted.push((kind, all().filter(|w| w.kind == kind).map(|w| w.name.clone()).collect()));
+        }
+        wanted
     }
 
     /// Forgets resources that nothing points to any more.
     fn prune(&mut self) {
-        for (kind, names) in self.wanted() {
+        for (kind, names) in self.wanted().into_iter().filter(|(kind, _)| !kind.is_ingredient()) {
             self.accepted.retain(|(k, name), _| *k != kind || names.contains(name));
         }
     }
@@ -420,6 +601,9 @@ impl Feed {
             self.status.refused.insert(error.resource.clone(), error.to_string());
         }
         self.status.rejected += u64::from(!errors.is_empty());
+        let numbers = self.status.of(kind);
+        numbers.success += u64::from(errors.is_empty());
+        numbers.rejected += u64::from(!errors.is_empty());
     }
 
     fn note_change(&mut self) {
@@ -470,10 +654,10 @@ fn previous_table<'a>(accepted: &'a HeldMap, raw: &Raw) -> Option<Previous<'a>> 
 fn checked(
     kind: Kind,
     raw: &Raw,
-    result: Result<Resource, Vec<ConfigError>>,
-) -> Result<Resource, Vec<ConfigError>> {
+    result: Result<Translated, Vec<ConfigError>>,
+) -> Result<Translated, Vec<ConfigError>> {
     let at = format!("{}/{}", kind.word(), raw.name);
-    let resource = result.map_err(|mut errors| {
+    let found = result.map_err(|mut errors| {
         for error in &mut errors {
             if error.resource.is_empty() {
                 error.resource.clone_from(&at);
@@ -481,21 +665,21 @@ fn checked(
         }
         errors
     })?;
-    if held::kind_of(&resource) != kind {
+    if held::kind_of(&found.resource) != kind {
         return Err(vec![ConfigError::new(
             at,
             "",
             format!("is of type {} in a response of another type", raw.type_url),
         )]);
     }
-    if resource.name() != raw.name {
+    if found.resource.name() != raw.name {
         return Err(vec![ConfigError::new(
             at,
             "name",
-            format!("is `{}`, but was sent under another name", resource.name()),
+            format!("is `{}`, but was sent under another name", found.resource.name()),
         )]);
     }
-    Ok(resource)
+    Ok(found)
 }
 
 /// Name of a resource that could not be translated: field 1 of every kind is its name.

@@ -3,7 +3,7 @@
 use crate::ads::Kind;
 use outrigger_traffic::config::{
     Action, CertificateSource, Cluster, ClusterChoice, ClusterDiscovery, Config, DownstreamTls, Listener,
-    RouteConfig, RouteSource, Terminal, UpstreamTls, ValidationSource,
+    RouteConfig, RouteSource, ScopeTable, Terminal, UpstreamTls, ValidationSource,
 };
 use std::collections::BTreeSet;
 
@@ -34,6 +34,14 @@ impl Refs {
                         self.route_configs.insert(name.clone());
                     }
                     RouteSource::Inline(table) => self.add_route_config(table),
+                    RouteSource::Scoped(scoped) => {
+                        for scope in &scoped.scopes {
+                            match &scope.table {
+                                ScopeTable::Named(name) => drop(self.route_configs.insert(name.clone())),
+                                ScopeTable::Inline(table) => self.add_route_config(table),
+                            }
+                        }
+                    }
                 },
             }
         }

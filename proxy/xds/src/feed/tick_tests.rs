@@ -45,7 +45,13 @@ fn waiting(engine: &Arc<Engine>, now: Instant) -> Feed {
     });
     let mut feed = Feed::new(Variant::Delta, Config::default(), engine.clone(), None);
     let resource = Arc::new(Resource::Listener(listener));
-    let held = Held { version: "1".into(), bytes: Vec::new().into(), resource };
+    let held = Held {
+        version: "1".into(),
+        bytes: Vec::new().into(),
+        resource,
+        wanted: Arc::from([]),
+        came_from: Default::default(),
+    };
     feed.accepted.insert((Kind::Listener, "in".into()), held);
     feed.start(now).unwrap();
     feed

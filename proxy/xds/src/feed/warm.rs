@@ -5,16 +5,18 @@
 //! when the server has removed them. After [`HOLD_MAX`] it takes effect as it is, as Envoy's `initial_fetch_timeout` does.
 //! Source: Envoy, "Cluster warming" and "Listener warming".
 
-use super::held::HeldMap;
+use super::held::{Held, HeldMap};
 use super::refs::Refs;
 use crate::ads::Kind;
+use crate::ingredients::Ingredients;
+use crate::source::FETCH_TIMEOUT;
 use outrigger_traffic::config::{ClusterDiscovery, Config, Resource};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Longest time a resource waits for what it points to.
-pub const HOLD_MAX: Duration = Duration::from_secs(15);
+/// How long a resource waits for what it points to, where no source says it.
+pub const HOLD_MAX: Duration = FETCH_TIMEOUT;
 
 /// Resources that take effect together.
 pub type Chosen = BTreeMap<(Kind, String), Arc<Resource>>;
@@ -33,6 +35,7 @@ impl Warming {
     pub fn choose(
         &mut self,
         accepted: &HeldMap,
+        ingredients: &Ingredients,
         base: &Config,
         now: Instant,
     ) -> BTreeMap<(Kind, String), Arc<Resource>> {
@@ -41,14 +44,16 @@ impl Warming {
         let (mut waiting, mut overdue) = (HashMap::new(), HashMap::new());
         for (key, held) in accepted {
             let pointed = match held.resource.as_ref() {
-                Resource::Listener(_) | Resource::RouteConfig(_) => ready.is_ready(&held.resource),
+                Resource::Listener(_) | Resource::RouteConfig(_) => {
+                    ready.is_ready(&held.resource) && has_ingredients(held, ingredients)
+                }
                 // A changed cluster waits for its secret and endpoints while the old one serves; a new one replaces nothing.
                 Resource::Cluster(v) => !self.effective.contains_key(key) || ready.cluster_ready(&v.name),
                 Resource::Endpoints(_) | Resource::Secret(_) => true,
             };
             let in_force = self.effective.get(key);
             let since = *self.waiting.get(key).or_else(|| self.overdue.get(key)).unwrap_or(&now);
-            let is_overdue = now.duration_since(since) >= HOLD_MAX;
+            let is_overdue = hold(held, accepted).is_some_and(|hold| now.duration_since(since) >= hold);
             if pointed || in_force == Some(&held.resource) || is_overdue {
                 if is_overdue {
                     overdue.insert(key.clone(), since);
@@ -116,6 +121,27 @@ impl Warming {
             chosen.insert(key, old);
         }
     }
+}
+
+/// How long a resource waits for what it points to: as long as the sources of that say, and of what its clusters point
+/// to; `None`: for ever.
+fn hold(held: &Held, accepted: &HeldMap) -> Option<Duration> {
+    let mut refs = Refs::default();
+    add_refs(&held.resource, &mut refs);
+    let clusters = refs.clusters.into_iter().filter_map(|name| accepted.get(&(Kind::Cluster, name)));
+    let wanted = clusters.flat_map(|cluster| cluster.wanted.iter()).chain(held.wanted.iter());
+    let mut longest = None;
+    for one in wanted {
+        longest = longest.max(Some(one.fetch_timeout?));
+    }
+    longest.or(Some(HOLD_MAX))
+}
+
+/// Whether the settings and scopes that it names have arrived, or need not be waited for.
+fn has_ingredients(held: &Held, ingredients: &Ingredients) -> bool {
+    let named = held.wanted.iter().filter(|one| one.kind.is_ingredient());
+    let mut waited = named.filter(|one| one.fetch_timeout != Some(Duration::ZERO));
+    waited.all(|one| ingredients.has(one.kind, &one.name))
 }
 
 /// What resources refer to.
@@ -186,7 +212,6 @@ impl<'a> Ready<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::feed::held::Held;
     use outrigger_traffic::config::{
         Action, CertificateSource, Cluster, ClusterChoice, DownstreamTls, Endpoints, FilterChain,
         FilterChainMatch, HttpConnectionManager, Listener, Route, RouteAction, RouteConfig, RouteMatch,
@@ -271,7 +296,16 @@ mod tests {
     fn held(list: Vec<Resource>) -> HeldMap {
         let entry = |resource: Resource| {
             let key = (crate::feed::held::kind_of(&resource), resource.name().to_owned());
-            (key, Held { version: "1".into(), bytes: Arc::from([]), resource: Arc::new(resource) })
+            (
+                key,
+                Held {
+                    version: "1".into(),
+                    bytes: Arc::from([]),
+                    resource: Arc::new(resource),
+                    wanted: Arc::from([]),
+                    came_from: Default::default(),
+                },
+            )
         };
         list.into_iter().map(entry).collect()
     }
@@ -280,7 +314,7 @@ mod tests {
     fn in_force(first: Vec<Resource>, second: Vec<Resource>) -> (Vec<String>, bool) {
         let (mut warming, base, now) = (Warming::default(), Config::default(), Instant::now());
         for accepted in [first, second] {
-            let chosen = warming.choose(&held(accepted), &base, now);
+            let chosen = warming.choose(&held(accepted), &Ingredients::default(), &base, now);
             warming.commit(chosen);
         }
         let names = warming.effective.keys().map(|(kind, name)| format!("{}/{name}", kind.word()));

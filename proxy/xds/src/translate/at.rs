@@ -2,11 +2,15 @@
 
 use super::Surroundings;
 use super::files::FileReader;
+use crate::ingredients::Ingredients;
+use crate::runtime::Runtime;
+use crate::source::Wanted;
 use outrigger_api::envoy::config::core::v3::TypedExtensionConfig;
 use outrigger_traffic::config::ConfigError;
 use prost::{Message, Name};
 use std::cell::RefCell;
 use std::fmt::Write;
+use std::time::Duration;
 
 /// Most refusals kept for one resource.
 const ERRORS_MAX: usize = 200;
@@ -72,6 +76,27 @@ impl<'a> At<'a> {
     /// Where the resource came from.
     pub(crate) fn came_from(&self) -> super::CameFrom {
         self.cx.surroundings.came_from
+    }
+
+    /// Changes how long what was noted so far is waited for.
+    pub(crate) fn hurry(&self, which: impl Fn(&Wanted) -> bool, time: Duration) {
+        let mut wanted = self.cx.surroundings.wanted.borrow_mut();
+        wanted.iter_mut().filter(|one| which(one)).for_each(|one| one.fetch_timeout = Some(time));
+    }
+
+    /// Runtime values.
+    pub(crate) fn runtime(&self) -> &'a Runtime {
+        &self.cx.surroundings.ingredients.runtime
+    }
+
+    /// What else the resource takes its meaning from.
+    pub(crate) fn ingredients(&self) -> &'a Ingredients {
+        &self.cx.surroundings.ingredients
+    }
+
+    /// Notes that a resource is to be taken from somewhere.
+    pub(crate) fn want(&self, wanted: Wanted) {
+        self.cx.surroundings.wanted.borrow_mut().push(wanted);
     }
 
     /// Notes something that is accepted without effect.

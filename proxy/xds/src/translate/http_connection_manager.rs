@@ -1,7 +1,8 @@
 //! `HttpConnectionManager`, and the HTTP options that clusters share.
 
 use super::value::{duration, limit_or};
-use super::{At, access_log, filter, route, source, trace};
+use super::{At, access_log, extension, filter, route, scoped, source, trace};
+use crate::ads::Kind;
 use outrigger_api::envoy::config::core::v3 as core;
 use outrigger_api::envoy::extensions::filters::http::router::v3::Router;
 use outrigger_api::envoy::extensions::filters::network::http_connection_manager::v3 as proto;
@@ -57,15 +58,17 @@ fn route_source(message: &proto::HttpConnectionManager, at: &At<'_>) -> Option<R
             at.field("route_config_name").need_text(&rds.route_config_name);
             let from = at.field("config_source");
             if let Some(config_source) = from.need(rds.config_source.as_ref()) {
-                source::aggregated(config_source, &from);
+                source::want(Kind::RouteConfig, &rds.route_config_name, config_source, &from);
             }
             Some(RouteSource::Named(rds.route_config_name.clone()))
         }
         Some(hcm::RouteSpecifier::RouteConfig(table)) => {
             Some(RouteSource::Inline(route::route_config(table, true, &at.field("route_config"))))
         }
+        Some(hcm::RouteSpecifier::ScopedRoutes(scoped)) => scoped::routes(scoped, &at.field("scoped_routes"))
+            .map(|scoped| RouteSource::Scoped(Box::new(scoped))),
         None => {
-            at.refuse("`route_config` or `rds` is required");
+            at.refuse("`route_config`, `rds` or `scoped_routes` is required");
             None
         }
     }
@@ -196,15 +199,26 @@ fn http_filters(
         if one.disabled && last {
             at.field("disabled").refuse("the router cannot be disabled");
         }
-        let at = at.field("typed_config");
-        let Some(proto::http_filter::ConfigType::TypedConfig(any)) = &one.config_type else {
-            // The name alone configures the router, whose settings are all optional.
-            if one.name == "envoy.filters.http.router" && last {
-                router_last = true;
-            } else {
-                at.refuse("is required");
+        let (any, at) = match &one.config_type {
+            Some(proto::http_filter::ConfigType::TypedConfig(any)) => (any, at.field("typed_config")),
+            Some(proto::http_filter::ConfigType::ConfigDiscovery(discovery)) => {
+                let at = at.field("config_discovery");
+                if last {
+                    at.refuse("the last filter is the router, whose settings are written here");
+                }
+                let config = extension::discovered(&one.name, discovery, &at);
+                out.push(HttpFilter { name: one.name.clone(), disabled: one.disabled, config });
+                continue;
             }
-            continue;
+            None => {
+                // The name alone configures the router, whose settings are all optional.
+                if one.name == "envoy.filters.http.router" && last {
+                    router_last = true;
+                } else {
+                    at.field("typed_config").refuse("is required");
+                }
+                continue;
+            }
         };
         if let Some(router) = at.unpack::<Router>(any) {
             if !last {

@@ -34,9 +34,9 @@ fn nested(message: &proto::AccessLogFilter, depth: usize, at: &At<'_>) -> Option
         F::RuntimeFilter(f) => {
             let at = at.field("runtime_filter");
             at.field("runtime_key").need_text(&f.runtime_key);
-            // Absent, it is nothing: runtime values alone could log then.
+            // Absent, it is nothing: only the runtime value can log then.
             let share = f.percent_sampled.as_ref().map(|p| fractional(p, &at.field("percent_sampled")));
-            LogFilter::Share(share.unwrap_or_default())
+            LogFilter::Share(at.runtime().share(&f.runtime_key, share.unwrap_or_default()))
         }
         F::AndFilter(f) => LogFilter::And(several(&f.filters, depth, &at.field("and_filter"))?),
         F::OrFilter(f) => LogFilter::Or(several(&f.filters, depth, &at.field("or_filter"))?),
@@ -107,6 +107,6 @@ fn comparison(message: Option<&proto::ComparisonFilter>, at: &At<'_>) -> Option<
             return None;
         }
     };
-    // Without runtime values the default holds, as for every number with a runtime key.
-    Some(Comparison { is, than: at.field("value").need(message.value.as_ref())?.default_value })
+    let number = at.field("value").need(message.value.as_ref())?;
+    Some(Comparison { is, than: at.runtime().whole_u32(&number.runtime_key, number.default_value) })
 }

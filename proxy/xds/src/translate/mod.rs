@@ -14,6 +14,7 @@ mod at;
 mod cluster;
 mod dns;
 mod endpoint;
+mod extension;
 pub mod files;
 mod filter;
 mod http_connection_manager;
@@ -23,9 +24,10 @@ mod log_filter;
 mod metadata;
 mod rbac;
 mod route;
+mod scoped;
 mod secret;
 mod service;
-mod source;
+pub(crate) mod source;
 mod subset;
 mod tcp_proxy;
 mod tls;
@@ -38,6 +40,8 @@ pub(crate) use value::{positive, socket_address};
 
 pub use route::after::{Previous, route_config_after};
 
+use crate::ingredients::Ingredients;
+use crate::source::Wanted;
 use files::{Disk, FileReader};
 use outrigger_api::envoy::config::cluster::v3::Cluster;
 use outrigger_api::envoy::config::endpoint::v3::ClusterLoadAssignment;
@@ -48,6 +52,7 @@ use outrigger_api::strict;
 use outrigger_traffic::config::{self, ConfigError, Resource};
 use prost::{Message, Name};
 use std::cell::RefCell;
+use std::sync::Arc;
 
 /// Where a resource came from: what it may mean by "from there".
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -55,7 +60,7 @@ pub enum CameFrom {
     /// A file, or the aggregated stream.
     #[default]
     Aggregated,
-    /// A stream that carries its kind alone, on which nothing else can be asked for.
+    /// A stream or file that carries its kind alone, from which nothing else can be asked for.
     OwnStream,
 }
 
@@ -65,13 +70,23 @@ pub struct Surroundings<'a> {
     pub files: &'a dyn FileReader,
     /// Where the resource came from.
     pub came_from: CameFrom,
+    /// What it takes its meaning from beside itself.
+    pub ingredients: Arc<Ingredients>,
     /// Everything so far that was accepted and has no effect; the reader takes it out.
     pub notices: RefCell<Vec<ConfigError>>,
+    /// Everything so far that is named and taken from somewhere else; the reader takes it out.
+    pub wanted: RefCell<Vec<Wanted>>,
 }
 
 impl Default for Surroundings<'_> {
     fn default() -> Self {
-        Self { files: &Disk, came_from: CameFrom::Aggregated, notices: RefCell::default() }
+        Self {
+            files: &Disk,
+            came_from: CameFrom::Aggregated,
+            ingredients: Arc::default(),
+            notices: RefCell::default(),
+            wanted: RefCell::default(),
+        }
     }
 }
 
@@ -79,18 +94,46 @@ impl Default for Surroundings<'_> {
 ///
 /// *Errors*: an unknown type, unknown fields in any depth, and everything that the functions below refuse.
 pub fn translate_any(type_url: &str, bytes: &[u8]) -> Result<Resource, Vec<ConfigError>> {
-    translate_any_from(CameFrom::Aggregated, type_url, bytes)
+    translate_any_from(&Given::default(), type_url, bytes).map(|translated| translated.resource)
+}
+
+/// What is known of a resource beside its bytes.
+#[derive(Clone, Debug, Default)]
+pub struct Given {
+    /// Where it came from.
+    pub came_from: CameFrom,
+    /// What it takes its meaning from beside itself.
+    pub ingredients: Arc<Ingredients>,
+}
+
+impl Given {
+    fn surroundings(&self) -> Surroundings<'static> {
+        Surroundings {
+            came_from: self.came_from,
+            ingredients: self.ingredients.clone(),
+            ..Surroundings::default()
+        }
+    }
+}
+
+/// A resource, and what it takes from somewhere else.
+#[derive(Clone, Debug)]
+pub struct Translated {
+    /// What it means.
+    pub resource: Resource,
+    /// What it names, with the source.
+    pub wanted: Vec<Wanted>,
 }
 
 /// [`translate_any`], of a resource that came from there. What has no effect is logged.
 ///
 /// *Errors*: as [`translate_any`].
 pub fn translate_any_from(
-    came_from: CameFrom,
+    given: &Given,
     type_url: &str,
     bytes: &[u8],
-) -> Result<Resource, Vec<ConfigError>> {
-    let around = Surroundings { came_from, ..Surroundings::default() };
+) -> Result<Translated, Vec<ConfigError>> {
+    let around = given.surroundings();
     let resource = translate_any_with(type_url, bytes, &around);
     for notice in around.notices.take() {
         ::tracing::info!(
@@ -100,23 +143,25 @@ pub fn translate_any_from(
             "field has no effect"
         );
     }
-    resource
+    resource.map(|resource| Translated { resource, wanted: around.wanted.take() })
 }
 
 /// [`translate_any_from`], of a resource that replaces `previous`: of a route table only what changed is translated.
 ///
 /// *Errors*: as [`translate_any`].
 pub fn translate_any_after(
-    came_from: CameFrom,
+    given: &Given,
     type_url: &str,
     bytes: &[u8],
     previous: Option<Previous<'_>>,
-) -> Result<Resource, Vec<ConfigError>> {
-    let around = Surroundings { came_from, ..Surroundings::default() };
+) -> Result<Translated, Vec<ConfigError>> {
+    let around = given.surroundings();
     let is_table = type_url.rsplit('/').next() == Some(RouteConfiguration::full_name().as_str());
     match previous.filter(|_| is_table).and_then(|previous| route_config_after(bytes, previous, &around)) {
-        Some(table) => Ok(Resource::RouteConfig(table)),
-        None => translate_any_from(came_from, type_url, bytes),
+        Some(table) => {
+            Ok(Translated { resource: Resource::RouteConfig(table), wanted: around.wanted.take() })
+        }
+        None => translate_any_from(given, type_url, bytes),
     }
 }
 

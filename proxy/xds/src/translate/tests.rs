@@ -2,7 +2,7 @@
 
 use super::files::FileReader;
 use super::{
-    CameFrom, Surroundings, translate_any, translate_any_from, translate_cluster, translate_endpoints,
+    CameFrom, Given, Surroundings, translate_any, translate_any_from, translate_cluster, translate_endpoints,
     translate_listener, translate_listener_with, translate_route_config, translate_route_config_with,
     translate_secret,
 };
@@ -103,12 +103,11 @@ fn same_server_means_the_aggregated_stream_only_where_there_is_one() {
     use outrigger_api::envoy::config::cluster::v3::Cluster;
     let cluster: Cluster = message("{name: c, type: EDS, eds_cluster_config: {eds_config: {self: {}}}}");
     let any = any(&cluster);
-    translate_any_from(CameFrom::Aggregated, &any.type_url, &any.value).expect("accepted");
-    let refused = reasons(translate_any_from(CameFrom::OwnStream, &any.type_url, &any.value));
+    translate_any_from(&Given::default(), &any.type_url, &any.value).expect("accepted");
+    let own = Given { came_from: CameFrom::OwnStream, ..Given::default() };
+    let refused = reasons(translate_any_from(&own, &any.type_url, &any.value));
     assert_eq!(
         refused,
-        [
-            "eds_cluster_config.eds_config.self: the stream that this came from carries no other kind; use `ads: {}`"
-        ]
+        ["eds_cluster_config.eds_config.self: what this came from carries no other kind; use `ads: {}`"]
     );
 }

@@ -2,6 +2,7 @@
 
 use super::value::string_match;
 use super::{At, files, source};
+use crate::ads::Kind;
 use outrigger_api::envoy::config::core::v3::proxy_protocol_config::Version;
 use outrigger_api::envoy::config::core::v3::{TransportSocket, transport_socket};
 use outrigger_api::envoy::extensions::transport_sockets::proxy_protocol::v3::ProxyProtocolUpstreamTransport;
@@ -156,7 +157,7 @@ pub(super) fn certificate(message: &proto::TlsCertificate, at: &At<'_>) -> Optio
 fn sds(message: &proto::SdsSecretConfig, at: &At<'_>) -> String {
     at.field("name").need_text(&message.name);
     if let Some(from) = &message.sds_config {
-        source::aggregated(from, &at.field("sds_config"));
+        source::want(Kind::Secret, &message.name, from, &at.field("sds_config"));
     }
     message.name.clone()
 }

@@ -14,15 +14,16 @@ use outrigger_traffic::config::{CustomTag, Fraction, RouteTracing, SpanExport, S
 
 /// The tracing of a connection manager; `None` when it has no usable provider (noted).
 pub(super) fn tracing(message: &hcm::Tracing, at: &At<'_>) -> Option<Tracing> {
-    let share = |value: Option<_>, field: &str| match value {
-        Some(value) => percent(value, &at.field(field)),
-        None => Fraction::ONE,
+    // Envoy's runtime keys of the three shares.
+    let share = |value: Option<_>, field: &str, key: &str| {
+        let given = value.map_or(Fraction::ONE, |value| percent(value, &at.field(field)));
+        at.runtime().share(key, given)
     };
     let defaults = SpanOptions::default();
     let shares = Tracing {
-        client_sampling: share(message.client_sampling, "client_sampling"),
-        random_sampling: share(message.random_sampling, "random_sampling"),
-        overall_sampling: share(message.overall_sampling, "overall_sampling"),
+        client_sampling: share(message.client_sampling, "client_sampling", "tracing.client_enabled"),
+        random_sampling: share(message.random_sampling, "random_sampling", "tracing.random_sampling"),
+        overall_sampling: share(message.overall_sampling, "overall_sampling", "tracing.global_enabled"),
         spans: SpanOptions {
             tags: tags(&message.custom_tags, at),
             path_bytes_max: message.max_path_tag_length.unwrap_or(defaults.path_bytes_max),

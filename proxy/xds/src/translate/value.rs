@@ -95,10 +95,11 @@ pub(crate) fn fractional(value: &FractionalPercent, at: &At<'_>) -> Fraction {
     Fraction::from_millionths(value.numerator.saturating_mul(scale))
 }
 
-/// A share with a runtime key: there is no runtime to override it, so the default value holds (Envoy requires one).
+/// A share with a runtime key, and a default value, which Envoy requires.
 pub(crate) fn runtime_fraction(value: &RuntimeFractionalPercent, at: &At<'_>) -> Option<Fraction> {
     let at = at.field("default_value");
-    at.need(value.default_value.as_ref()).map(|v| fractional(v, &at))
+    let default = at.need(value.default_value.as_ref()).map(|v| fractional(v, &at))?;
+    Some(at.runtime().share(&value.runtime_key, default))
 }
 
 /// An address of digits and a port.

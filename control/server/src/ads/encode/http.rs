@@ -6,7 +6,7 @@ use outrigger_api::envoy::extensions::filters::http::router::v3::Router;
 use outrigger_api::envoy::extensions::filters::network::http_connection_manager::v3 as proto;
 use outrigger_traffic::config::{
     CodecType, EscapedSlashes, ForwardClientCert, Http1Options, Http2Options, HttpConnectionManager,
-    RouteSource, ServerHeader,
+    KeyElement, RouteSource, ScopeTable, ScopedRoutes, ServerHeader,
 };
 use proto::http_connection_manager as hcm;
 
@@ -22,6 +22,7 @@ pub(super) fn http_connection_manager(value: &HttpConnectionManager) -> proto::H
             route_config_name: name.clone(),
         }),
         RouteSource::Inline(table) => hcm::RouteSpecifier::RouteConfig(route::route_config(table)),
+        RouteSource::Scoped(scoped) => hcm::RouteSpecifier::ScopedRoutes(scoped_routes(scoped)),
     };
     let details = value.set_client_cert_details;
     let scheme = value.scheme_override.clone().map(|scheme| core::SchemeHeaderTransformation {
@@ -146,5 +147,49 @@ pub(super) fn http2(value: &Http2Options) -> core::Http2ProtocolOptions {
             interval: Some(duration(interval)),
             timeout: Some(duration(value.keepalive_timeout)),
         }),
+    }
+}
+
+fn scoped_routes(value: &ScopedRoutes) -> proto::ScopedRoutes {
+    use outrigger_api::envoy::config::route::v3 as routes;
+    use proto::scoped_routes::scope_key_builder::FragmentBuilder;
+    use proto::scoped_routes::scope_key_builder::fragment_builder as builder;
+    use routes::scoped_route_configuration::{Key, key};
+    let fragments = value.key.iter().map(|part| {
+        let extract_type = match &part.element {
+            KeyElement::Index(index) => builder::header_value_extractor::ExtractType::Index(*index),
+            KeyElement::Value { separator, key } => builder::header_value_extractor::ExtractType::Element(
+                builder::header_value_extractor::KvElement { separator: separator.clone(), key: key.clone() },
+            ),
+        };
+        FragmentBuilder {
+            r#type: Some(builder::Type::HeaderValueExtractor(builder::HeaderValueExtractor {
+                name: part.header.clone(),
+                element_separator: part.separator.clone(),
+                extract_type: Some(extract_type),
+            })),
+        }
+    });
+    let scopes = value.scopes.iter().map(|scope| {
+        let fragment =
+            |text: &String| key::Fragment { r#type: Some(key::fragment::Type::StringKey(text.clone())) };
+        let mut message = routes::ScopedRouteConfiguration {
+            name: scope.name.clone(),
+            key: Some(Key { fragments: scope.key.iter().map(fragment).collect() }),
+            ..routes::ScopedRouteConfiguration::default()
+        };
+        match &scope.table {
+            ScopeTable::Named(name) => message.route_configuration_name.clone_from(name),
+            ScopeTable::Inline(table) => message.route_configuration = Some(route::route_config(table)),
+        }
+        message
+    });
+    proto::ScopedRoutes {
+        name: "scopes".into(),
+        scope_key_builder: Some(proto::scoped_routes::ScopeKeyBuilder { fragments: fragments.collect() }),
+        rds_config_source: Some(ads()),
+        config_specifier: Some(proto::scoped_routes::ConfigSpecifier::ScopedRouteConfigurationsList(
+            proto::ScopedRouteConfigurationsList { scoped_route_configurations: scopes.collect() },
+        )),
     }
 }

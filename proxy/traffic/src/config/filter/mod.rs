@@ -60,6 +60,8 @@ pub enum FilterConfig {
     HeaderToMetadata(Box<HeaderToMetadata>),
     /// Fixed values become metadata (`envoy.extensions.filters.http.set_metadata.v3.Config`).
     SetMetadata(Vec<SetMetadata>),
+    /// A filter whose settings have not arrived (ECDS): requests are answered with 500 until they do.
+    Missing,
     /// A filter that the embedding program registered, by the name it was registered with.
     Registered(String),
 }
@@ -133,6 +135,10 @@ impl HttpFilter {
 impl FilterConfig {
     /// Whether settings of a route are of its kind.
     pub fn takes(&self, settings: &RouteFilterConfig) -> bool {
+        // What it will be is not known yet.
+        if matches!(self, Self::Missing) {
+            return true;
+        }
         match settings {
             RouteFilterConfig::Rbac(_) => matches!(self, Self::Rbac(_)),
             RouteFilterConfig::Fault(_) => matches!(self, Self::Fault(_)),

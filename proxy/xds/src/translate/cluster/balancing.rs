@@ -40,7 +40,8 @@ pub(super) fn balancing(message: &proto::Cluster, cluster: &mut Cluster, at: &At
     if let Some(common) = &message.common_lb_config {
         let at = at.field("common_lb_config");
         if let Some(threshold) = common.healthy_panic_threshold {
-            cluster.healthy_panic_threshold = percent(threshold, &at.field("healthy_panic_threshold"));
+            let given = percent(threshold, &at.field("healthy_panic_threshold"));
+            cluster.healthy_panic_threshold = at.runtime().share("upstream.healthy_panic_threshold", given);
         }
         match &common.locality_config_specifier {
             None => {}
@@ -203,7 +204,7 @@ fn choice_count(given: Option<u32>, at: &At<'_>) -> u32 {
 }
 
 fn bias(given: Option<&RuntimeDouble>, at: &At<'_>) -> f64 {
-    match given.map(|bias| bias.default_value) {
+    match given.map(|bias| at.runtime().number(&bias.runtime_key, bias.default_value)) {
         Some(value) if value >= 0.0 && value.is_finite() => value,
         Some(_) => {
             at.field("active_request_bias").field("default_value").refuse("must not be negative");
@@ -252,7 +253,8 @@ fn slow(
     least: Option<Percent>,
     at: &At<'_>,
 ) -> Option<SlowStart> {
-    let aggression = aggression.map_or(1.0, |value| value.default_value);
+    let aggression =
+        aggression.map_or(1.0, |value| at.runtime().number(&value.runtime_key, value.default_value));
     if aggression <= 0.0 || !aggression.is_finite() {
         at.field("aggression").field("default_value").refuse("must be greater than 0");
         return None;

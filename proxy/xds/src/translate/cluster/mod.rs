@@ -13,6 +13,7 @@ use super::value::{
     header_name, metadata, metadata_labels, metadata_switch, port, positive_or, socket_address,
 };
 use super::{At, source, tls};
+use crate::ads::Kind;
 use outrigger_api::envoy::config::cluster::v3 as proto;
 use outrigger_api::envoy::config::core::v3::{Address, BindConfig, address};
 use outrigger_api::metadata::{CLOSE_ON_HOST_REMOVAL, LABELS};
@@ -45,6 +46,7 @@ pub(super) fn cluster(message: &proto::Cluster, at: &At<'_>) -> Cluster {
     if let Some(breakers) = &message.circuit_breakers {
         cluster.circuit_breakers = protection::circuit_breakers(breakers, &at.field("circuit_breakers"));
     }
+    protection::by_runtime(&message.name, &mut cluster.circuit_breakers, at);
     cluster.outlier_detection = message
         .outlier_detection
         .as_ref()
@@ -183,11 +185,11 @@ fn eds(message: &proto::Cluster, at: &At<'_>) -> ClusterDiscovery {
     let mut service_name = message.name.clone();
     if let Some(eds) = at.need(message.eds_cluster_config.as_ref()) {
         let at = at.field("eds_config");
-        if let Some(from) = at.need(eds.eds_config.as_ref()) {
-            source::aggregated(from, &at);
-        }
         if !eds.service_name.is_empty() {
             service_name = eds.service_name.clone();
+        }
+        if let Some(from) = at.need(eds.eds_config.as_ref()) {
+            source::want(Kind::Endpoints, &service_name, from, &at);
         }
     }
     ClusterDiscovery::Eds { service_name }

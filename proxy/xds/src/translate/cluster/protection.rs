@@ -32,6 +32,24 @@ pub(super) fn circuit_breakers(message: &proto::CircuitBreakers, at: &At<'_>) ->
     breakers
 }
 
+/// Runtime values that replace limits: `circuit_breakers.CLUSTER.PRIORITY.LIMIT`.
+pub(super) fn by_runtime(cluster: &str, breakers: &mut CircuitBreakers, at: &At<'_>) {
+    let runtime = at.runtime();
+    if !runtime.keys().any(|(key, _)| key.starts_with("circuit_breakers.")) {
+        return;
+    }
+    for (priority, limits) in [("default", &mut breakers.default), ("high", &mut breakers.high)] {
+        for (name, limit) in [
+            ("max_connections", &mut limits.max_connections),
+            ("max_pending_requests", &mut limits.max_pending_requests),
+            ("max_requests", &mut limits.max_requests),
+            ("max_retries", &mut limits.max_retries),
+        ] {
+            *limit = runtime.whole_u32(&format!("circuit_breakers.{cluster}.{priority}.{name}"), *limit);
+        }
+    }
+}
+
 /// Of the limits of single hosts, Envoy has the one of connections.
 fn per_host(message: &proto::CircuitBreakers, breakers: &mut CircuitBreakers, at: &At<'_>) {
     for (i, limits) in message.per_host_thresholds.iter().enumerate() {

@@ -114,7 +114,11 @@ fn shares(message: &proto::WeightedCluster, at: &At<'_>) -> Vec<WeightedCluster>
             Some(_) if share.name.is_empty() => {}
             Some(_) => at.field("cluster_header").refuse("cannot be given together with `name`"),
         }
-        let weight = share.weight.unwrap_or(0);
+        let mut weight = share.weight.unwrap_or(0);
+        if !message.runtime_key_prefix.is_empty() {
+            let key = format!("{}.{}", message.runtime_key_prefix, share.name);
+            weight = at.runtime().whole_u32(&key, weight);
+        }
         sum += u64::from(weight);
         let host_rewrite = share.host_rewrite_specifier.as_ref().map(|s| match s {
             proto::weighted_cluster::cluster_weight::HostRewriteSpecifier::HostRewriteLiteral(host) => {
@@ -141,6 +145,7 @@ fn shares(message: &proto::WeightedCluster, at: &At<'_>) -> Vec<WeightedCluster>
         at.refuse("the sum of the weights must be between 1 and 4294967295");
     }
     if let Some(total) = message.total_weight
+        && message.runtime_key_prefix.is_empty()
         && u64::from(total) != sum
     {
         at.field("total_weight").refuse(format!("is {total}, but the weights sum up to {sum}"));

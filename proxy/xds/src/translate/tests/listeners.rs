@@ -249,7 +249,7 @@ fn connection_manager_settings_are_taken_over() {
 #[test]
 fn impossible_connection_managers_are_refused() {
     for (fields, expected) in [
-        (ROUTER.to_owned(), "`route_config` or `rds` is required".to_owned()),
+        (ROUTER.to_owned(), "`route_config`, `rds` or `scoped_routes` is required".to_owned()),
         (
             format!(
                 r#"{ROUTES}, http_filters: [{{name: r, typed_config: {{"@type": type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBAC}}}}]"#
@@ -265,7 +265,7 @@ fn impossible_connection_managers_are_refused() {
             format!(
                 "{ROUTER}, rds: {{route_config_name: r, config_source: {{api_config_source: {{api_type: GRPC}}}}}}"
             ),
-            inside("rds.config_source.api_config_source: only `ads` is supported outside the bootstrap"),
+            inside("rds.config_source.api_config_source.grpc_services: exactly one is supported, found 0"),
         ),
         (with("max_request_headers_kb: 8193"), inside("max_request_headers_kb: must be between 1 and 8192")),
         (
