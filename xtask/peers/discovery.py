@@ -24,7 +24,7 @@ def source(side, name):
 
 
 def table(name, text, **match):
-    return {"@type": CONFIG + "route.v3.RouteConfiguration", "name": name, "virtual_hosts": [{"name": "v", "domains": ["*"], "routes": [
+    return {"@type": CONFIG + "route.v3.RouteConfiguration", "name": name, "validate_clusters": False, "virtual_hosts": [{"name": "v", "domains": ["*"], "routes": [
         {"match": {"prefix": "/some", "runtime_fraction": {"runtime_key": "mine.share", "default_value": PERCENT(0)}}, "direct_response": {"status": 200, "body": {"inline_string": "by runtime"}}},
         {"match": {"prefix": "/direct"}, "direct_response": {"status": 200, "body": {"inline_string": text}}},
         {"match": {"prefix": "/"}, "route": {"cluster": "files"}}]}]}

@@ -236,7 +236,8 @@ fn controls(bootstrap: &Bootstrap) -> Result<Vec<Control>, Vec<ConfigError>> {
         })),
     };
     if let Some(ads) = &dynamic.ads {
-        let mut kinds: BTreeSet<Kind> = [Kind::Endpoints, Kind::Secret, Kind::RouteConfig].into();
+        let wildcard = |kind: &Kind| kind.is_wildcard();
+        let mut kinds: BTreeSet<Kind> = Kind::ALL.into_iter().filter(|kind| !wildcard(kind)).collect();
         let from_ads = |source: &Option<DynamicSource>| *source == Some(DynamicSource::Ads);
         kinds.extend(from_ads(&dynamic.clusters).then_some(Kind::Cluster));
         kinds.extend(from_ads(&dynamic.listeners).then_some(Kind::Listener));

@@ -50,7 +50,7 @@ async fn run(flags: &Run, plan: Plan, level: LevelHandle) -> anyhow::Result<Exit
     let view = FeedView::default();
     let runtime = RuntimeView::default();
     let (spans, exported) = span_queue(SPANS_MAX);
-    let options = ProxyOptions {
+    let mut options = ProxyOptions {
         concurrency: flags.concurrency.unwrap_or_else(default_concurrency),
         node: plan.identity.clone(),
         admin: plan.admin,
@@ -67,6 +67,8 @@ async fn run(flags: &Run, plan: Plan, level: LevelHandle) -> anyhow::Result<Exit
         },
         ..ProxyOptions::default()
     };
+    let connections = plan.runtime.whole(outrigger_xds::runtime::CONNECTIONS_MAX, u64::MAX);
+    options.connections_max = options.connections_max.min(usize::try_from(connections).unwrap_or(usize::MAX));
     let proxy = Proxy::start(options).context("proxy cannot be started")?;
     if let (Some(path), Some(address)) = (&flags.admin_address_path, proxy.admin_addr()) {
         std::fs::write(path, address.to_string()).context("--admin-address-path")?;

@@ -31,7 +31,10 @@ const WITHOUT_EFFECT: &[&str] = &[
 ];
 
 /// Keys of those families that have an effect.
-const WITH_EFFECT: &[&str] = &["upstream.healthy_panic_threshold"];
+const WITH_EFFECT: &[&str] = &["upstream.healthy_panic_threshold", "envoy.resource_limits.listener."];
+
+/// The only key that is read at the start alone: it stands in the file, or nowhere.
+pub const CONNECTIONS_MAX: &str = "overload.global_downstream_max_connections";
 
 /// Keys that only concern Envoy's own implementation, as prefixes of dotted names.
 const HARMLESS: &[&str] = &["envoy.reloadable_features.", "envoy.restart_features.", "re2.max_program_size."];

@@ -230,7 +230,7 @@ fn decide(x: &mut Exchange, notes: &mut Notes) -> Result<Decided, ProxyError> {
         Prepared::Go => {}
         Prepared::RedirectToPath => return Ok(Decided::RedirectToPath),
     }
-    if let Some(table) = x.front.serving.clone().table(&HeadView(&x.front.request)) {
+    if let Some(table) = x.front.serving.clone().table(&view::HeadView(&x.front.request)) {
         for name in &table.config.internal_only_headers {
             x.front.request.fields.remove(name.as_bytes());
         }

@@ -7,8 +7,9 @@ use std::sync::Arc;
 use outrigger_traffic::TableId;
 use outrigger_traffic::config::HttpConnectionManager;
 use outrigger_traffic::filter::HttpFilter;
-use outrigger_traffic::listener::Terminal;
+use outrigger_traffic::listener::{HttpChain, Terminal};
 use outrigger_traffic::route::RouteTable;
+use outrigger_traffic::view::FieldView;
 use outrigger_wire::h1::Limits;
 use tokio::time::Instant;
 

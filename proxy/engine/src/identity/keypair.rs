@@ -70,6 +70,12 @@ impl fmt::Debug for KeyPair {
     }
 }
 
+/// Whether the first certificate holds the key's public half.
+fn has_public_key(key: &CertifiedKey) -> bool {
+    let (Some(leaf), Some(public)) = (key.cert.first(), key.key.public_key()) else { return false };
+    memchr::memmem::find(leaf, public.as_ref()).is_some()
+}
+
 impl KeyPair {
     /// Parses and checks that key and leaf belong together.
     pub(super) fn parse(source: &TlsCertificate) -> Result<Self, String> {
@@ -88,6 +94,9 @@ impl KeyPair {
             Err(rustls::Error::InconsistentKeys(_)) => {
                 return Err("the private key does not belong to the first certificate".into());
             }
+            // Certificates of version 1 (as small tools make them) are served all the same, as by Envoy: whether the key
+            // belongs to one is seen from the public key that lies in it.
+            Err(rustls::Error::InvalidCertificate(_)) if has_public_key(&key) => {}
             Err(error) => return Err(format!("the first certificate cannot be used: {error}")),
         }
         Ok(Self { source: source.clone(), key: Arc::new(key), facts })

@@ -152,6 +152,14 @@ impl Scene<'_> {
             return;
         }
         let Some((live, listener)) = self.current() else { return };
+        if let Some(limit) = listener.listener.config.connection_limit {
+            // Shards may be negative, their sum is not: a connection may end on another worker's books.
+            let open = self.stats.total(|stats| stats.downstream_cx_active.value());
+            if open >= u64::from(limit) {
+                self.stats.at(self.worker.id).downstream_cx_overflow.inc();
+                return;
+            }
+        }
         let (listener, original) = undo_redirection(&live, listener, &tcp);
         let books = Books::open(self.worker.clone(), listener.stats.clone());
         if original.is_some() {

@@ -54,6 +54,8 @@ pub struct Listener {
     pub per_connection_buffer_limit_bytes: u32,
     /// Kernel accept queue. Default 1024 (Envoy: the system's maximum).
     pub tcp_backlog_size: u32,
+    /// Most connections at a time; further ones are closed at once. Default: no limit of its own.
+    pub connection_limit: Option<u32>,
     /// Which side of a sidecar this is; labels of metrics come from it.
     pub traffic_direction: TrafficDirection,
     /// Logs of connections that no connection manager or TCP proxy logs.
@@ -83,6 +85,7 @@ impl Listener {
             continue_on_listener_filters_timeout: false,
             per_connection_buffer_limit_bytes: 1 << 20,
             tcp_backlog_size: 1024,
+            connection_limit: None,
             traffic_direction: TrafficDirection::Unspecified,
             access_log: Vec::new(),
         }

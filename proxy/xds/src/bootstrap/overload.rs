@@ -44,6 +44,9 @@ pub(super) fn overload(message: &proto::OverloadManager, at: &At<'_>) -> Overloa
                 manager.reject_incoming_connections = triggers;
             }
             "envoy.overload_actions.disable_http_keepalive" => manager.disable_http_keepalive = triggers,
+            "envoy.overload_actions.shrink_heap" => {
+                at.field("name").notice("has no effect: memory that is not needed is given back anyway");
+            }
             other => at.field("name").refuse(format!("the action `{other}` is not supported")),
         }
     }

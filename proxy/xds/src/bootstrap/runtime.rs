@@ -1,12 +1,14 @@
 //! `layered_runtime`.
 
-use crate::ads::Kind;
-use crate::runtime::{Entry, Layer, LayerKind, Runtime, is_harmless, values};
+use crate::ads::Kind as Followed;
+use crate::runtime::{CONNECTIONS_MAX, Entry, Layer, LayerKind, Runtime, is_harmless, values};
 use crate::translate::At;
 use crate::translate::source::want;
 use outrigger_api::envoy::config::bootstrap::v3::LayeredRuntime;
 use outrigger_api::envoy::config::bootstrap::v3::runtime_layer::LayerSpecifier;
 use outrigger_traffic::config::ConfigError;
+use prost_types::value::Kind;
+use prost_types::{Struct, Value};
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -34,8 +36,10 @@ pub(super) fn runtime(message: &LayeredRuntime, cluster: &str, at: &At<'_>) -> (
                 LayerKind::Admin
             }
             Some(LayerSpecifier::StaticLayer(given)) => {
-                match values(given) {
-                    Ok(found) => of_file = found,
+                let (given, connections) = without_connections(given);
+                of_file.extend(connections);
+                match values(&given) {
+                    Ok(found) => of_file.extend(found),
                     Err(wrong) => {
                         for (key, reason) in wrong {
                             at.field("static_layer").field(&key).refuse(reason);
@@ -53,7 +57,7 @@ pub(super) fn runtime(message: &LayeredRuntime, cluster: &str, at: &At<'_>) -> (
                 at.field("name").need_text(&rtds.name);
                 let at_source = at.field("rtds_config");
                 if let Some(source) = at_source.need(rtds.rtds_config.as_ref()) {
-                    want(Kind::Runtime, &rtds.name, source, &at_source);
+                    want(Followed::Runtime, &rtds.name, source, &at_source);
                 }
                 LayerKind::Followed(rtds.name.clone())
             }
@@ -79,6 +83,24 @@ pub(super) fn runtime(message: &LayeredRuntime, cluster: &str, at: &At<'_>) -> (
         layers.push(Layer { name: layer.name.clone(), kind, values: of_file });
     }
     (Runtime::new(layers), notices)
+}
+
+/// The one value that only the file may hold, taken out of a layer: `overload.global_downstream_max_connections`.
+fn without_connections(given: &Struct) -> (Struct, Option<(String, Entry)>) {
+    let mut rest = given.clone();
+    let mut found = rest.fields.remove(CONNECTIONS_MAX);
+    if let Some(Value { kind: Some(Kind::StructValue(inner)) }) = rest.fields.get_mut("overload") {
+        found = inner.fields.remove("global_downstream_max_connections").or(found);
+        if inner.fields.is_empty() {
+            rest.fields.remove("overload");
+        }
+    }
+    let text = match found.and_then(|value| value.kind) {
+        Some(Kind::NumberValue(number)) => number.to_string(),
+        Some(Kind::StringValue(text)) => text,
+        _ => return (rest, None),
+    };
+    (rest, Some((CONNECTIONS_MAX.to_owned(), Entry::of_text(&text))))
 }
 
 /// The values of a tree of files: the path is the key, the content the value; lines that begin with `#` are left out. A

@@ -296,7 +296,7 @@ fn overload_manager_is_read_and_absent_means_the_default() {
     assert_eq!(yaml("{}").expect("accepted").overload, OverloadManager::default());
 
     let text = [
-        action("shrink_heap", heap),
+        action("scale_heap", heap),
         action("stop_accepting_requests", "{name: envoy.resource_monitors.global, threshold: {value: 0.5}}"),
         action(
             "stop_accepting_connections",
@@ -306,7 +306,7 @@ fn overload_manager_is_read_and_absent_means_the_default() {
     let found = refusals(&manager(&text.concat()));
     assert_eq!(found.len(), 3, "{found:#?}");
     for (found, expected) in
-        found.iter().zip(["shrink_heap` is not supported", "there is no monitor", "between 0 and 1"])
+        found.iter().zip(["scale_heap` is not supported", "there is no monitor", "between 0 and 1"])
     {
         assert!(found.contains(expected), "{found}");
     }

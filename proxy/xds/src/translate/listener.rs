@@ -60,6 +60,10 @@ pub(super) fn listener(message: &Listener, at: &At<'_>) -> Option<config::Listen
     if let Some(limit) = message.per_connection_buffer_limit_bytes {
         listener.per_connection_buffer_limit_bytes = limit;
     }
+    // Envoy's only way to say it.
+    let key = format!("envoy.resource_limits.listener.{}.connection_limit", message.name);
+    listener.connection_limit =
+        Some(at.runtime().whole_u32(&key, u32::MAX)).filter(|limit| *limit != u32::MAX);
     if let Some(size) = message.tcp_backlog_size {
         if size == 0 {
             at.field("tcp_backlog_size").refuse("must be greater than 0");

@@ -224,7 +224,9 @@ fn alpn(common: &proto::CommonTlsContext, at: &At<'_>) -> Vec<String> {
             at.item("alpn_protocols", i).refuse("must have 1 to 255 bytes");
         }
     }
-    common.alpn_protocols.clone()
+    // One text may hold several, as Envoy's own examples have it.
+    let each = common.alpn_protocols.iter().flat_map(|names| names.split(','));
+    each.map(|name| name.trim().to_owned()).collect()
 }
 
 fn params(common: &proto::CommonTlsContext, at: &At<'_>) -> TlsParams {
