@@ -36,14 +36,16 @@ fn service(name: &str) -> String {
 #[test]
 fn kinds_are_asked_for_where_the_file_says_and_nowhere_else() {
     let at = |port: u16| vec![format!("127.0.0.1:{port}")];
-    let named = vec![Kind::Runtime, Kind::Endpoints, Kind::Secret, Kind::Extension, Kind::Scope, Kind::RouteConfig];
+    let named =
+        vec![Kind::Runtime, Kind::Endpoints, Kind::Secret, Kind::Extension, Kind::Scope, Kind::RouteConfig];
     let ads = format!("ads_config: {{{}}}", service("one"));
     assert_eq!(streams(&ads).unwrap(), [(Service::Aggregated, named.clone(), at(1))]);
     let all = streams(&format!("{ads}, cds_config: {{ads: {{}}}}, lds_config: {{ads: {{}}}}")).unwrap();
     assert_eq!(all, [(Service::Aggregated, Kind::ALL.to_vec(), at(1))]);
     let own = |kind: &str, name: &str| format!("{kind}_config: {{api_config_source: {{{}}}}}", service(name));
     let split = streams(&format!("{ads}, cds_config: {{ads: {{}}}}, {}", own("lds", "two"))).unwrap();
-    let aggregated = [&[Kind::Cluster], named.as_slice()].concat();
+    let mut aggregated = [&[Kind::Cluster], named.as_slice()].concat();
+    aggregated.sort();
     assert_eq!(
         split,
         [
