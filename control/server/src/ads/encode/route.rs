@@ -299,6 +299,7 @@ fn cluster_choice(value: &ClusterChoice, split_header: Option<&String>) -> ra::C
         ClusterChoice::Single(name) => ra::ClusterSpecifier::Cluster(name.clone()),
         ClusterChoice::Header(name) => ra::ClusterSpecifier::ClusterHeader(name.clone()),
         ClusterChoice::Weighted(shares) => ra::ClusterSpecifier::WeightedClusters(proto::WeightedCluster {
+            runtime_key_prefix: String::new(),
             clusters: shares.iter().map(share).collect(),
             total_weight: None,
             random_value_specifier: split_header

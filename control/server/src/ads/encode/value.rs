@@ -91,6 +91,7 @@ pub(super) fn string_match(value: &StringMatch) -> StringMatcher {
 /// The stream that this resource comes by.
 pub(super) fn ads() -> ConfigSource {
     ConfigSource {
+        initial_fetch_timeout: None,
         config_source_specifier: Some(config_source::ConfigSourceSpecifier::Ads(AggregatedConfigSource {})),
         resource_api_version: ApiVersion::V3.into(),
     }
