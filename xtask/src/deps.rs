@@ -39,6 +39,19 @@ const RULES: &[(&str, &[&str])] = &[
     ("outrigger-control", &["outrigger-engine", "outrigger-wire", "outrigger-xds"]),
     ("outrigger", &["outrigger-engine", "outrigger-wire", "outrigger-xds", "outrigger-control"]),
     (
+        "outrigger-member",
+        &[
+            "tokio",
+            "hyper",
+            "tonic",
+            "prost",
+            "outrigger-api",
+            "outrigger-traffic",
+            "outrigger-plan",
+            "outrigger-control",
+        ],
+    ),
+    (
         "outrigger-agent",
         &[
             "outrigger-traffic",

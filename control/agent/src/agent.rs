@@ -408,7 +408,7 @@ impl Agent {
                     "service": format!("{}.{}", m.service, m.namespace), "serviceAccount": m.service_account,
                     "ports": m.ports.iter().map(|p| json!({
                         "name": p.declared.name, "number": p.declared.number, "target": p.declared.target,
-                        "protocol": p.declared.protocol.name(), "published": p.published,
+                        "protocol": p.declared.protocol.flag(), "published": p.published,
                     })).collect::<Vec<_>>(),
                     "notices": m.notices,
                 }),

@@ -10,7 +10,8 @@ use crate::address;
 use crate::capture::netns::SystemWriter;
 use crate::config::{AgentConfig, IdentityRule};
 use crate::docker::Docker;
-use crate::identity::{client, svid};
+use crate::identity::client;
+use outrigger_member::svid::{Svid, anonymous_client_config};
 
 /// Longest time for one of docker's answers.
 const DOCKER_MAX: Duration = Duration::from_secs(10);
@@ -100,7 +101,7 @@ fn identities(config: &AgentConfig) -> anyhow::Result<String> {
 fn identity(config: &AgentConfig, rule: &IdentityRule) -> anyhow::Result<()> {
     let folder =
         config.state_dir.join("identity").join(format!("{}.{}", rule.namespace, rule.service_account));
-    if svid::Svid::load(&folder).is_some() {
+    if Svid::load(&folder).is_some() {
         return Ok(());
     }
     let Some(path) = &rule.join_token_file else { bail!("no certificate on disk and no joinTokenFile") };
@@ -120,7 +121,7 @@ async fn control(config: &AgentConfig) -> anyhow::Result<String> {
     let path = &config.trust_bundle;
     let named = || format!("trustBundle {}", path.display());
     let roots = std::fs::read_to_string(path).with_context(named)?;
-    let tls = svid::anonymous(&roots).with_context(named)?;
+    let tls = anonymous_client_config(&roots).with_context(named)?;
     for address in &config.control {
         let one = std::slice::from_ref(address);
         let asked = client::connect(one, &config.control_name(), &tls).await;

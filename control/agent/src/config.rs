@@ -296,18 +296,21 @@ impl AgentConfig {
             let bad = address.is_unspecified() || address.is_multicast();
             ensure!(!bad, "address: {address} is none that others can connect to");
         }
-        ensure!(crate::member::is_label(&self.namespace), "namespace: must be a DNS label");
+        ensure!(outrigger_member::label::is_label(&self.namespace), "namespace: must be a DNS label");
         ensure!(self.locality.split('/').count() <= 3, "locality: region/zone/sub_zone");
         for (index, rule) in self.identities.iter().enumerate() {
             for (field, value) in [("namespace", &rule.namespace), ("serviceAccount", &rule.service_account)]
             {
-                ensure!(crate::member::is_label(value), "identities[{index}].{field}: must be a DNS label");
+                ensure!(
+                    outrigger_member::label::is_label(value),
+                    "identities[{index}].{field}: must be a DNS label"
+                );
             }
         }
         for (index, rule) in self.services.iter().enumerate() {
             ensure!(!rule.family.is_empty(), "services[{index}].family: required");
             for (name, text) in &rule.ports {
-                crate::member::port::parse(name, text)
+                outrigger_member::port::parse(name, text)
                     .map_err(|reason| anyhow::anyhow!("services[{index}].ports.{name}: {reason}"))?;
             }
         }

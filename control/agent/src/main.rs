@@ -14,8 +14,8 @@ use outrigger_agent::capture::netns::{RuleWriter, SystemWriter};
 use outrigger_agent::config::AgentConfig;
 use outrigger_agent::docker::Docker;
 use outrigger_agent::identity::Identities;
-use outrigger_agent::identity::svid::private_folder;
 use outrigger_agent::{address, admin};
+use outrigger_member::folder::make_private;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
@@ -208,7 +208,7 @@ async fn agent(config: &Arc<AgentConfig>) -> anyhow::Result<Arc<Agent>> {
 
 /// Two agents on one host would undo each other's work.
 fn only_one(state_dir: &Path) -> anyhow::Result<File> {
-    private_folder(state_dir, rustix::process::geteuid().as_raw())?;
+    make_private(state_dir, rustix::process::geteuid().as_raw())?;
     let file = File::create(state_dir.join("lock"))?;
     rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive)
         .with_context(|| format!("another agent uses {}", state_dir.display()))?;

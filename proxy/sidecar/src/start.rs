@@ -8,9 +8,10 @@ use crate::footprint;
 use crate::links::{self, Ground};
 use crate::logging::{self, LevelHandle};
 use crate::mesh::client::ControlClient;
+use crate::mesh::enrol;
 use crate::mesh::own::OwnSvid;
 use crate::mesh::register::Registration;
-use crate::mesh::{enrol, svid::Svid};
+use crate::mesh::svid::{self, Svid};
 use crate::otlp::{self, ExportStatus};
 use crate::runtime::{self, RuntimeView};
 use anyhow::Context;
@@ -145,7 +146,7 @@ async fn join_mesh(
     }
     let (mut base, mut node) = (plan.config, plan.node);
     bootstrap::mesh_node(&mut node, &settings);
-    base.secrets.extend(first.secrets());
+    base.secrets.extend(svid::secrets(&first));
     let last_good = LastGood::new(settings.state_dir.join("last-good"));
     let mut feed = Feed::new(Variant::Delta, base, sink, Some(last_good));
     let restored = feed.start(Instant::now()).map_err(|errors| refused(&errors))?;
@@ -174,7 +175,7 @@ struct Membership {
 /// Every renewed certificate and every changed trust bundle takes effect in the running proxy.
 async fn use_renewed(mut renewed: watch::Receiver<Svid>, feed: Arc<Mutex<Feed>>) {
     while renewed.changed().await.is_ok() {
-        let secrets = renewed.borrow_and_update().secrets();
+        let secrets = svid::secrets(&renewed.borrow_and_update());
         let result =
             feed.lock().unwrap_or_else(PoisonError::into_inner).set_local_secrets(secrets, Instant::now());
         if let Err(errors) = result {

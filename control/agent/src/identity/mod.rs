@@ -4,10 +4,9 @@
 //! join token ──► certificate of an identity (kept, renewed) ──► certificate of each sidecar's own, signed for it
 //!                                                          └──► withdrawal of an instance from the registry
 //! ```
-//! Reading order: [`svid`] · [`client`] · here.
+//! Reading order: [`outrigger_member::svid`] · [`client`] · here.
 
 pub mod client;
-pub mod svid;
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -27,7 +26,8 @@ use tonic::transport::Channel;
 use crate::config::AgentConfig;
 use crate::sidecar::spec::TRUST_BUNDLE;
 use client::CALL_TIMEOUT;
-use svid::{Bundle, Svid};
+use outrigger_member::folder::{make_private, own_user, write_private};
+use outrigger_member::svid::{Bundle, Svid, anonymous_client_config};
 
 /// Namespace and service account.
 pub type IdentityKey = (String, String);
@@ -81,7 +81,7 @@ impl Identities {
         let path = &config.trust_bundle;
         let roots_pem =
             std::fs::read_to_string(path).with_context(|| format!("trustBundle {}", path.display()))?;
-        svid::anonymous(&roots_pem).with_context(|| format!("trustBundle {}", path.display()))?;
+        anonymous_client_config(&roots_pem).with_context(|| format!("trustBundle {}", path.display()))?;
         Ok(Self { server_name: config.control_name(), roots_pem, config, held: std::sync::Mutex::default() })
     }
 
@@ -123,9 +123,8 @@ impl Identities {
             }
             _ => self.join(identity).await?,
         };
-        let own = rustix::process::geteuid().as_raw();
-        svid::private_folder(&folder, own)?;
-        fresh.save(&folder, own)?;
+        make_private(&folder, own_user())?;
+        fresh.save(&folder)?;
         tracing::info!(namespace = identity.0, service_account = identity.1, "certificate received");
         *held = Held { svid: Some(fresh), channel: None };
         Ok(())
@@ -137,7 +136,7 @@ impl Identities {
         let path = rule.join_token_file.as_ref().context("no certificate on disk and no joinTokenFile")?;
         let token =
             std::fs::read_to_string(path).with_context(|| format!("joinTokenFile {}", path.display()))?;
-        let tls = svid::anonymous(&self.roots_pem)?;
+        let tls = anonymous_client_config(&self.roots_pem)?;
         let channel = client::connect(&self.config.control, &self.server_name, &tls).await?;
         let svid = sign(channel, token.trim()).await?;
         check_identity(&svid, identity)?;
@@ -186,14 +185,14 @@ impl Identities {
 impl Mesh for Identities {
     fn equip<'a>(&'a self, identity: &'a IdentityKey, folder: &'a Path, owner: u32) -> Answer<'a, ()> {
         Box::pin(async move {
-            svid::private_folder(folder, owner)?;
-            svid::write(folder, TRUST_BUNDLE, &self.roots_pem, owner)?;
+            make_private(folder, owner)?;
+            write_private(folder, TRUST_BUNDLE, self.roots_pem.as_bytes(), owner)?;
             let kept = Svid::load(folder).filter(|svid| check_identity(svid, identity).is_ok());
             if kept.as_ref().is_some_and(|svid| svid.half_life() > SystemTime::now()) {
                 return Ok(());
             }
             match self.sign_another(identity).await {
-                Ok(signed) => signed.save(folder, owner),
+                Ok(signed) => signed.save_for(folder, owner),
                 // It is good for a while, and its sidecar renews it.
                 Err(error) if kept.is_some() => {
                     tracing::warn!(

@@ -5,7 +5,6 @@
 //! Reading order: [`label`] · [`port`] · here.
 
 pub mod label;
-pub mod port;
 mod read;
 
 use std::collections::{BTreeSet, HashMap};
@@ -15,7 +14,7 @@ use bollard::models::{ContainerInspectResponse, ContainerStateStatusEnum};
 use crate::capture::Cidr;
 use crate::config::{AgentConfig, FailureMode};
 use label::ecs;
-use port::Declared;
+use outrigger_member::port::Declared;
 
 /// Most ports of one member; the control service takes no more.
 pub const PORTS_MAX: usize = 64;
@@ -116,14 +115,6 @@ pub enum Verdict {
     Refused(Vec<String>),
     /// It does not run (any more, or yet).
     NotRunning,
-}
-
-/// Whether `text` is a DNS label (RFC 1123 section 2.1).
-pub fn is_label(text: &str) -> bool {
-    (1..=63).contains(&text.len())
-        && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
-        && !text.starts_with('-')
-        && !text.ends_with('-')
 }
 
 /// Whether labels are those of a container that the ECS agent started. Whatever else its definition says: a task is never taken

@@ -5,9 +5,10 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use bollard::models::{ContainerInspectResponse, PortMap};
 
 use super::label::{self, ecs};
-use super::port::{self, Declared, Protocol};
-use super::{Member, MemberPort, Network, PORTS_MAX, RedirectChoice, Task, is_label};
+use super::{Member, MemberPort, Network, PORTS_MAX, RedirectChoice, Task};
 use crate::config::{AgentConfig, FailureMode, ServiceRule};
+use outrigger_member::label::is_label;
+use outrigger_member::port::{self, Declared, Protocol};
 
 /// Reads a member.
 ///

@@ -1,5 +1,5 @@
-use super::port::Protocol;
 use super::*;
+use outrigger_member::port::Protocol;
 use serde_json::{Value, json};
 
 const ID: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";

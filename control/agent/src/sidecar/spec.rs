@@ -125,7 +125,7 @@ pub fn spec(member: &Member, config: &AgentConfig, address: IpAddr, image: &Imag
 fn ports(member: &Member, layout: &Layout) -> String {
     let ports = member.ports.iter().zip(&layout.reached).map(|(port, reached)| {
         let at = &port.declared;
-        format!("{}:{}:{}:{}:{reached}", at.name, at.protocol.name(), at.number, at.target)
+        format!("{}:{}:{}:{}:{reached}", at.name, at.protocol.flag(), at.number, at.target)
     });
     ports.collect::<Vec<_>>().join(",")
 }

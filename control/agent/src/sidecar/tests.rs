@@ -7,8 +7,8 @@ use super::layout::{Layout, layout};
 use super::spec::spec;
 use super::*;
 use crate::config::AgentConfig;
-use crate::member::port::{Declared, Protocol};
 use crate::member::{Member, MemberPort, Network, RedirectChoice, Task};
+use outrigger_member::port::{Declared, Protocol};
 
 fn config() -> AgentConfig {
     AgentConfig::parse("control: [\"10.0.0.5:15012\"]\ntrustBundle: /x\nlocality: hq/rack7\nsidecar: {env: {TZ: UTC}, cpus: 0.5}\n").unwrap()

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
+use outrigger_member::label::is_label;
 use serde_json::{Map, Value, json};
 
 use crate::failure::Failure;
@@ -64,13 +65,6 @@ pub fn host_port(text: &str) -> Result<String, String> {
         Some(_) => Ok(text.to_owned()),
         None => Err("HOST:PORT is needed, like control.example:15012".to_owned()),
     }
-}
-
-fn is_label(text: &str) -> bool {
-    (1..=63).contains(&text.len())
-        && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
-        && !text.starts_with('-')
-        && !text.ends_with('-')
 }
 
 /// How the agent runs.

@@ -127,14 +127,6 @@ impl Definition {
     }
 }
 
-/// Whether `text` is a DNS label (RFC 1123 section 2.1).
-pub(super) fn is_label(text: &str) -> bool {
-    (1..=63).contains(&text.len())
-        && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
-        && !text.starts_with('-')
-        && !text.ends_with('-')
-}
-
 fn network(task: &Value, fargate: bool, external: bool) -> Result<Network, String> {
     let mode = match text(task, "networkMode") {
         "" if fargate => return Err("Fargate needs `awsvpc`".to_owned()),

@@ -3,14 +3,11 @@
 use std::str::FromStr;
 
 use super::Refusal;
-use super::definition::is_label;
 use super::setting::Wanted;
+use outrigger_member::port;
 
 /// Most ports of one workload. Source: the control service's limit.
 pub(super) const PORTS_MAX: usize = 64;
-
-/// What the proxy can be told is spoken on a port.
-const PROTOCOLS: [&str; 5] = ["http", "http2", "grpc", "tcp", "tls"];
 
 /// One declared port.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,25 +47,9 @@ impl FromStr for Port {
 impl Port {
     /// Reads `[NUMBER:]CONTAINER_PORT/PROTOCOL`.
     pub(super) fn declared(name: &str, text: &str) -> Result<Self, String> {
-        if !is_label(name) {
-            return Err(format!("`{name}` must be a DNS label"));
-        }
-        let shape = || format!("`{text}` is not [NUMBER:]CONTAINER_PORT/PROTOCOL");
-        let (ports, protocol) = text.trim().split_once('/').ok_or_else(shape)?;
-        let protocol = match protocol.to_ascii_lowercase().as_str() {
-            "h2c" => "http2".to_owned(),
-            "https" => "tls".to_owned(),
-            other => other.to_owned(),
-        };
-        if !PROTOCOLS.contains(&protocol.as_str()) {
-            return Err(format!("protocol `{protocol}` is none of {}", PROTOCOLS.join(", ")));
-        }
-        let port = |text: &str| text.parse::<u16>().ok().filter(|port| *port > 0).ok_or_else(shape);
-        let (number, container) = match ports.split_once(':') {
-            Some((number, container)) => (port(number)?, port(container)?),
-            None => (port(ports)?, port(ports)?),
-        };
-        Ok(Self { name: name.to_owned(), number, container, protocol })
+        let declared = port::parse(name, text)?;
+        let (number, container) = (declared.number, declared.target);
+        Ok(Self { name: declared.name, number, container, protocol: declared.protocol.flag().to_owned() })
     }
 
     /// As the host agent's label has it.

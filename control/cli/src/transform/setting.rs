@@ -5,10 +5,11 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use serde_json::Value;
 
-use super::definition::{Definition, Network, SIDECAR, is_label};
+use super::definition::{Definition, Network, SIDECAR};
 use super::json::{find, list, port, text, variable};
 use super::port::{PORTS_MAX, Port, read_variable};
 use super::{Options, Refusal};
+use outrigger_member::label::is_label;
 
 /// Image where none is named; the host agent's default too.
 const IMAGE: &str = "outrigger-proxy:latest";

@@ -7,8 +7,10 @@ mod completion;
 mod delete;
 mod describe;
 mod get;
+mod host;
 mod import;
 mod login;
+mod offboard;
 mod onboard;
 mod operator;
 mod proxy;
@@ -61,10 +63,10 @@ pub enum Verb {
     Onboard(onboard::Onboard),
     /// Take hosts out of the mesh.
     #[command(subcommand)]
-    Offboard(onboard::Offboard),
+    Offboard(offboard::Offboard),
     /// Hosts that were onboarded.
     #[command(subcommand)]
-    Host(onboard::HostVerb),
+    Host(host::HostVerb),
     /// Make task definitions and the like fit for the mesh.
     #[command(subcommand)]
     Transform(transform::Transform),

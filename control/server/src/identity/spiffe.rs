@@ -4,8 +4,7 @@
 
 use std::fmt;
 
-/// Longest namespace or service account name, in bytes. A DNS label's limit, as Kubernetes has it.
-pub const LABEL_BYTES_MAX: usize = 63;
+pub use outrigger_member::label::{LABEL_BYTES_MAX, is_label};
 
 /// Longest trust domain, in bytes (SPIFFE-ID section 2.1).
 pub const TRUST_DOMAIN_BYTES_MAX: usize = 255;
@@ -86,14 +85,6 @@ impl fmt::Display for Identity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "spiffe://{}/ns/{}/sa/{}", self.trust_domain, self.namespace, self.service_account)
     }
-}
-
-/// Whether `text` is a DNS label (RFC 1123 section 2.1).
-pub fn is_label(text: &str) -> bool {
-    (1..=LABEL_BYTES_MAX).contains(&text.len())
-        && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
-        && !text.starts_with('-')
-        && !text.ends_with('-')
 }
 
 fn check_label(text: &str, part: &'static str) -> Result<(), IdentityError> {

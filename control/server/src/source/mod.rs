@@ -24,8 +24,6 @@ pub mod settings;
 
 pub mod fact;
 
-pub mod port;
-
 pub mod backoff;
 
 pub mod ecs;

@@ -419,7 +419,7 @@ impl EcsSettings {
         }
         for (index, rule) in self.services.iter().enumerate() {
             for (name, text) in &rule.ports {
-                super::port::parse(name, text).map_err(|reason| SettingsError::Value {
+                outrigger_member::port::parse(name, text).map_err(|reason| SettingsError::Value {
                     field: format!("{at}.services[{index}].ports.{name}"),
                     reason,
                 })?;

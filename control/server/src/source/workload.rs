@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use outrigger_api::outrigger::v1;
+pub use outrigger_member::port::Protocol;
 use serde::{Deserialize, Serialize};
 
 use crate::identity::spiffe::is_label;
@@ -90,18 +91,6 @@ pub struct Port {
     pub target_port: u16,
     /// Where the proxy accepts traffic for this port alone; `None`: the workload's inbound port.
     pub inbound_port: Option<u16>,
-}
-
-/// What is spoken on a port; the names are Istio's.
-#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Debug)]
-#[serde(rename_all = "UPPERCASE")]
-#[allow(missing_docs)]
-pub enum Protocol {
-    Http,
-    Http2,
-    Grpc,
-    Tcp,
-    Tls,
 }
 
 /// Where a workload is.
@@ -299,31 +288,6 @@ impl Reach {
             Some("a loopback address (allowed with --allow-loopback-workloads, for a mesh on one host)")
         } else {
             None
-        }
-    }
-}
-
-impl Protocol {
-    /// Reads a name, in any case; `HTTPS` is TLS passed through, as in Istio.
-    pub fn parse(text: &str) -> Option<Self> {
-        match text.to_ascii_uppercase().as_str() {
-            "HTTP" => Some(Self::Http),
-            "HTTP2" | "H2C" => Some(Self::Http2),
-            "GRPC" => Some(Self::Grpc),
-            "TCP" => Some(Self::Tcp),
-            "TLS" | "HTTPS" => Some(Self::Tls),
-            _ => None,
-        }
-    }
-
-    /// Its name.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Http => "HTTP",
-            Self::Http2 => "HTTP2",
-            Self::Grpc => "GRPC",
-            Self::Tcp => "TCP",
-            Self::Tls => "TLS",
         }
     }
 }

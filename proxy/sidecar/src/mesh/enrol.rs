@@ -4,7 +4,7 @@ use super::client::{CALL_TIMEOUT, ControlClient};
 use super::own::OwnSvid;
 use super::proof::Source;
 use super::settings::Settings;
-use super::svid::Svid;
+use super::svid::{self, Svid};
 use anyhow::Context;
 use outrigger_api::outrigger::v1::certificate_service_client::CertificateServiceClient;
 use outrigger_api::outrigger::v1::{SignRequest, WatchTrustBundleRequest, Workload};
@@ -65,7 +65,7 @@ pub async fn sign(client: &ControlClient, right: Right<'_>) -> anyhow::Result<Sv
     Ok(Svid {
         chain_pem: answer.certificate_chain_pem,
         key_pem: key.serialize_pem(),
-        bundle: bundle.into(),
+        bundle: svid::bundle(bundle),
         received: SystemTime::now(),
     })
 }
@@ -100,7 +100,7 @@ pub async fn keep_fresh(client: Arc<ControlClient>, settings: Arc<Settings>, own
     loop {
         let now = SystemTime::now();
         let svid = own.current();
-        let (half, end) = (svid.half_life().unwrap_or(now), svid.end().unwrap_or(now));
+        let (half, end) = (svid.half_life(), svid.end().unwrap_or(now));
         if let Ok(left) = half.duration_since(now) {
             // Spread the renewals of a fleet that was enrolled together.
             tokio::time::sleep(left.mul_f64(0.95 + fastrand::f64() / 20.0)).await;
@@ -133,7 +133,7 @@ pub async fn follow_roots(client: Arc<ControlClient>, own: Arc<OwnSvid>) {
             while let Some(bundle) = bundles.message().await? {
                 wait = RETRY_FIRST;
                 let version = bundle.version;
-                if own.trust(bundle.into())? {
+                if own.trust(svid::bundle(bundle))? {
                     tracing::info!(version, "trust bundle changed");
                 }
             }

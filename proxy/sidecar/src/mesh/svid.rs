@@ -1,178 +1,31 @@
-//! The workload's own certificate: kept on disk, turned into secrets and TLS settings.
+//! The workload's own certificate as secrets of the proxy. How it is kept: [`outrigger_member::svid`].
 
 use super::{SECRET_OWN, SECRET_ROOTS};
-use anyhow::Context;
 use outrigger_api::outrigger::v1::TrustBundle;
+pub use outrigger_member::svid::{Bundle, Svid, anonymous_client_config};
 use outrigger_traffic::config::{Secret, SecretValue, TlsCertificate, ValidationContext};
-use rustls::{ClientConfig, RootCertStore};
-use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer};
-use serde::{Deserialize, Serialize};
-use std::fs;
-use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
-use std::sync::Arc;
-use std::time::{Duration, SystemTime};
 
-/// File that holds certificate, key and trust bundle together.
-const FILE: &str = "identity.json";
-
-/// A certificate with its key and what it trusts.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Svid {
-    /// Chain, leaf first, PEM.
-    pub chain_pem: String,
-    /// Private key, PEM.
-    pub key_pem: String,
-    /// Whom it trusts.
-    pub bundle: Bundle,
-    /// When it was signed, by our clock. Certificates are dated back for clocks that go slow, so their own beginning says
-    /// nothing about when half of their life is over.
-    pub received: SystemTime,
+/// As the control service sends it.
+pub fn bundle(wire: TrustBundle) -> Bundle {
+    Bundle { pem: wire.pem, version: wire.version, roots_pem: wire.roots_pem }
 }
 
-/// The authorities of the mesh.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Debug)]
-#[serde(rename_all = "camelCase")]
-pub struct Bundle {
-    /// Certificates, PEM.
-    pub pem: String,
-    /// Grows with every change, unless the control service was restored from a backup.
-    pub version: u64,
-    /// The control service's roots, PEM: for calls to it, not for peers.
-    #[serde(default)]
-    pub roots_pem: String,
-}
-
-impl From<TrustBundle> for Bundle {
-    fn from(wire: TrustBundle) -> Self {
-        Self { pem: wire.pem, version: wire.version, roots_pem: wire.roots_pem }
-    }
-}
-
-impl std::fmt::Debug for Svid {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let mut text = f.debug_struct("Svid");
-        text.field("chain_pem", &self.chain_pem).field("key_pem", &"[redacted]");
-        text.field("bundle", &self.bundle).field("received", &self.received).finish()
-    }
-}
-
-impl Svid {
-    /// What an earlier run left, if it is complete and not expired.
-    pub fn load(folder: &Path) -> Option<Self> {
-        let text = fs::read_to_string(folder.join(FILE)).ok()?;
-        let svid: Self = serde_json::from_str(&text)
-            .inspect_err(|error| tracing::warn!(%error, "certificate on disk cannot be read"))
-            .ok()?;
-        (svid.end().ok()? > SystemTime::now() && svid.client_config("").is_ok()).then_some(svid)
-    }
-
-    /// Keeps it for the next run, readable by the owner alone. One file, written whole and renamed into place: whenever the
-    /// host goes down, certificate and key belong together.
-    ///
-    /// # Errors
-    /// Those of the file system; the old file stays then.
-    pub fn save(&self, folder: &Path) -> anyhow::Result<()> {
-        let part = folder.join(format!("{FILE}.part"));
-        // What an earlier run left may be readable by others.
-        match fs::remove_file(&part) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),
-            _ => {}
-        }
-        let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&part)?;
-        file.write_all(&serde_json::to_vec(self)?)?;
-        file.sync_all()?;
-        fs::rename(&part, folder.join(FILE)).context(FILE)?;
-        // Without this the rename itself may be lost.
-        Ok(fs::File::open(folder)?.sync_all()?)
-    }
-
-    /// When to renew: half of the time between its signing and its end has passed.
-    ///
-    /// # Errors
-    /// When the certificate cannot be read.
-    pub fn half_life(&self) -> anyhow::Result<SystemTime> {
-        let life = self.end()?.duration_since(self.received).unwrap_or_default();
-        Ok(self.received + life / 2)
-    }
-
-    /// End of the leaf's life.
-    ///
-    /// # Errors
-    /// When the certificate cannot be read.
-    pub fn end(&self) -> anyhow::Result<SystemTime> {
-        let der =
-            CertificateDer::from_pem_slice(self.chain_pem.as_bytes()).context("certificate is not PEM")?;
-        let (_, leaf) = x509_parser::parse_x509_certificate(&der).context("certificate is not X.509")?;
-        let seconds = u64::try_from(leaf.validity().not_after.timestamp()).unwrap_or(0);
-        Ok(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds))
-    }
-
-    /// Who the certificate says this is: the URI in it.
-    pub fn principal(&self) -> Option<String> {
-        let der = CertificateDer::from_pem_slice(self.chain_pem.as_bytes()).ok()?;
-        let (_, leaf) = x509_parser::parse_x509_certificate(&der).ok()?;
-        let names = leaf.subject_alternative_name().ok()??;
-        names.value.general_names.iter().find_map(|name| match name {
-            x509_parser::extensions::GeneralName::URI(uri) => Some((*uri).to_owned()),
-            _ => None,
-        })
-    }
-
-    /// The two secrets that the mesh's resources name.
-    pub fn secrets(&self) -> Vec<Secret> {
-        let own = TlsCertificate { chain_pem: self.chain_pem.clone(), key_pem: self.key_pem.clone() };
-        let roots = ValidationContext {
-            trusted_ca_pem: Some(self.bundle.pem.clone()),
-            ..ValidationContext::default()
-        };
-        vec![
-            Secret { name: SECRET_OWN.into(), value: SecretValue::Certificate(own) },
-            Secret { name: SECRET_ROOTS.into(), value: SecretValue::Validation(roots) },
-        ]
-    }
-
-    /// TLS towards the control service with this certificate. `first_roots` are those of the first contact: a proxy that slept
-    /// through a whole rotation knows none of the authorities that sign now. Roots that came later are in the bundle.
-    pub fn client_config(&self, first_roots: &str) -> anyhow::Result<Arc<ClientConfig>> {
-        let chain =
-            CertificateDer::pem_slice_iter(self.chain_pem.as_bytes()).collect::<Result<Vec<_>, _>>()?;
-        let key = PrivateKeyDer::from_pem_slice(self.key_pem.as_bytes())?;
-        // Peers are judged by the bundle alone: it must hold something whatever the other roots are.
-        roots(&self.bundle.pem)?;
-        let all = format!("{}\n{}\n{first_roots}", self.bundle.pem, self.bundle.roots_pem);
-        let builder = ClientConfig::builder().with_root_certificates(roots(&all)?);
-        Ok(http2(builder.with_client_auth_cert(chain, key)?))
-    }
-}
-
-/// TLS towards the control service before there is a certificate.
-pub fn anonymous_client_config(roots_pem: &str) -> anyhow::Result<Arc<ClientConfig>> {
-    Ok(http2(ClientConfig::builder().with_root_certificates(roots(roots_pem)?).with_no_client_auth()))
-}
-
-fn http2(mut config: ClientConfig) -> Arc<ClientConfig> {
-    config.alpn_protocols = vec![b"h2".to_vec()];
-    Arc::new(config)
-}
-
-fn roots(pem: &str) -> anyhow::Result<RootCertStore> {
-    let mut store = RootCertStore::empty();
-    for certificate in CertificateDer::pem_slice_iter(pem.as_bytes()) {
-        store.add(certificate.context("trust bundle is not PEM")?)?;
-    }
-    anyhow::ensure!(!store.is_empty(), "trust bundle holds no certificate");
-    Ok(store)
+/// The two secrets that the mesh's resources name.
+pub fn secrets(svid: &Svid) -> Vec<Secret> {
+    let own = TlsCertificate { chain_pem: svid.chain_pem.clone(), key_pem: svid.key_pem.clone() };
+    let roots =
+        ValidationContext { trusted_ca_pem: Some(svid.bundle.pem.clone()), ..ValidationContext::default() };
+    vec![
+        Secret { name: SECRET_OWN.into(), value: SecretValue::Certificate(own) },
+        Secret { name: SECRET_ROOTS.into(), value: SecretValue::Validation(roots) },
+    ]
 }
 
 #[cfg(test)]
 pub mod tests {
     use super::*;
     use rcgen::{CertificateParams, KeyPair};
-    use std::os::unix::fs::PermissionsExt;
+    use std::time::{Duration, SystemTime};
 
     /// A certificate of somebody, PEM.
     pub fn certificate() -> String {
@@ -192,47 +45,15 @@ pub mod tests {
     }
 
     #[test]
-    fn principal_is_the_uri_of_the_certificate() {
-        assert_eq!(svid(1).principal(), None);
-        let key = KeyPair::generate().unwrap();
-        let mut params = CertificateParams::new(vec!["mesh.test".to_owned()]).unwrap();
-        let uri = "spiffe://mesh.test/ns/shop/sa/cart";
-        params.subject_alt_names.push(rcgen::SanType::URI(uri.try_into().unwrap()));
-        let chain_pem = params.self_signed(&key).unwrap().pem();
-        assert_eq!(Svid { chain_pem, ..svid(1) }.principal().as_deref(), Some(uri));
-    }
-
-    #[test]
-    fn certificate_key_and_bundle_are_kept_together_for_the_owner_alone() {
-        let folder = tempfile::tempdir().unwrap();
-        assert!(Svid::load(folder.path()).is_none());
-        let first = svid(1);
-        first.save(folder.path()).unwrap();
-        assert_eq!(Svid::load(folder.path()), Some(first.clone()));
-        let files: Vec<_> = fs::read_dir(folder.path()).unwrap().map(Result::unwrap).collect();
-        assert_eq!(files.len(), 1, "one file, so that none can be newer than another");
-        assert_eq!(files[0].metadata().unwrap().permissions().mode() & 0o777, 0o600);
-        let shown = format!("{first:?}");
-        assert!(!shown.contains("PRIVATE KEY") && shown.contains("redacted"), "{shown}");
-    }
-
-    #[test]
-    fn crash_while_saving_leaves_the_old_one_and_is_no_obstacle() {
-        let folder = tempfile::tempdir().unwrap();
-        let (old, new) = (svid(1), svid(2));
-        old.save(folder.path()).unwrap();
-        let part = folder.path().join("identity.json.part");
-        fs::write(&part, &serde_json::to_vec(&new).unwrap()[..100]).unwrap();
-        assert_eq!(Svid::load(folder.path()), Some(old));
-        new.save(folder.path()).unwrap();
-        assert_eq!(Svid::load(folder.path()), Some(new));
-        assert!(!part.exists());
-    }
-
-    #[test]
-    fn key_of_another_certificate_is_not_used() {
-        let folder = tempfile::tempdir().unwrap();
-        Svid { key_pem: svid(1).key_pem, ..svid(1) }.save(folder.path()).unwrap();
-        assert!(Svid::load(folder.path()).is_none());
+    fn secrets_are_the_certificate_with_its_key_and_the_roots() {
+        let svid = svid(1);
+        let [own, roots] = &secrets(&svid)[..] else { panic!("two secrets") };
+        assert_eq!((own.name.as_str(), roots.name.as_str()), (SECRET_OWN, SECRET_ROOTS));
+        assert!(matches!(&own.value, SecretValue::Certificate(c) if c.key_pem == svid.key_pem));
+        let trusted = |value: &SecretValue| match value {
+            SecretValue::Validation(roots) => roots.trusted_ca_pem.clone(),
+            _ => None,
+        };
+        assert_eq!(trusted(&roots.value), Some(svid.bundle.pem));
     }
 }

@@ -10,10 +10,10 @@ use std::net::IpAddr;
 use super::wire::{self, Container, ContainerDefinition, Definition, Instance, Task};
 use crate::identity::spiffe::is_label;
 use crate::source::fact::{self, Draft, DraftPort};
-use crate::source::port::{self, Declared};
 use crate::source::settings::{EcsRule, EcsSettings};
 use crate::source::status::Unusable;
 use crate::source::workload::{Health, Protocol};
+use outrigger_member::port::{self, Declared};
 
 /// Docker labels of an application; the host agent reads the same.
 mod label {
