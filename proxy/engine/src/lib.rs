@@ -7,7 +7,7 @@
 //!
 //! Modules in reading order:
 //!
-//! * [`proxy`]: starting a proxy, applying a configuration, draining.
+//! * [`proxy`]: starting a proxy, applying a configuration, draining. [`service`]: requests of the embedding program.
 //! * [`live`], [`worker`]: the one pointer that holds everything that must agree, and what a worker owns.
 //! * [`config`]: how a configuration becomes [`live::Live`].
 //! * [`io`]: byte streams (plain or TLS), buffers, timers.
@@ -22,6 +22,7 @@
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 pub mod proxy;
+pub mod service;
 
 pub mod live;
 pub mod overload;

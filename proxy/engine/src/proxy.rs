@@ -24,7 +24,7 @@ use crate::config::{Applier, Isolated, isolate};
 use crate::dns::DnsServers;
 use crate::drain::{DrainState, Phase};
 use crate::filter::RegisteredFilters;
-use crate::listener::{self, Listen, Listeners};
+use crate::listener::{self, Handed, Hands, Listen, Listeners, NotServed};
 use crate::live::Live;
 use crate::overload::memory::{ReadMemory, SystemMemory};
 use crate::overload::{self, Overload};
@@ -32,11 +32,12 @@ use crate::telemetry::access_log::log_writer;
 use crate::telemetry::{NodeIdentity, Sharded, SpanSink, Telemetry};
 use crate::worker::{Shared, Worker};
 use arc_swap::ArcSwap;
+use outrigger_traffic::balance::Balancers;
 use outrigger_traffic::config::{Config, ConfigError, Endpoints, OverloadManager};
 use outrigger_traffic::snapshot::Snapshot;
 use std::collections::HashMap;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant, SystemTime};
@@ -107,6 +108,8 @@ pub struct ProxyOptions {
     pub overload: OverloadManager,
     /// Filters of the embedding program, by the names that configurations use. Default none.
     pub filters: RegisteredFilters,
+    /// Balancing policies of the embedding program, by the names that configurations use. Default none.
+    pub balancers: Balancers,
     /// Who knows how much memory is used. Default: the system.
     pub memory: Arc<dyn ReadMemory>,
 }
@@ -127,6 +130,7 @@ impl Default for ProxyOptions {
             ready_after_config: true,
             overload: OverloadManager::default(),
             filters: RegisteredFilters::new(),
+            balancers: Balancers::new(),
             memory: Arc::new(SystemMemory::default()),
         }
     }
@@ -163,6 +167,7 @@ impl Proxy {
             telemetry: Telemetry::new(options.node, options.spans, log_channel, workers),
             overload: Overload::default(),
             filters: options.filters,
+            balancers: options.balancers,
             concurrency: workers,
             started: Instant::now(),
             started_at: SystemTime::now(),
@@ -173,7 +178,8 @@ impl Proxy {
         shared.server.control().concurrency.set(workers as u64);
         let admin_socket = options.admin.map(admin::bind).transpose()?;
         options.threads.start("outrigger-log".into(), Box::new(write_logs))?;
-        let (senders, alive) = spawn_workers(&shared, &*options.threads)?;
+        let (hands, handed) = Hands::new(workers);
+        let (senders, alive) = spawn_workers(&shared, &*options.threads, handed)?;
         let jobs = ClusterJobs::new(Handle::current(), options.resolver, shared.telemetry.access_log.clone());
         let dns = DnsServers::new(Handle::current(), options.share_ports);
         let listeners = Listeners::new(senders, options.share_ports);
@@ -184,6 +190,7 @@ impl Proxy {
             applier: Mutex::new(applier),
             admin_addr,
             alive,
+            hands,
             quit: watch::Sender::new(false),
             ready_after_config: options.ready_after_config,
         }));
@@ -200,11 +207,12 @@ impl Proxy {
 fn spawn_workers(
     shared: &Arc<Shared>,
     threads: &dyn Threads,
+    handed: Vec<mpsc::Receiver<Handed>>,
 ) -> io::Result<(Vec<mpsc::UnboundedSender<Listen>>, watch::Receiver<usize>)> {
     let (alive, count) = watch::channel(0);
     let alive = Arc::new(alive);
     let mut senders = Vec::with_capacity(shared.concurrency);
-    for id in 0..shared.concurrency {
+    for (id, handed) in handed.into_iter().enumerate() {
         // Carries listening sockets only: as many as there are listener addresses.
         let (sender, sockets) = mpsc::unbounded_channel();
         alive.send_modify(|n| *n += 1);
@@ -214,7 +222,7 @@ fn spawn_workers(
             format!("outrigger-{id}"),
             Box::new(move || {
                 let _living = living;
-                run_worker(id, shared, sockets);
+                run_worker(id, shared, sockets, handed);
             }),
         )?;
         senders.push(sender);
@@ -223,7 +231,12 @@ fn spawn_workers(
 }
 
 /// The body of a data thread.
-fn run_worker(id: usize, shared: Arc<Shared>, sockets: mpsc::UnboundedReceiver<Listen>) {
+fn run_worker(
+    id: usize,
+    shared: Arc<Shared>,
+    sockets: mpsc::UnboundedReceiver<Listen>,
+    handed: mpsc::Receiver<Handed>,
+) {
     // Tasks that stay on this thread are scheduled without the queue and lock in between that a `LocalSet` adds.
     let options = tokio::runtime::LocalOptions::default();
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build_local(options) {
@@ -235,7 +248,7 @@ fn run_worker(id: usize, shared: Arc<Shared>, sockets: mpsc::UnboundedReceiver<L
     };
     runtime.block_on(async move {
         let worker = Worker::new(id, shared);
-        listener::run(worker.clone(), sockets).await;
+        listener::run(worker.clone(), sockets, handed).await;
         worker.logs.flush();
     });
 }
@@ -283,6 +296,7 @@ pub(crate) struct Steering {
     applier: Mutex<Applier>,
     pub(crate) admin_addr: Option<SocketAddr>,
     alive: watch::Receiver<usize>,
+    hands: Hands,
     pub(crate) quit: watch::Sender<bool>,
     ready_after_config: bool,
 }
@@ -338,6 +352,25 @@ impl ProxyHandle {
     /// *Errors*: every reason; nothing is changed then.
     pub fn apply_endpoints(&self, endpoints: &Endpoints) -> Result<(), Vec<ConfigError>> {
         self.0.applier().apply_endpoints(endpoints)
+    }
+
+    /// Serves a connection that the caller has accepted, as a listener of this name would have. The listener need not be
+    /// bound (`bind_to_port: false`). Never blocks; workers take turns.
+    ///
+    /// *Errors*: why it is not served; it is closed then.
+    pub fn serve(&self, listener: &str, stream: TcpStream) -> Result<(), NotServed> {
+        let shared = &self.0.shared;
+        if shared.drain.phase() != Phase::Serving {
+            return Err(NotServed::Draining);
+        }
+        let live = shared.live.load();
+        let Some((name, _)) = live.listeners.get_key_value(listener) else {
+            return Err(NotServed::NoListener);
+        };
+        if shared.connections.load(Ordering::Relaxed) >= shared.connections_max {
+            return Err(NotServed::Busy);
+        }
+        self.0.hands.give(name.clone(), stream)
     }
 
     /// Number of the state in effect; 0 before the first configuration.

@@ -21,6 +21,7 @@ use crate::telemetry::trace::WorkerSpans;
 use crate::telemetry::{ListenerFilterStats, ServerStats, Sharded, Telemetry, WorkerMetrics};
 use crate::upstream::pool::Pools;
 use arc_swap::{ArcSwap, Cache};
+use outrigger_traffic::balance::Balancers;
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -53,6 +54,8 @@ pub struct Shared {
     pub keys_fetched: Notify,
     /// Filters of the embedding program.
     pub filters: RegisteredFilters,
+    /// Balancing policies of the embedding program.
+    pub balancers: Balancers,
     /// Number of data workers.
     pub concurrency: usize,
     /// When the proxy started.

@@ -75,7 +75,8 @@ impl Applier {
     fn try_apply(&mut self, config: Config) -> Result<u64, Vec<ConfigError>> {
         let old = self.shared.live.load_full();
         let mut errors = Vec::new();
-        let snapshot = keep(outrigger_traffic::compile(&config, Some(&old.snapshot)), &mut errors);
+        let compiled = outrigger_traffic::compile_with(&config, Some(&old.snapshot), &self.shared.balancers);
+        let snapshot = keep(compiled, &mut errors);
         let secrets = keep(Secrets::parse(&config.secrets, Some(&self.secrets)), &mut errors);
         let (Some(snapshot), Some(secrets)) = (snapshot, secrets) else { return Err(errors) };
         let version = old.version + 1;

@@ -15,6 +15,7 @@ mod detect;
 mod facts;
 mod first;
 mod forward_proxy;
+mod handed;
 pub mod hello;
 pub mod http_guess;
 pub mod named;
@@ -27,6 +28,8 @@ mod tenure;
 
 pub use accept::Listen;
 pub use facts::ConnFacts;
+pub(crate) use handed::Hands;
+pub use handed::{Handed, NotServed};
 pub use reconsider::reconsider;
 pub use sockets::{Listeners, Prepared};
 pub use tenure::{Eviction, Tenure, Tenures};
@@ -38,7 +41,11 @@ use tokio::sync::mpsc;
 
 /// Serves a worker until its proxy is closed: accepts on the sockets it is given and starts draining when the proxy does.
 /// Runs inside the worker's `LocalSet`.
-pub async fn run(worker: Rc<Worker>, mut sockets: mpsc::UnboundedReceiver<Listen>) {
+pub async fn run(
+    worker: Rc<Worker>,
+    mut sockets: mpsc::UnboundedReceiver<Listen>,
+    handed: mpsc::Receiver<Handed>,
+) {
     let shared = worker.shared.clone();
     let watcher = worker.clone();
     worker.jobs.spawn(async move {
@@ -46,6 +53,7 @@ pub async fn run(worker: Rc<Worker>, mut sockets: mpsc::UnboundedReceiver<Listen
         watcher.drain.start();
     });
     worker.jobs.spawn(tenure::watch_over(worker.clone()));
+    worker.jobs.spawn(handed::take(worker.clone(), handed));
     if worker.id == 0 {
         worker.jobs.spawn(crate::filter::keep_keys_ahead(worker.clone()));
     }

@@ -6,7 +6,7 @@ use outrigger_api::envoy::extensions::upstreams::http::v3 as upstreams;
 use outrigger_api::{any, metadata};
 use outrigger_traffic::config::{
     CircuitBreakers, Cluster, ClusterDiscovery, DnsFamily, Hashing, HttpUpstream, LbPolicy, LocalityLb,
-    OutlierDetection, RingFunction, SlowStart, Thresholds, UpstreamHttp,
+    OutlierDetection, RingFunction, SlowStart, Thresholds, UpstreamHttp, ZoneAware,
 };
 use proto::cluster as pc;
 
@@ -64,7 +64,10 @@ pub fn cluster(value: &Cluster) -> proto::Cluster {
                     hash_balance_factor: hashing.balance_factor,
                 },
             ),
-            locality_config_specifier: (value.locality_lb == LocalityLb::Weighted).then_some(weighted),
+            locality_config_specifier: match value.locality_lb {
+                LocalityLb::Weighted => Some(weighted),
+                LocalityLb::None => (value.zone_aware != ZoneAware::default()).then(|| zones(&value.zone_aware)),
+            },
         }),
         upstream_connection_options: keepalive,
         ..Default::default()
@@ -117,6 +120,14 @@ fn balancing(value: &Cluster) -> (pc::LbPolicy, Option<pc::LbConfig>, Option<&Ha
         LbPolicy::Registered(_) => (pc::LbPolicy::LoadBalancingPolicyConfig, None),
     };
     (policy, lb_config, hashing)
+}
+
+fn zones(value: &ZoneAware) -> pc::common_lb_config::LocalityConfigSpecifier {
+    pc::common_lb_config::LocalityConfigSpecifier::ZoneAwareLbConfig(pc::common_lb_config::ZoneAwareLbConfig {
+        routing_enabled: Some(outrigger_api::envoy::r#type::v3::Percent { value: value.routing_enabled.into() }),
+        min_cluster_size: Some(value.min_cluster_size),
+        fail_traffic_on_panic: value.fail_traffic_on_panic,
+    })
 }
 
 fn real(value: f64, default: f64) -> Option<core::RuntimeDouble> {
