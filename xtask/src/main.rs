@@ -1,7 +1,8 @@
-//! Development tasks: `cargo demo`, `cargo xtask deps`, `cargo xtask peers`, `cargo xtask scenarios`, `cargo xtask images`.
+//! Development tasks: `cargo demo`, `cargo xtask api`, `cargo xtask deps`, `cargo xtask peers`, `cargo xtask scenarios`, `cargo xtask images`.
 
 #![allow(unreachable_pub, reason = "a binary has no outside; `pub` marks what a file offers to its siblings")]
 
+mod api;
 mod demo;
 mod deps;
 mod images;
@@ -22,12 +23,14 @@ usage: cargo xtask VERB
   images [--profile NAME] [--tar-only]
                                     static binaries and container images from them; --tar-only packs what docker
                                     would build them from
+  api [--write]                     what embedding programs use, compared with docs/api.txt
   deps                              the dependency arrows between crates, and what may not come in
 ";
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let result = match args.first().map(String::as_str) {
+        Some("api") => api::run(args.get(1..).unwrap_or_default()),
         Some("demo") => demo::run(args.get(1..).unwrap_or_default()),
         Some("demo-service") => demo::service::run(args.get(1..).unwrap_or_default()),
         Some("demo-setup") => demo::setup::run(args.get(1..).unwrap_or_default()),

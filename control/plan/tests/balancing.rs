@@ -81,3 +81,24 @@ fn routes_of_a_virtual_service_say_it_too() {
     assert!(!routes.is_empty());
     assert!(routes.iter().all(|one| one.len() == 1), "{routes:?}");
 }
+
+#[test]
+fn warmup_makes_new_hosts_start_slowly() {
+    use outrigger_traffic::config::{Fraction, SlowStart};
+    let slow = |balancer: &str| {
+        let config = config(&rule(balancer));
+        config.clusters.into_iter().find(|c| c.name == "outbound|8080||b.demo.mesh").unwrap().slow_start
+    };
+    let whole = SlowStart {
+        window: Duration::from_secs(60),
+        aggression: 1.0,
+        min_weight: Fraction::from_percent(10),
+    };
+    assert_eq!(slow("{simple: ROUND_ROBIN}"), None);
+    assert_eq!(slow("{simple: ROUND_ROBIN, warmupDurationSecs: 60s}"), Some(whole.clone()));
+    assert_eq!(slow("{warmup: {duration: 60s}}"), Some(whole.clone()));
+    assert_eq!(
+        slow("{simple: LEAST_REQUEST, warmup: {duration: 60s, minimumPercent: 25, aggression: 2.5}}"),
+        Some(SlowStart { aggression: 2.5, min_weight: Fraction::from_percent(25), ..whole })
+    );
+}

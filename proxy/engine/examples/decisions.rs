@@ -1,6 +1,8 @@
 //! The fourth depth of embedding: decisions alone. No socket is opened here: the program says what it was asked and how
 //! its attempts ended, and is told where to go, whether to try again and whom to leave alone.
 
+#![allow(unreachable_pub, reason = "the tests run it as a module")]
+
 #[path = "common/mod.rs"]
 mod common;
 

@@ -1,6 +1,8 @@
 //! A filter and a balancing policy of the embedding program, registered by value: the names in the configuration stand for
 //! what this proxy was given, and another proxy of the same process may be given something else.
 
+#![allow(unreachable_pub, reason = "the tests run it as a module")]
+
 #[path = "common/mod.rs"]
 mod common;
 

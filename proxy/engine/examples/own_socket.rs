@@ -1,6 +1,8 @@
 //! The second depth of embedding: the program accepts connections itself, looks at them, and hands those over that the
 //! proxy is to serve.
 
+#![allow(unreachable_pub, reason = "the tests run it as a module")]
+
 #[path = "common/mod.rs"]
 mod common;
 

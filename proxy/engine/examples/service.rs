@@ -1,6 +1,8 @@
 //! The third depth of embedding: the proxy as a `tower::Service`. What the program sends goes through the routes, filters,
 //! retries and pools of the proxy, and never through a socket that others could reach.
 
+#![allow(unreachable_pub, reason = "the tests run it as a module")]
+
 #[path = "common/mod.rs"]
 mod common;
 

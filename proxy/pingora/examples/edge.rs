@@ -3,12 +3,14 @@
 //!
 //! `cargo run --example edge -- LISTEN HOST HOST`, such as `127.0.0.1:8080 127.0.0.1:9001 127.0.0.1:9002`.
 
+#![allow(unreachable_pub, reason = "the tests run it as a module")]
+
 use async_trait::async_trait;
 use outrigger_pingora::{Decisions, Gateway};
 use outrigger_traffic::config::{
     Action, Cluster, ClusterDiscovery, Config, DirectResponse, Endpoint, Endpoints, FilterChain,
-    FilterChainMatch, HttpConnectionManager, Listener, LocalityEndpoints, OutlierDetection, Redirect, RetryOn,
-    RetryPolicy, Route, RouteAction, RouteConfig, RouteMatch, RouteSource, Terminal, VirtualHost,
+    FilterChainMatch, HttpConnectionManager, Listener, LocalityEndpoints, OutlierDetection, Redirect,
+    RetryOn, RetryPolicy, Route, RouteAction, RouteConfig, RouteMatch, RouteSource, Terminal, VirtualHost,
 };
 use pingora_core::server::{Server, ShutdownWatch, configuration::ServerConf};
 use pingora_core::services::background::{BackgroundService, background_service};
@@ -41,7 +43,12 @@ fn main() -> Result<(), Box<dyn Error>> {
 
 /// A Pingora server with one gateway.
 pub fn server(listen: &str, decisions: Arc<Decisions>) -> Server {
-    let conf = ServerConf { threads: 2, grace_period_seconds: Some(0), graceful_shutdown_timeout_seconds: Some(1), ..ServerConf::default() };
+    let conf = ServerConf {
+        threads: 2,
+        grace_period_seconds: Some(0),
+        graceful_shutdown_timeout_seconds: Some(1),
+        ..ServerConf::default()
+    };
     let mut server = Server::new_with_opt_and_conf(None, conf);
     server.bootstrap();
     let mut service =
@@ -79,7 +86,8 @@ pub fn config(hosts: &[SocketAddr]) -> Config {
         host_selection_max_attempts: 3,
         ..RetryPolicy::default()
     });
-    let health = DirectResponse { status: 200, body: b"fine\n".to_vec(), content_type: Some("text/plain".into()) };
+    let health =
+        DirectResponse { status: 200, body: b"fine\n".to_vec(), content_type: Some("text/plain".into()) };
     let moved = Redirect {
         status: 308,
         scheme: None,
@@ -94,7 +102,8 @@ pub fn config(hosts: &[SocketAddr]) -> Config {
         route("/old", Action::Redirect(moved)),
         route("/api", Action::Forward(Box::new(forward))),
     ];
-    let host = VirtualHost { name: "all".into(), domains: vec!["*".into()], routes, ..VirtualHost::default() };
+    let host =
+        VirtualHost { name: "all".into(), domains: vec!["*".into()], routes, ..VirtualHost::default() };
     let table = RouteConfig { virtual_hosts: vec![host.into()], ..RouteConfig::default() };
     // Its address has no meaning here: Pingora has listeners of its own.
     let mut listener = Listener::new("edge", SocketAddr::from(([127, 0, 0, 1], 0)));

@@ -209,7 +209,9 @@ impl Refusals {
 
     /// Texts with command operators need what only the engine knows.
     fn edits(&mut self, at: &str, given: &HeaderEdits) {
-        for (field, edits) in [("request_headers_to_add", &given.request_add), ("response_headers_to_add", &given.response_add)] {
+        for (field, edits) in
+            [("request_headers_to_add", &given.request_add), ("response_headers_to_add", &given.response_add)]
+        {
             for (i, edit) in edits.iter().enumerate() {
                 if Template::parse(&edit.value).is_ok_and(|value| value.literal().is_none()) {
                     self.refuse(format!("{at}.{field}[{i}]"), format!("a command operator {REASON}"));

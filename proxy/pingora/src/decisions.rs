@@ -116,7 +116,12 @@ impl Decisions {
             if at <= now {
                 let sweep = cluster.sweep(now, &mut || fastrand::u32(..));
                 if sweep.returned > 0 || sweep.ejected > 0 {
-                    tracing::info!(cluster = cluster.name(), returned = sweep.returned, ejected = sweep.ejected, "outliers");
+                    tracing::info!(
+                        cluster = cluster.name(),
+                        returned = sweep.returned,
+                        ejected = sweep.ejected,
+                        "outliers"
+                    );
                 }
                 at = now + rules.interval;
             }

@@ -227,7 +227,8 @@ impl ProxyHttp for Gateway {
         };
         if written {
             if plan.forward.append_x_forwarded_host {
-                let old = HeaderValue::from_bytes(outrigger_traffic::RequestView::authority(&self.head(session)));
+                let old =
+                    HeaderValue::from_bytes(outrigger_traffic::RequestView::authority(&self.head(session)));
                 request.append_header("x-forwarded-host", old.map_err(|_| status(400, "bad authority"))?)?;
             }
             let value = HeaderValue::from_bytes(&authority).map_err(|_| status(400, "bad authority"))?;
@@ -301,7 +302,9 @@ impl ProxyHttp for Gateway {
             return error;
         }
         let (outcome, kind) = match error.etype() {
-            ErrorType::ReadTimedout | ErrorType::WriteTimedout => (Outcome::Timeout, ResetKind::PerTryTimeout),
+            ErrorType::ReadTimedout | ErrorType::WriteTimedout => {
+                (Outcome::Timeout, ResetKind::PerTryTimeout)
+            }
             ErrorType::InvalidHTTPHeader | ErrorType::H1Error | ErrorType::InvalidH2 => {
                 (Outcome::Reset, ResetKind::Protocol)
             }
@@ -323,7 +326,10 @@ impl ProxyHttp for Gateway {
             (_, ErrorSource::Downstream) => 0,
             // Source: Envoy: statuses of local replies.
             (ErrorType::ReadTimedout | ErrorType::WriteTimedout, ErrorSource::Upstream) => 504,
-            (ErrorType::InvalidHTTPHeader | ErrorType::H1Error | ErrorType::InvalidH2, ErrorSource::Upstream) => 502,
+            (
+                ErrorType::InvalidHTTPHeader | ErrorType::H1Error | ErrorType::InvalidH2,
+                ErrorSource::Upstream,
+            ) => 502,
             (_, ErrorSource::Upstream) => 503,
             _ => 500,
         };
@@ -381,7 +387,7 @@ impl Gateway {
 
     fn redirect(&self, session: &Session, redirect: &Redirect, route: &Route) -> Result<ResponseHeader> {
         let mut location = Vec::new();
-        redirect.location(&self.head(session), &mut location);
+        route.location(&self.head(session), &mut location);
         let mut answer = ResponseHeader::build(redirect.status, Some(2))?;
         let value = HeaderValue::from_bytes(&location).map_err(|_| status(400, "bad target"))?;
         answer.insert_header(header::LOCATION, value)?;

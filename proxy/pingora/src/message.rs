@@ -111,8 +111,12 @@ pub(crate) fn edit(head: &mut impl Edited, edits: &Edits) -> Result<()> {
         match step {
             Edit::Remove(name) => head.drop_all(name),
             Edit::RemoveMatching(matcher) => {
-                let names: Vec<HeaderName> =
-                    head.map().keys().filter(|name| matcher.matches(name.as_str().as_bytes())).cloned().collect();
+                let names: Vec<HeaderName> = head
+                    .map()
+                    .keys()
+                    .filter(|name| matcher.is_match(name.as_str().as_bytes()))
+                    .cloned()
+                    .collect();
                 names.iter().for_each(|name| head.drop_all(name.as_str()));
             }
             Edit::Set { name, value, append, keep_empty } => {

@@ -7,7 +7,8 @@ mod edge;
 
 use outrigger_pingora::Decisions;
 use outrigger_traffic::config::{
-    Action, ClusterDiscovery, Config, HeaderAppend, HeaderEdit, LbPolicy, PathRewrite, Route, RouteSource, Terminal,
+    Action, ClusterDiscovery, Config, HeaderAppend, HeaderEdit, LbPolicy, PathRewrite, Route, RouteSource,
+    Terminal,
 };
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -94,14 +95,24 @@ fn requests_are_routed_balanced_and_tried_again() {
     assert_eq!(decisions.apply(edge::config(&[one.address, two.address])).unwrap(), 1);
 
     let health = get(address, "/health");
-    assert!(health.0.starts_with("HTTP/1.1 200") && health.0.to_lowercase().contains("content-type: text/plain"));
+    assert!(
+        health.0.starts_with("HTTP/1.1 200") && health.0.to_lowercase().contains("content-type: text/plain")
+    );
     assert_eq!(health.1, "fine\n");
     let moved = get(address, "/old?x");
-    assert!(moved.0.starts_with("HTTP/1.1 308") && moved.0.to_lowercase().contains("location: http://example/api"), "{}", moved.0);
+    assert!(
+        moved.0.starts_with("HTTP/1.1 308")
+            && moved.0.to_lowercase().contains("location: http://example/api"),
+        "{}",
+        moved.0
+    );
     assert!(get(address, "/nowhere").0.starts_with("HTTP/1.1 404"));
 
     let seen: Vec<String> = (0..4).map(|_| get(address, "/api/x").1).collect();
-    assert!(seen.iter().any(|s| s.starts_with("one /api/x")) && seen.iter().any(|s| s.starts_with("two /api/x")), "{seen:?}");
+    assert!(
+        seen.iter().any(|s| s.starts_with("one /api/x")) && seen.iter().any(|s| s.starts_with("two /api/x")),
+        "{seen:?}"
+    );
 
     // One fails: requests are tried again at the other, and after three failures it is left alone.
     one.status.store(503, Relaxed);
@@ -157,9 +168,15 @@ fn what_is_not_done_here_is_refused_by_name() {
     let host = SocketAddr::from(([127, 0, 0, 1], 1));
     type Change = (fn(&mut Config), &'static str);
     let changes: [Change; 6] = [
-        (|c| c.clusters[0].close_connections_on_host_removal = true, "cluster/api: close_connections_on_host_removal"),
+        (
+            |c| c.clusters[0].close_connections_on_host_removal = true,
+            "cluster/api: close_connections_on_host_removal",
+        ),
         (|c| c.clusters[0].lb_policy = LbPolicy::Registered("x".into()), "cluster/api: lb_policy"),
-        (|c| c.clusters[0].discovery = ClusterDiscovery::OriginalDst(Default::default()), "cluster/api: type"),
+        (
+            |c| c.clusters[0].discovery = ClusterDiscovery::OriginalDst(Default::default()),
+            "cluster/api: type",
+        ),
         (|c| c.listeners[0].tls_inspector = true, "listener/edge: tls_inspector"),
         (
             |c| {

@@ -86,6 +86,10 @@ fn add(scope: &Scope<'_>, config: &mut Config, service: &Service, port: u16, sub
         Balancer::RoundRobin => LbPolicy::RoundRobin,
         Balancer::Random => LbPolicy::Random,
     };
+    // A rule for one port or subset may have changed the policy that a more general one warms up.
+    if matches!(cluster.lb_policy, LbPolicy::LeastRequest(_) | LbPolicy::RoundRobin) {
+        cluster.slow_start = settings.warmup.clone();
+    }
     // Istio's default: a host that was set aside stays aside, unless `minHealthPercent` says otherwise.
     cluster.healthy_panic_threshold = Fraction::ZERO;
     cluster.circuit_breakers.default.max_retries = MAX_RETRIES;

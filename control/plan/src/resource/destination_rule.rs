@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use outrigger_traffic::config::{HashCookie, HashSource, LbPolicy, Maglev, RingHash};
+use outrigger_traffic::config::{Fraction, HashCookie, HashSource, LbPolicy, Maglev, RingHash, SlowStart};
 
 use super::document::{is_host_pattern, is_label};
 use super::read::{Fields, Node};
@@ -50,6 +50,8 @@ pub struct Settings {
     pub balancer: Option<Balancer>,
     /// What of a request decides about its host, instead of the above.
     pub hash: Option<ConsistentHash>,
+    /// New hosts get their share little by little.
+    pub warmup: Option<SlowStart>,
     /// Where hosts are preferred.
     pub locality: Option<LocalityLb>,
     /// Limits.
@@ -67,6 +69,11 @@ impl Settings {
         Self {
             balancer: if own { self.balancer } else { general.balancer },
             hash: if own { self.hash.clone() } else { general.hash.clone() },
+            warmup: if own {
+                self.warmup.clone()
+            } else {
+                self.warmup.clone().or_else(|| general.warmup.clone())
+            },
             locality: self.locality.clone().or_else(|| general.locality.clone()),
             pool: self.pool.clone().or_else(|| general.pool.clone()),
             outliers: self.outliers.clone().or_else(|| general.outliers.clone()),
@@ -335,18 +342,45 @@ fn read_settings(f: &Fields<'_>) -> Settings {
             if hash.is_some() && simple.is_some() {
                 n.problem("only one of simple and consistentHash can be given");
             }
-            (simple, hash, f.field("localityLbSetting").and_then(|n| LocalityLb::read(&n)))
+            let warmup = read_warmup(f);
+            if warmup.is_some() && (hash.is_some() || simple == Some(Balancer::Random)) {
+                n.problem("a warm-up has no effect without ROUND_ROBIN or LEAST_REQUEST");
+            }
+            (simple, hash, warmup, f.field("localityLbSetting").and_then(|n| LocalityLb::read(&n)))
         })
     };
-    let (balancer, hash, locality) = f.field("loadBalancer").and_then(simple).unwrap_or_default();
+    let (balancer, hash, warmup, locality) = f.field("loadBalancer").and_then(simple).unwrap_or_default();
     Settings {
         balancer,
         hash,
+        warmup,
         locality,
         pool: f.field("connectionPool").and_then(|n| Pool::read(&n)),
         outliers: f.field("outlierDetection").and_then(|n| Outliers::read(&n)),
         tls: f.field("tls").and_then(|n| ClientTls::read(&n)),
     }
+}
+
+/// `warmup`, or the older `warmupDurationSecs`.
+fn read_warmup(f: &Fields<'_>) -> Option<SlowStart> {
+    let slow = |window, aggression, percent: f64| SlowStart {
+        window,
+        aggression,
+        // In range, so the cast keeps the value.
+        min_weight: Fraction::from_millionths((percent * 10_000.0).round() as u32),
+    };
+    let older = f.field("warmupDurationSecs").map(|n| slow(positive(&n), 1.0, 10.0));
+    let newer = f.field("warmup").and_then(|n| {
+        n.message(&shape::WARMUP, |f| {
+            let window = f.required("duration").map_or(Duration::from_secs(1), |n| positive(&n));
+            let aggression = f.field("aggression").map_or(1.0, |n| n.decimal(1.0, 1e6));
+            slow(window, aggression, f.field("minimumPercent").map_or(10.0, |n| n.decimal(0.0, 100.0)))
+        })
+    });
+    if older.is_some() && newer.is_some() {
+        f.problem("warmup", "cannot be given together with warmupDurationSecs");
+    }
+    newer.or(older)
 }
 
 fn positive(node: &Node<'_>) -> Duration {

@@ -77,7 +77,8 @@ shapes! {
     TRAFFIC_POLICY = "TrafficPolicy" { "loadBalancer" "connectionPool" "outlierDetection" "tls" "portLevelSettings" }
         { "tunnel" "proxyProtocol" "retryBudget" }
     PORT_TRAFFIC_POLICY = "PortTrafficPolicy" { "port" "loadBalancer" "connectionPool" "outlierDetection" "tls" } {}
-    LOAD_BALANCER = "LoadBalancerSettings" { "simple" "consistentHash" "localityLbSetting" } { "warmupDurationSecs" "warmup" }
+    LOAD_BALANCER = "LoadBalancerSettings" { "simple" "consistentHash" "localityLbSetting" "warmupDurationSecs" "warmup" } {}
+    WARMUP = "WarmupConfiguration" { "duration" "minimumPercent" "aggression" } {}
     CONSISTENT_HASH = "LoadBalancerSettings.ConsistentHashLB" { "httpHeaderName" "httpCookie" "useSourceIp" "httpQueryParameterName" "ringHash" "maglev" "minimumRingSize" } {}
     HTTP_COOKIE = "LoadBalancerSettings.ConsistentHashLB.HTTPCookie" { "name" "path" "ttl" } { "attributes" }
     RING_HASH = "LoadBalancerSettings.ConsistentHashLB.RingHash" { "minimumRingSize" } {}

@@ -1,6 +1,6 @@
 //! What the examples share: a configuration with one listener and one cluster, and an origin that says its name.
 
-#![allow(dead_code)]
+#![allow(dead_code, unreachable_pub, clippy::duplicate_mod)]
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -51,7 +51,9 @@ pub fn table(routes: Vec<Route>) -> RouteConfig {
 /// loopback where that is asked for.
 pub fn config(bound: bool, hosts: &[SocketAddr]) -> Config {
     let routes = table(vec![route("/", RouteAction::to("upstream"))]);
-    let mut listener = Listener::new("edge", SocketAddr::from(([127, 0, 0, 1], 0)));
+    // One that is not bound is known by its address all the same, which must have a port.
+    let port = if bound { 0 } else { 1 };
+    let mut listener = Listener::new("edge", SocketAddr::from(([127, 0, 0, 1], port)));
     listener.bind_to_port = bound;
     listener.filter_chains.push(FilterChain {
         name: String::new(),

@@ -1,16 +1,16 @@
 //! Embedding: the examples do what they say, and two proxies of one process have nothing to do with each other.
 
 #[path = "../../examples/decisions.rs"]
-#[allow(dead_code)]
+#[allow(dead_code, clippy::duplicate_mod)]
 mod decisions;
 #[path = "../../examples/extend.rs"]
-#[allow(dead_code)]
+#[allow(dead_code, clippy::duplicate_mod)]
 mod extend;
 #[path = "../../examples/own_socket.rs"]
-#[allow(dead_code)]
+#[allow(dead_code, clippy::duplicate_mod)]
 mod own_socket;
 #[path = "../../examples/service.rs"]
-#[allow(dead_code)]
+#[allow(dead_code, clippy::duplicate_mod)]
 mod service;
 
 #[path = "../../examples/common/mod.rs"]

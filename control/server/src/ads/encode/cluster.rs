@@ -66,7 +66,9 @@ pub fn cluster(value: &Cluster) -> proto::Cluster {
             ),
             locality_config_specifier: match value.locality_lb {
                 LocalityLb::Weighted => Some(weighted),
-                LocalityLb::None => (value.zone_aware != ZoneAware::default()).then(|| zones(&value.zone_aware)),
+                LocalityLb::None => {
+                    (value.zone_aware != ZoneAware::default()).then(|| zones(&value.zone_aware))
+                }
             },
         }),
         upstream_connection_options: keepalive,
@@ -123,11 +125,15 @@ fn balancing(value: &Cluster) -> (pc::LbPolicy, Option<pc::LbConfig>, Option<&Ha
 }
 
 fn zones(value: &ZoneAware) -> pc::common_lb_config::LocalityConfigSpecifier {
-    pc::common_lb_config::LocalityConfigSpecifier::ZoneAwareLbConfig(pc::common_lb_config::ZoneAwareLbConfig {
-        routing_enabled: Some(outrigger_api::envoy::r#type::v3::Percent { value: value.routing_enabled.into() }),
-        min_cluster_size: Some(value.min_cluster_size),
-        fail_traffic_on_panic: value.fail_traffic_on_panic,
-    })
+    pc::common_lb_config::LocalityConfigSpecifier::ZoneAwareLbConfig(
+        pc::common_lb_config::ZoneAwareLbConfig {
+            routing_enabled: Some(outrigger_api::envoy::r#type::v3::Percent {
+                value: value.routing_enabled.into(),
+            }),
+            min_cluster_size: Some(value.min_cluster_size),
+            fail_traffic_on_panic: value.fail_traffic_on_panic,
+        },
+    )
 }
 
 fn real(value: f64, default: f64) -> Option<core::RuntimeDouble> {
