@@ -304,4 +304,5 @@ def main():
     finish("filters")
 
 
-main()
+if __name__ == "__main__":
+    main()

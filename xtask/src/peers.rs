@@ -58,6 +58,7 @@ const CHECKS: &[(&str, Check)] = &[
     ("tools", |p| p.python("tools.py", &[])),
     ("envoy", |p| p.python("envoy.py", &[])),
     ("filters", |p| p.python("filters.py", &[])),
+    ("services", |p| p.python("services.py", &[])),
     ("balance", |p| p.python("balance.py", &[])),
     ("routes", |p| p.python("routes.py", &[])),
     ("discovery", |p| p.python("discovery.py", &[])),

@@ -70,6 +70,15 @@ pub const SAFE_TO_IGNORE: &[Ignored] = &[
     ),
     ignored("envoy.extensions.filters.http.router.v3.Router", "dynamic_stats", "it only switches metrics"),
     ignored("envoy.extensions.filters.http.rbac.v3.RBAC", "rules_stat_prefix", NAMES),
+    ignored("envoy.extensions.filters.http.ext_authz.v3.ExtAuthz", "stat_prefix", NAMES),
+    ignored(
+        "envoy.extensions.filters.http.ext_authz.v3.ExtAuthz",
+        "charge_cluster_response_stats",
+        "it only adds metrics",
+    ),
+    ignored("envoy.extensions.filters.http.ratelimit.v3.RateLimit", "stat_prefix", NAMES),
+    ignored("envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication", "stat_prefix", NAMES),
+    ignored("envoy.extensions.filters.http.header_to_metadata.v3.Config", "stat_prefix", NAMES),
     ignored("envoy.extensions.filters.network.rbac.v3.RBAC", "shadow_rules_stat_prefix", NAMES),
     ignored("envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol", "stat_prefix", NAMES),
     ignored(

@@ -11,6 +11,7 @@ use outrigger_traffic::config::{
     TlsCertificate, TlsParams, TlsVersion, ValidationContext, ValidationSource, VirtualHost,
 };
 
+use super::authentication;
 use super::inbound::{mesh_http, tcp_proxy};
 use super::outbound::layer4_choice;
 use super::routes::{self, Place};
@@ -133,7 +134,8 @@ fn connection_manager(
     let mut http = mesh_http(scope, stat_prefix, RouteSource::Named(table));
     let rules = filters(scope.world, guarded(scope, port, true));
     http.merge_slashes = looks_at_paths(&rules);
-    http.http_filters = rules.into_iter().map(HttpFilter::rbac).collect();
+    let tokens = authentication::filter(scope, guarded(scope, port, true));
+    http.http_filters = tokens.into_iter().chain(rules.into_iter().map(HttpFilter::rbac)).collect();
     http.use_remote_address = true;
     http.request_headers_timeout = Some(HEAD_TIMEOUT);
     http.forward_client_cert = ForwardClientCert::SanitizeSet;

@@ -11,6 +11,7 @@ use outrigger_traffic::config::{
     SetClientCertDetails, TcpProxy, Terminal, TrafficDirection, Upgrade, VirtualHost,
 };
 
+use super::authentication;
 use super::security::{Guarded, PeerRules, filters, looks_at_paths};
 use super::{telemetry, tls};
 use crate::name;
@@ -122,7 +123,12 @@ fn chain(
                 .collect()
         },
         terminal: if http {
-            Terminal::Http(Box::new(connection_manager(scope, port, rules)))
+            Terminal::Http(Box::new(connection_manager(
+                scope,
+                port,
+                rules,
+                authentication::filter(scope, guarded),
+            )))
         } else {
             Terminal::Tcp(Box::new(tcp_proxy(scope, name::inbound_cluster(port.number))))
         },
@@ -175,6 +181,7 @@ fn connection_manager(
     scope: &Scope<'_>,
     port: &WorkloadPort,
     rules: Vec<outrigger_traffic::config::Rbac>,
+    tokens: Option<HttpFilter>,
 ) -> HttpConnectionManager {
     let cluster = name::inbound_cluster(port.number);
     let mut action = RouteAction::to(cluster.clone());
@@ -205,7 +212,7 @@ fn connection_manager(
     let mut http = mesh_http(scope, format!("inbound_{}", port.number), RouteSource::Inline(table));
     // A rule about `/admin` must not be passed by `//admin`.
     http.merge_slashes = looks_at_paths(&rules);
-    http.http_filters = rules.into_iter().map(HttpFilter::rbac).collect();
+    http.http_filters = tokens.into_iter().chain(rules.into_iter().map(HttpFilter::rbac)).collect();
     http.forward_client_cert = ForwardClientCert::SanitizeSet;
     http.set_client_cert_details =
         SetClientCertDetails { subject: true, uri: true, ..SetClientCertDetails::default() };

@@ -1,9 +1,11 @@
 //! One node's configuration, put together by kind of output.
 //!
 //! [`inbound`] and [`outbound`] make a sidecar (with [`capture`] one whose application is redirected to it), [`gateway`] an edge proxy, [`proxyless`] what a gRPC client needs. They
-//! share [`routes`] (rules of VirtualServices), [`clusters`] with [`endpoints`] and [`tls`], [`security`], and [`telemetry`].
+//! share [`routes`] (rules of VirtualServices), [`clusters`] with [`endpoints`] and [`tls`], [`authentication`], [`security`], and [`telemetry`].
 
+pub mod authentication;
 pub mod capture;
+pub mod claims;
 pub mod clusters;
 pub mod endpoints;
 pub mod gateway;
@@ -81,6 +83,7 @@ impl Planner {
             NodeKind::Gateway => gateway::assemble(&scope, &mut config),
             NodeKind::Proxyless => api_listeners = proxyless::assemble(&scope, &mut config),
         }
+        authentication::assemble(&mut config);
         clusters::assemble(&scope, &mut config);
         telemetry::assemble(&scope, &mut config);
         sort(&mut config);

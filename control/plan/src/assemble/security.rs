@@ -7,6 +7,7 @@ use outrigger_traffic::config::{
     StringPattern,
 };
 
+use super::claims;
 use crate::inventory::has_labels;
 use crate::resource::authorization_policy::{
     Action, AuthorizationPolicy, Cidr, Condition, Operation, Rule, Source, Values,
@@ -247,6 +248,7 @@ impl Writer<'_> {
             principal(&source.principals, |text| self.identity(text)),
             principal(&source.namespaces, |text| self.in_namespace(text)),
             principal(&source.service_accounts, |text| self.account(text)),
+            self.of_requests(principal(&source.request_principals, |text| claims::request_principal(text))),
             principal(&source.ip_blocks, |(ip, length): &Cidr| Principal::DirectRemoteIp(*ip, *length)),
             self.of_requests(principal(&source.remote_ip_blocks, |(ip, length): &Cidr| {
                 Principal::RemoteIp(*ip, *length)
@@ -276,6 +278,12 @@ impl Writer<'_> {
             Condition::DestinationPort(values) => self.port(values),
             Condition::Sni(values) => {
                 what(permission(values, |text| Permission::RequestedServerName(text_match(text, true))))
+            }
+            Condition::RequestPrincipal(values) => {
+                self.of_requests(who(principal(values, |text| claims::request_principal(text))))
+            }
+            Condition::Claim(path, values) => {
+                self.of_requests(who(principal(values, |text| claims::claim(path, text))))
             }
         }
     }
@@ -381,7 +389,7 @@ fn header_match(name: &str, text: &str, ignore_case: bool) -> HeaderMatch {
 
 /// A policy's text: `*` at one end matches any rest. Alone it asks for a value, so that `connection.sni: "*"` does not
 /// let a client in that names no host. Source: Istio, "presence match".
-fn text_match(text: &str, ignore_case: bool) -> StringMatch {
+pub(super) fn text_match(text: &str, ignore_case: bool) -> StringMatch {
     if text == "*" {
         // Patterns have no use for the other.
         return StringMatch { pattern: StringPattern::Regex(".+".to_owned()), ignore_case: false };

@@ -72,6 +72,8 @@ pub struct Source {
     pub namespaces: Values<String>,
     /// Service accounts as `namespace/name`.
     pub service_accounts: Values<String>,
+    /// Who a token is about, as `issuer/subject`.
+    pub request_principals: Values<String>,
     /// Address of the connection.
     pub ip_blocks: Values<Cidr>,
     /// Address of the client, after x-forwarded-for.
@@ -112,6 +114,10 @@ pub enum Condition {
     DestinationPort(Values<u16>),
     /// `connection.sni`.
     Sni(Values<String>),
+    /// `request.auth.principal`.
+    RequestPrincipal(Values<String>),
+    /// `request.auth.audiences`, `request.auth.presenter`, `request.auth.claims[…]`: a claim, by names one below the other.
+    Claim(Vec<String>, Values<String>),
 }
 
 impl AuthorizationPolicy {
@@ -176,6 +182,7 @@ impl Source {
                 principals: values(f, "principals", "notPrincipals", read_pattern),
                 namespaces: values(f, "namespaces", "notNamespaces", read_pattern),
                 service_accounts: values(f, "serviceAccounts", "notServiceAccounts", read_account),
+                request_principals: values(f, "requestPrincipals", "notRequestPrincipals", read_pattern),
                 ip_blocks: values(f, "ipBlocks", "notIpBlocks", read_cidr),
                 remote_ip_blocks: values(f, "remoteIpBlocks", "notRemoteIpBlocks", read_cidr),
             };
@@ -225,9 +232,15 @@ impl Condition {
                 ("destination.ip", _) => Self::DestinationIp(ranges()),
                 ("destination.port", _) => Self::DestinationPort(values(f, "values", "notValues", read_port)),
                 ("connection.sni", _) => Self::Sni(texts()),
+                ("request.auth.principal", _) => Self::RequestPrincipal(texts()),
+                ("request.auth.audiences", _) => Self::Claim(vec!["aud".to_owned()], texts()),
+                ("request.auth.presenter", _) => Self::Claim(vec!["azp".to_owned()], texts()),
+                (key, _) if claim_path(key).is_some() => {
+                    Self::Claim(claim_path(key).unwrap_or_default(), texts())
+                }
                 _ => {
                     let _ = texts();
-                    let later = key.starts_with("request.auth.") || key.starts_with("experimental.");
+                    let later = key.starts_with("experimental.");
                     f.problem(
                         "key",
                         if later {
@@ -242,6 +255,13 @@ impl Condition {
         })
         .flatten()
     }
+}
+
+/// The names in `request.auth.claims[a][b]`.
+fn claim_path(key: &str) -> Option<Vec<String>> {
+    let inner = key.strip_prefix("request.auth.claims[")?.strip_suffix(']')?;
+    let path: Vec<String> = inner.split("][").map(str::to_owned).collect();
+    path.iter().all(|name| !name.is_empty() && !name.contains(['[', ']'])).then_some(path)
 }
 
 /// A text with at most one `*`, at one end.

@@ -5,8 +5,8 @@ use serde_json::Value;
 
 use super::read::{Fields, Node, Problems};
 use super::{
-    AuthorizationPolicy, DestinationRule, Gateway, Kind, Metadata, Object, PeerAuthentication, Secret,
-    ServiceEntry, Spec, VirtualService, WorkloadEntry, WorkloadGroup, shape,
+    AuthorizationPolicy, DestinationRule, Gateway, Kind, Metadata, Object, PeerAuthentication,
+    RequestAuthentication, Secret, ServiceEntry, Spec, VirtualService, WorkloadEntry, WorkloadGroup, shape,
 };
 
 /// Where a resource without a namespace belongs, as in Kubernetes.
@@ -217,7 +217,8 @@ fn read_spec(kind: Kind, f: &Fields<'_>) -> Option<Spec> {
         return Some(Spec::Secret(Secret::read(f)));
     }
     // An absent spec is an empty one: `AuthorizationPolicy` without a spec denies everything.
-    let empty_allowed = matches!(kind, Kind::AuthorizationPolicy | Kind::PeerAuthentication);
+    let empty_allowed =
+        matches!(kind, Kind::AuthorizationPolicy | Kind::PeerAuthentication | Kind::RequestAuthentication);
     let empty = Value::Object(serde_json::Map::new());
     let none = Problems::default();
     let spec = match f.field("spec") {
@@ -234,6 +235,7 @@ fn read_typed(kind: Kind, spec: &Node<'_>) -> Option<Spec> {
         Kind::DestinationRule => DestinationRule::read(spec).map(Box::new).map(Spec::DestinationRule),
         Kind::Gateway => Gateway::read(spec).map(Spec::Gateway),
         Kind::PeerAuthentication => PeerAuthentication::read(spec).map(Spec::PeerAuthentication),
+        Kind::RequestAuthentication => RequestAuthentication::read(spec).map(Spec::RequestAuthentication),
         Kind::ServiceEntry => ServiceEntry::read(spec).map(Spec::ServiceEntry),
         Kind::VirtualService => VirtualService::read(spec).map(Spec::VirtualService),
         Kind::WorkloadEntry => WorkloadEntry::read(spec).map(Spec::WorkloadEntry),

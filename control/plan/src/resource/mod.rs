@@ -9,6 +9,7 @@ pub mod document;
 pub mod gateway;
 pub mod peer_authentication;
 pub mod read;
+pub mod request_authentication;
 pub mod secret;
 pub mod service_entry;
 pub mod shape;
@@ -26,6 +27,7 @@ pub use destination_rule::DestinationRule;
 pub use document::{DEFAULT_NAMESPACE, parse_documents};
 pub use gateway::Gateway;
 pub use peer_authentication::PeerAuthentication;
+pub use request_authentication::RequestAuthentication;
 pub use secret::Secret;
 pub use service_entry::ServiceEntry;
 pub use virtual_service::VirtualService;
@@ -43,6 +45,8 @@ pub enum Kind {
     Gateway,
     /// `security.istio.io` PeerAuthentication.
     PeerAuthentication,
+    /// `security.istio.io` RequestAuthentication.
+    RequestAuthentication,
     /// `v1` Secret, for the certificates of gateways.
     Secret,
     /// `networking.istio.io` ServiceEntry.
@@ -57,11 +61,12 @@ pub enum Kind {
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::AuthorizationPolicy,
         Self::DestinationRule,
         Self::Gateway,
         Self::PeerAuthentication,
+        Self::RequestAuthentication,
         Self::Secret,
         Self::ServiceEntry,
         Self::VirtualService,
@@ -76,6 +81,7 @@ impl Kind {
             Self::DestinationRule => "DestinationRule",
             Self::Gateway => "Gateway",
             Self::PeerAuthentication => "PeerAuthentication",
+            Self::RequestAuthentication => "RequestAuthentication",
             Self::Secret => "Secret",
             Self::ServiceEntry => "ServiceEntry",
             Self::VirtualService => "VirtualService",
@@ -87,7 +93,9 @@ impl Kind {
     /// The group of its `apiVersion`; empty for core kinds.
     pub fn group(self) -> &'static str {
         match self {
-            Self::AuthorizationPolicy | Self::PeerAuthentication => "security.istio.io",
+            Self::AuthorizationPolicy | Self::PeerAuthentication | Self::RequestAuthentication => {
+                "security.istio.io"
+            }
             Self::Secret => "",
             Self::DestinationRule
             | Self::Gateway
@@ -118,6 +126,7 @@ impl Kind {
             Self::DestinationRule => "dr",
             Self::Gateway => "gw",
             Self::PeerAuthentication => "pa",
+            Self::RequestAuthentication => "ra",
             Self::Secret => "secret",
             Self::ServiceEntry => "se",
             Self::VirtualService => "vs",
@@ -153,6 +162,8 @@ pub enum Spec {
     Gateway(Gateway),
     /// Whether callers must be authenticated.
     PeerAuthentication(PeerAuthentication),
+    /// Which tokens requests may bring.
+    RequestAuthentication(RequestAuthentication),
     /// A certificate.
     Secret(Secret),
     /// A service that does not register itself.

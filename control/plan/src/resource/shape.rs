@@ -103,12 +103,16 @@ shapes! {
     PEER_AUTHENTICATION = "PeerAuthentication" { "selector" "mtls" "portLevelMtls" } {}
     MUTUAL_TLS = "PeerAuthentication.MutualTLS" { "mode" } {}
     SECURITY_SELECTOR = "WorkloadSelector (security)" { "matchLabels" } {}
+    REQUEST_AUTHENTICATION = "RequestAuthentication" { "selector" "jwtRules" } { "targetRef" "targetRefs" }
+    JWT_RULE = "JWTRule" { "issuer" "audiences" "jwksUri" "jwks_uri" "jwks" "fromHeaders" "fromParams" "fromCookies" "outputPayloadToHeader" "outputClaimToHeaders" "forwardOriginalToken" "timeout" }
+        { "spaceDelimitedClaims" }
+    JWT_HEADER = "JWTHeader" { "name" "prefix" } {}
+    CLAIM_TO_HEADER = "ClaimToHeader" { "header" "claim" } {}
     AUTHORIZATION_POLICY = "AuthorizationPolicy" { "selector" "action" "rules" } { "provider" "targetRef" "targetRefs" }
     RULE = "Rule" { "from" "to" "when" } {}
     RULE_FROM = "Rule.From" { "source" } {}
     RULE_TO = "Rule.To" { "operation" } {}
-    SOURCE = "Source" { "principals" "notPrincipals" "namespaces" "notNamespaces" "serviceAccounts" "notServiceAccounts" "ipBlocks" "notIpBlocks" "remoteIpBlocks" "notRemoteIpBlocks" }
-        { "requestPrincipals" "notRequestPrincipals" }
+    SOURCE = "Source" { "principals" "notPrincipals" "namespaces" "notNamespaces" "serviceAccounts" "notServiceAccounts" "ipBlocks" "notIpBlocks" "remoteIpBlocks" "notRemoteIpBlocks" "requestPrincipals" "notRequestPrincipals" } {}
     OPERATION = "Operation" { "hosts" "notHosts" "ports" "notPorts" "methods" "notMethods" "paths" "notPaths" } {}
     CONDITION = "Condition" { "key" "values" "notValues" } {}
 

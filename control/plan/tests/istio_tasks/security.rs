@@ -75,19 +75,25 @@ const SECURITY: &[Task] = &[
         "JWT: requests",
         AP,
         "metadata: {name: require-jwt}\nspec: {action: ALLOW, rules: [{from: [{source: {requestPrincipals: ['testing@secure.istio.io/*']}}]}]}",
-        Refused("source.requestPrincipals: not supported yet"),
+        Accepted,
     ),
     (
         "JWT: claims",
         AP,
         "metadata: {name: require-jwt}\nspec: {action: ALLOW, rules: [{when: [{key: 'request.auth.claims[groups]', values: [group1]}]}]}",
-        Refused("not supported yet"),
+        Accepted,
     ),
     (
         "JWT: rules",
         "apiVersion: security.istio.io/v1\nkind: RequestAuthentication\n",
+        "metadata: {name: jwt}\nspec: {selector: {matchLabels: {istio: ingressgateway}}, jwtRules: [{issuer: testing@secure.istio.io, jwksUri: 'https://keys.example.com/jwks.json', outputClaimToHeaders: [{header: x-jwt-claim-foo, claim: nested.key}]}]}",
+        Accepted,
+    ),
+    (
+        "JWT: rules whose keys the issuer's discovery document names",
+        "apiVersion: security.istio.io/v1\nkind: RequestAuthentication\n",
         "metadata: {name: jwt}\nspec: {jwtRules: [{issuer: testing@secure.istio.io}]}",
-        Refused("RequestAuthentication is not supported yet"),
+        Refused("one of jwks and jwksUri is needed"),
     ),
     (
         "external authorization",
@@ -152,6 +158,11 @@ fn every_condition_of_the_reference_is_in_effect_or_refused_by_its_key() {
         ("source.serviceAccount", "x/someone", "/ns/x/sa/someone"),
         ("destination.ip", "198.51.100.0/24", "198.51.100.0"),
         ("connection.sni", "www.Example.com", "www.Example.com"),
+        ("request.auth.principal", "issuer/subject", "subject"),
+        ("request.auth.audiences", "us-all", "us-all"),
+        ("request.auth.presenter", "someone", "azp"),
+        ("request.auth.claims[iss]", "me-too", "me-too"),
+        ("request.auth.claims[nested][claim]", "x", "nested"),
     ] {
         for list in ["values", "notValues"] {
             let config = of(key, list, value).unwrap_or_else(|problems| panic!("{key}: {problems}"));
@@ -162,11 +173,8 @@ fn every_condition_of_the_reference_is_in_effect_or_refused_by_its_key() {
     assert!(of("destination.port", "values", "8080").is_ok());
     assert_ne!(of("destination.port", "values", "8080"), of("destination.port", "values", "9999"));
     for (key, reason) in [
-        ("request.auth.principal", "not supported yet"),
-        ("request.auth.audiences", "not supported yet"),
-        ("request.auth.presenter", "not supported yet"),
-        ("request.auth.claims[iss]", "not supported yet"),
-        ("request.auth.claims[nested][claim]", "not supported yet"),
+        ("request.auth.claims[]", "unknown condition"),
+        ("request.auth.claims[a", "unknown condition"),
         ("experimental.envoy.filters.network.mysql_proxy[db.table]", "not supported yet"),
         ("destination.labels[app]", "unknown condition"),
         ("request.headers[]", "unknown condition"),

@@ -130,6 +130,40 @@ metadata: {name: b, namespace: demo}
 spec: {selector: {matchLabels: {app: b, version: v2}}, mtls: {mode: PERMISSIVE}}
 ---
 apiVersion: security.istio.io/v1
+kind: RequestAuthentication
+metadata: {name: tokens, namespace: demo}
+spec:
+  jwtRules:
+  - issuer: https://issuer.example.com/
+    audiences: [us]
+    jwksUri: https://issuer.example.com:8443/keys?a=b
+    fromHeaders: [{name: x-token, prefix: "T "}]
+    fromParams: [t]
+    fromCookies: [c]
+    outputPayloadToHeader: x-payload
+    outputClaimToHeaders: [{header: x-sub, claim: sub}]
+    forwardOriginalToken: true
+    timeout: 3s
+  - issuer: inside
+    jwksUri: http://b.demo.mesh:8080/keys
+  - issuer: written
+    jwks: '{"keys": [{"kty": "RSA", "kid": "a", "n": "AQAB", "e": "AQAB"}]}'
+---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: tokens, namespace: demo}
+spec:
+  action: DENY
+  rules:
+  - from: [{source: {notRequestPrincipals: ["https://issuer.example.com/*", "*/ann"]}}]
+    to: [{operation: {paths: [/private*]}}]
+  - when:
+    - {key: "request.auth.claims[groups][all]", notValues: [admin, "dev*"]}
+    - {key: request.auth.audiences, values: [us]}
+    - {key: request.auth.presenter, values: ["*"]}
+    - {key: request.auth.principal, values: ["*"]}
+---
+apiVersion: security.istio.io/v1
 kind: AuthorizationPolicy
 metadata: {name: b, namespace: demo}
 spec:

@@ -6,8 +6,10 @@ use outrigger_traffic::route::Edits;
 use std::sync::Arc;
 
 use super::cors::LetIn;
+use super::ext_authz;
 use super::header_mutation;
 use super::header_to_metadata;
+use super::rate_limit;
 use super::registered::RequestFilter;
 use crate::exchange::{self, Front, Notes};
 use crate::text::Digits;
@@ -21,6 +23,10 @@ pub(crate) enum After {
     Edits(Edits),
     /// The state of a rate limit is told.
     RateLimit(Taken),
+    /// Fields of a rate limit service.
+    Fields(Vec<(Vec<u8>, Vec<u8>)>),
+    /// What an authorization service wants.
+    ExtAuthz(Vec<ext_authz::Field>),
     /// Fields of the response become metadata.
     Metadata(Arc<HeaderToMetadata>),
     /// A filter of the embedding program looks at it.
@@ -50,6 +56,8 @@ pub(crate) fn on_response(x: &mut Front, notes: &mut Notes) {
                 tell(b"x-ratelimit-remaining", taken.remaining.into());
                 tell(b"x-ratelimit-reset", taken.reset);
             }
+            After::Fields(added) => rate_limit::on_response(&mut x.response.fields, &added),
+            After::ExtAuthz(edits) => ext_authz::on_response(&mut x.response.fields, &edits),
             After::Metadata(rules) => header_to_metadata::on_response(x, notes, &rules),
             After::Registered(filter) => filter.on_response(&mut x.response),
         }
@@ -70,6 +78,8 @@ pub(super) fn of_unreached(notes: &mut Notes, filter: &HttpFilter, own: Option<&
         | Filter::Csrf(_)
         | Filter::Jwt(_)
         | Filter::LocalRateLimit(_)
+        | Filter::ExtAuthz(_)
+        | Filter::RateLimit(_)
         | Filter::SetMetadata(_)
         | Filter::Missing
         | Filter::Registered(_) => {}

@@ -116,7 +116,8 @@ pub(crate) async fn ask_again(
         let interval = retry.base_interval.saturating_mul(1 << made.min(16)).min(retry.max_interval);
         made += 1;
         cluster.stats.at(worker.id).upstream_rq_retry.inc();
-        tokio::time::sleep(interval.mul_f64(worker.rng.borrow_mut().f64())).await;
+        let share = worker.rng.borrow_mut().f64();
+        tokio::time::sleep(interval.mul_f64(share)).await;
     }
 }
 

@@ -27,8 +27,13 @@ pub(super) fn on_request(
     }
     let stats = place.serving.stats(&worker);
     stats.local_rate_limit_enabled.inc();
-    let subject =
-        Subject { view: &HeadView(&x.front.request), remote: notes.remote.ip(), cluster: place.cluster(x) };
+    let subject = Subject {
+        view: &HeadView(&x.front.request),
+        remote: notes.remote.ip(),
+        cluster: place.cluster(x),
+        source: &worker.shared.telemetry.node.cluster,
+        metadata: notes.metadata.as_deref(),
+    };
     let since = x.front.arrived.into_std().saturating_duration_since(worker.shared.started);
     let now = TokenBucket::HEAD_START.saturating_add(u64::try_from(since.as_nanos()).unwrap_or(u64::MAX));
     let rules = place.matched.map(|matched| &matched.route.rate_limits);

@@ -14,6 +14,7 @@ mod answer;
 mod call;
 mod cors;
 mod csrf;
+mod ext_authz;
 mod fault;
 mod header_mutation;
 mod header_to_metadata;
@@ -21,6 +22,7 @@ mod jwt;
 mod local_rate_limit;
 mod place;
 mod protobuf;
+mod rate_limit;
 mod rbac;
 mod registered;
 mod set_metadata;
@@ -57,6 +59,10 @@ pub(crate) enum Verdict {
 pub(crate) enum Pending {
     /// A delay that was put in.
     Fault(Box<fault::Delayed>),
+    /// What a service says of it.
+    ExtAuthz(Box<ext_authz::Asking>),
+    /// What a rate limit service says of it.
+    RateLimit(Box<rate_limit::Asking>),
     /// Keys for a token.
     Jwt(Box<jwt::Missing>),
     /// A filter of the embedding program.
@@ -102,6 +108,14 @@ pub(crate) async fn resume<'s>(
         let verdict = match paused.pending {
             Pending::Fault(delayed) => fault::wait(x, *delayed).await?,
             Pending::Jwt(missing) => jwt::wait(x, notes, &place, index, *missing).await?,
+            Pending::RateLimit(asking) => match place.filter(index) {
+                Some(Filter::RateLimit(limit)) => rate_limit::wait(x, notes, limit, *asking).await?,
+                _ => return Err(ProxyError::Defect),
+            },
+            Pending::ExtAuthz(asking) => match place.filter(index) {
+                Some(Filter::ExtAuthz(authz)) => ext_authz::wait(x, notes, authz, *asking).await?,
+                _ => return Err(ProxyError::Defect),
+            },
             Pending::Registered(waiting) => registered::wait(x, notes, waiting).await?,
         };
         match settle(x, notes, &mut place, index, verdict) {
@@ -193,6 +207,8 @@ fn on_request(
         Filter::HeaderMutation(edits) => header_mutation::on_request(x, notes, edits, own),
         Filter::Jwt(authn) => jwt::on_request(x, notes, place, authn, settings),
         Filter::LocalRateLimit(limit) => local_rate_limit::on_request(x, notes, place, limit, settings),
+        Filter::RateLimit(limit) => rate_limit::on_request(x, notes, place, limit, settings),
+        Filter::ExtAuthz(authz) => ext_authz::on_request(x, notes, place, authz, own),
         Filter::HeaderToMetadata(rules) => header_to_metadata::on_request(x, notes, rules, settings),
         Filter::SetMetadata(values) => set_metadata::on_request(x, notes, values),
         Filter::Missing => Verdict::Answer(Answer::new(500, "", "").flagged(ResponseFlags::NO_FILTER_CONFIG)),

@@ -1,6 +1,6 @@
 //! Where a request stands: its route, and what the route says of filters.
 
-use outrigger_traffic::filter::RouteFilters;
+use outrigger_traffic::filter::{Filter, RouteFilters};
 use outrigger_traffic::route::{Action, Choice, Matched};
 use std::rc::Rc;
 
@@ -33,6 +33,11 @@ impl<'s> Place<'s> {
         let matched = serving.table(&view.head).and_then(|table| table.find(&view, low));
         let filters = matched.map(|matched| matched.route.filters(&HeadView(&x.front.request), draw));
         Self { serving, matched, filters, draw }
+    }
+
+    /// What the filter at a place in the chain does.
+    pub(crate) fn filter(&self, index: usize) -> Option<&'s Filter> {
+        self.serving.filters().get(index).map(|filter| &filter.rules)
     }
 
     /// Name of the cluster that the request goes to, where it goes to one that exists.

@@ -266,7 +266,7 @@ fn pair(out: &mut String, key: &str, value: &str, quote: bool) {
 }
 
 /// PEM of certificates, percent-encoded as a query value.
-fn url_encoded_pem<'a>(certificates: impl IntoIterator<Item = &'a [u8]>) -> String {
+pub(crate) fn url_encoded_pem<'a>(certificates: impl IntoIterator<Item = &'a [u8]>) -> String {
     const PLAIN: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
     let mut pem = String::new();
     for der in certificates {

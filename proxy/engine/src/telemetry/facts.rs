@@ -120,8 +120,8 @@ impl Facts for RequestView<'_> {
             Command::UpstreamRequestAttemptCount => write_number(out, Some(r.attempts.into())),
             Command::DynamicMetadata(path) => match learned(r, path) {
                 Some(Value::String(text)) => write_text(out, text),
+                Some(Value::Null) | None => false,
                 Some(value) => serde_json::to_writer(out, value).is_ok(),
-                None => false,
             },
             other => {
                 write_upstream(other, r.cluster, r.upstream, out)

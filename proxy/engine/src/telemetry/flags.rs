@@ -44,6 +44,7 @@ flags! {
     23 DROP_OVERLOAD "DO" "DropOverload" "The cluster asked to drop a share of requests.";
     24 DOWNSTREAM_REMOTE_RESET "DR" "DownstreamRemoteReset" "The peer reset the stream.";
     25 INVALID_ENVOY_HEADER "IH" "InvalidEnvoyRequestHeaders" "A strictly checked x-envoy header had no valid value (400).";
+    26 RATE_LIMIT_SERVICE_ERROR "RLSE" "RateLimitServiceError" "The rate limit service did not answer (500).";
 }
 
 impl ResponseFlags {

@@ -117,6 +117,15 @@ stat_set! {
         counter jwt_authn_cors_preflight_bypassed = "jwt_authn.cors_preflight_bypassed", "Preflights that need no token";
         counter jwt_authn_jwks_fetch_success = "jwt_authn.jwks_fetch_success", "Key sets fetched";
         counter jwt_authn_jwks_fetch_failed = "jwt_authn.jwks_fetch_failed", "Key sets that could not be fetched";
+        counter ext_authz_ok = "ext_authz.ok", "Requests that an authorization service let pass";
+        counter ext_authz_denied = "ext_authz.denied", "Requests that an authorization service refused";
+        counter ext_authz_error = "ext_authz.error", "Requests about which an authorization service did not answer";
+        counter ext_authz_disabled = "ext_authz.disabled", "Requests that no authorization service was asked about";
+        counter ext_authz_failure_mode_allowed = "ext_authz.failure_mode_allowed", "Requests that passed because an authorization service did not answer";
+        counter ratelimit_ok = "ratelimit.ok", "Requests within the limits of a rate limit service";
+        counter ratelimit_over_limit = "ratelimit.over_limit", "Requests above a limit of a rate limit service";
+        counter ratelimit_error = "ratelimit.error", "Requests about which a rate limit service did not answer";
+        counter ratelimit_failure_mode_allowed = "ratelimit.failure_mode_allowed", "Requests that passed because a rate limit service did not answer";
         counter set_metadata_overwrite_denied = "set_metadata.overwrite_denied", "Metadata that was there already and stayed as it was";
         counter dynamic_metadata_overflow = "dynamic_metadata_overflow", "Metadata left out because a request has too much of it";
         counter local_rate_limit_enabled = "http_local_rate_limit.enabled", "Requests that a local rate limit looked at";

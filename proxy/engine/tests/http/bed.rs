@@ -146,7 +146,7 @@ pub(crate) fn manager(config: &mut Config) -> &mut HttpConnectionManager {
 pub(crate) fn table(config: &mut Config) -> &mut RouteConfig {
     match &mut manager(config).routes {
         RouteSource::Inline(table) => table,
-        RouteSource::Named(_) => panic!("not inline"),
+        RouteSource::Named(_) | RouteSource::Scoped(_) => panic!("not inline"),
     }
 }
 

@@ -2,10 +2,10 @@
 
 use super::{Compilation, routes};
 use crate::authz::CompiledRbac;
-use crate::config::{self, FilterConfig, FilterOverride, RouteFilterConfig};
+use crate::config::{self, AuthzService, FilterConfig, FilterOverride, RouteFilterConfig};
 use crate::filter::{
-    CorsPolicy, CsrfPolicy, Fault, Filter, HeaderMutation, HeaderToMetadata, HttpFilter, JwtAuthn,
-    LocalRateLimit, Mutations, RateLimitRule, RouteFilter, RouteFilters, Word,
+    CorsPolicy, CsrfPolicy, ExtAuthz, Fault, Filter, HeaderMutation, HeaderToMetadata, HttpFilter, JwtAuthn,
+    LocalRateLimit, Mutations, RateLimit, RateLimitRoute, RateLimitRule, RouteFilter, RouteFilters, Word,
 };
 use crate::route::PathMatcher;
 use crate::snapshot::ClusterId;
@@ -74,6 +74,25 @@ fn compiled(cx: &mut Cx<'_, '_>, from: &FilterConfig) -> Option<Filter> {
         FilterConfig::Jwt(authn) => Filter::Jwt(Box::new(jwt(cx, authn))),
         FilterConfig::LocalRateLimit(limit) => {
             Filter::LocalRateLimit(Box::new(LocalRateLimit::new(limit, &mut cx.note())))
+        }
+        FilterConfig::ExtAuthz(authz) => {
+            let (name, field) = match &authz.service {
+                AuthzService::Grpc(target) => (&target.cluster, "grpc_service.envoy_grpc.cluster_name"),
+                AuthzService::Http(http) => (&http.target.cluster, "http_service.server_uri.cluster"),
+            };
+            if name.is_empty() {
+                cx.refuse(field, "must not be empty");
+            }
+            let cluster = cx.cluster(name);
+            Filter::ExtAuthz(Box::new(ExtAuthz::new(authz, cluster, &mut cx.note())))
+        }
+        FilterConfig::RateLimit(limit) => {
+            let name = &limit.target.cluster;
+            if name.is_empty() {
+                cx.refuse("rate_limit_service.grpc_service.envoy_grpc.cluster_name", "must not be empty");
+            }
+            let cluster = cx.cluster(name);
+            Filter::RateLimit(Box::new(RateLimit::new(limit, cluster, &mut cx.note())))
         }
         FilterConfig::HeaderToMetadata(rules) => {
             Filter::HeaderToMetadata(Arc::new(HeaderToMetadata::new(rules, &mut cx.note())))
@@ -179,6 +198,10 @@ fn route_settings(cx: &mut Cx<'_, '_>, from: &RouteFilterConfig) -> Option<Route
         RouteFilterConfig::LocalRateLimit(limit) => {
             RouteFilter::LocalRateLimit(Box::new(LocalRateLimit::new(limit, &mut cx.note())))
         }
+        RouteFilterConfig::RateLimit(route) => {
+            RouteFilter::RateLimit(Box::new(RateLimitRoute::new(route, &mut cx.note())))
+        }
+        RouteFilterConfig::ExtAuthz(route) => RouteFilter::ExtAuthz(route.clone()),
         RouteFilterConfig::HeaderToMetadata(rules) => {
             RouteFilter::HeaderToMetadata(Arc::new(HeaderToMetadata::new(rules, &mut cx.note())))
         }

@@ -47,10 +47,11 @@ pub use endpoint::{
 };
 pub use error::ConfigError;
 pub use filter::{
-    CorsPolicy, CsrfPolicy, Fault, FaultAbort, FaultDelay, HeaderMutation, HeaderMutationFilter,
-    HeaderMutations, HeaderToMetadata, JwtAuthn, JwtProvider, JwtRequirement, JwtRoute, LocalDescriptor,
-    LocalRateLimit, MetadataKind, MetadataRule, MetadataSource, MetadataTarget, RateLimitAction,
-    RateLimitRule, RemoteJwks, SetMetadata, TokenBucket, VirtualHostRules,
+    AuthzHttp, AuthzService, CorsPolicy, CsrfPolicy, ExtAuthz, ExtAuthzRoute, Fault, FaultAbort, FaultDelay,
+    HeaderMutation, HeaderMutationFilter, HeaderMutations, HeaderToMetadata, JwtAuthn, JwtProvider,
+    JwtRequirement, JwtRoute, LocalDescriptor, LocalRateLimit, MetadataKind, MetadataRule, MetadataSource,
+    MetadataTarget, RateLimit, RateLimitAction, RateLimitRoute, RateLimitRule, RateLimited, RemoteJwks,
+    SetMetadata, TokenBucket, VirtualHostRules,
 };
 pub use filter::{FilterConfig, FilterOverride, FilterOverrides, HttpFilter, RouteFilterConfig};
 pub use hash_policy::{HashCookie, HashPolicy, HashSource};

@@ -6,7 +6,9 @@
 
 pub mod cors;
 pub mod csrf;
+pub mod ext_authz;
 pub mod fault;
+pub mod global_rate_limit;
 pub mod header_mutation;
 pub mod header_to_metadata;
 pub mod jwt;
@@ -14,14 +16,16 @@ pub mod rate_limit;
 pub mod token_bucket;
 
 use crate::authz::CompiledRbac;
-use crate::config::{JwtRoute, SetMetadata};
+use crate::config::{ExtAuthzRoute, JwtRoute, SetMetadata};
 use crate::snapshot::ClusterId;
 use std::collections::HashMap;
 use std::sync::Arc;
 
 pub use cors::{Cors, CorsPolicy};
 pub use csrf::CsrfPolicy;
+pub use ext_authz::ExtAuthz;
 pub use fault::Fault;
+pub use global_rate_limit::{RateLimit, RateLimitRoute};
 pub use header_mutation::{HeaderMutation, Mutations};
 pub use header_to_metadata::HeaderToMetadata;
 pub use jwt::JwtAuthn;
@@ -57,12 +61,16 @@ pub enum Filter {
     Jwt(Box<JwtAuthn>),
     /// Rate limits that need no service.
     LocalRateLimit(Box<LocalRateLimit>),
+    /// Authorization by a service.
+    ExtAuthz(Box<ExtAuthz>),
     /// Header fields become metadata.
     HeaderToMetadata(Arc<HeaderToMetadata>),
     /// Fixed values become metadata.
     SetMetadata(Box<[SetMetadata]>),
     /// Its settings have not arrived.
     Missing,
+    /// Rate limits that a service keeps.
+    RateLimit(Box<RateLimit>),
     /// A filter that the embedding program registered under this name.
     Registered(Arc<str>),
 }
@@ -84,6 +92,10 @@ pub enum RouteFilter {
     Jwt(JwtRoute),
     /// Limits in place of the filter's.
     LocalRateLimit(Box<LocalRateLimit>),
+    /// What the rate limit service is told instead.
+    RateLimit(Box<RateLimitRoute>),
+    /// Whether the service is asked, and what it is told too.
+    ExtAuthz(ExtAuthzRoute),
     /// Rules in place of the filter's.
     HeaderToMetadata(Arc<HeaderToMetadata>),
 }
@@ -93,6 +105,8 @@ impl HttpFilter {
     pub fn clusters(&self) -> Vec<ClusterId> {
         match &self.rules {
             Filter::Jwt(authn) => authn.clusters().collect(),
+            Filter::ExtAuthz(authz) => vec![authz.cluster],
+            Filter::RateLimit(limit) => vec![limit.cluster],
             Filter::Rbac(_)
             | Filter::Fault(_)
             | Filter::Cors

@@ -3,6 +3,7 @@
 
 use super::token_bucket::{Taken, TokenBucket};
 use crate::config::{self, RateLimitAction, VirtualHostRules};
+use crate::metadata::Metadata;
 use crate::route::{Edits, HeaderMatcher, QueryMatcher, query};
 use crate::view::{RequestView, query_only};
 use std::borrow::Cow;
@@ -27,6 +28,8 @@ pub struct RateLimitRules {
 
 #[derive(Debug)]
 enum Action {
+    SourceCluster,
+    Metadata(Box<str>, Box<[String]>, Box<str>, bool),
     DestinationCluster,
     RequestHeader(Box<[u8]>, Box<str>, bool),
     QueryParameter(Box<[u8]>, Box<str>, bool),
@@ -46,10 +49,14 @@ pub struct Subject<'a> {
     pub remote: IpAddr,
     /// The cluster it goes to.
     pub cluster: Option<&'a str>,
+    /// The cluster of the node.
+    pub source: &'a str,
+    /// What filters learned of it.
+    pub metadata: Option<&'a Metadata>,
 }
 
 /// One entry of a descriptor.
-type Entry<'a> = (&'a str, Cow<'a, [u8]>);
+pub type Entry<'a> = (&'a str, Cow<'a, [u8]>);
 
 impl RateLimitRule {
     pub(crate) fn new(from: &config::RateLimitRule, refuse: &mut dyn FnMut(String, String)) -> Self {
@@ -69,7 +76,7 @@ impl RateLimitRule {
     }
 
     /// The descriptor of a request; `None` where an action has nothing to say.
-    fn descriptor<'a>(&'a self, subject: &Subject<'a>) -> Option<Vec<Entry<'a>>> {
+    pub(super) fn descriptor<'a>(&'a self, subject: &Subject<'a>) -> Option<Vec<Entry<'a>>> {
         let mut entries = Vec::with_capacity(self.actions.len());
         for action in &self.actions {
             match action.entry(subject) {
@@ -94,6 +101,14 @@ impl Action {
             if text.is_empty() { default.into() } else { text.into() }
         };
         match from {
+            RateLimitAction::SourceCluster => Self::SourceCluster,
+            RateLimitAction::Metadata { key, path, default, skip_if_absent } => {
+                if path.len() < 2 || path.iter().any(String::is_empty) {
+                    refuse("metadata.metadata_key", "needs a namespace and a path of keys".into());
+                }
+                let (key, default) = (key.as_str().into(), default.as_str().into());
+                Self::Metadata(key, path.as_slice().into(), default, *skip_if_absent)
+            }
             RateLimitAction::DestinationCluster => Self::DestinationCluster,
             RateLimitAction::RequestHeader { name, key, skip_if_absent } => {
                 Self::RequestHeader(name.as_bytes().into(), key.as_str().into(), *skip_if_absent)
@@ -147,6 +162,17 @@ impl Action {
                 Some(cluster) => Said::Entry("destination_cluster", Cow::Borrowed(cluster.as_bytes())),
                 None => Said::Nothing,
             },
+            Self::SourceCluster => Said::Entry("source_cluster", Cow::Borrowed(subject.source.as_bytes())),
+            Self::Metadata(key, path, default, skip) => {
+                let value = path.split_first().and_then(|(namespace, path)| {
+                    subject.metadata?.find(namespace, path)?.as_str().filter(|text| !text.is_empty())
+                });
+                match value {
+                    Some(text) => Said::Entry(key, Cow::Borrowed(text.as_bytes())),
+                    None if !default.is_empty() => Said::Entry(key, Cow::Borrowed(default.as_bytes())),
+                    None => absent(*skip),
+                }
+            }
             Self::RequestHeader(name, key, skip) => match subject.view.header(name) {
                 Some(value) => Said::Entry(key, Cow::Borrowed(value)),
                 None => absent(*skip),
@@ -300,20 +326,30 @@ impl LocalRateLimit {
         &'a self,
         levels: Option<&'a RateLimitRules>,
     ) -> impl Iterator<Item = &'a RateLimitRule> {
-        let (route, host): (&[RateLimitRule], &[RateLimitRule]) = match levels {
-            _ if !self.rules.is_empty() => (&self.rules, &[]),
-            None => (&[], &[]),
-            Some(levels) => {
-                let with_host = match self.config.virtual_host {
-                    VirtualHostRules::Include => true,
-                    VirtualHostRules::Override => levels.route.is_empty(),
-                    VirtualHostRules::Ignore => false,
-                };
-                (&levels.route, if with_host { &levels.virtual_host } else { &[] })
-            }
-        };
-        route.iter().chain(host).filter(|rule| rule.stage == self.config.stage)
+        rules_for(&self.rules, self.config.virtual_host, self.config.stage, levels)
     }
+}
+
+/// The rules that count: a filter's `own` where it has some, else those of the levels.
+pub(super) fn rules_for<'a>(
+    own: &'a [RateLimitRule],
+    host: VirtualHostRules,
+    stage: u32,
+    levels: Option<&'a RateLimitRules>,
+) -> impl Iterator<Item = &'a RateLimitRule> {
+    let (route, host): (&[RateLimitRule], &[RateLimitRule]) = match levels {
+        _ if !own.is_empty() => (own, &[]),
+        None => (&[], &[]),
+        Some(levels) => {
+            let with_host = match host {
+                VirtualHostRules::Include => true,
+                VirtualHostRules::Override => levels.route.is_empty(),
+                VirtualHostRules::Ignore => false,
+            };
+            (&levels.route, if with_host { &levels.virtual_host } else { &[] })
+        }
+    };
+    route.iter().chain(host).filter(move |rule| rule.stage == stage)
 }
 
 impl Descriptor {

@@ -29,7 +29,6 @@ pub(super) fn http(message: &core::HttpUri, at: &At<'_>) -> Option<HttpTarget> {
 }
 
 /// Where a gRPC service is.
-#[allow(dead_code)]
 pub(super) fn grpc(message: &core::GrpcService, default: Duration, at: &At<'_>) -> Option<GrpcTarget> {
     use core::grpc_service::TargetSpecifier;
     let TargetSpecifier::EnvoyGrpc(target) = at.need(message.target_specifier.as_ref())?;

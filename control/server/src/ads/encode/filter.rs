@@ -16,6 +16,7 @@ use outrigger_traffic::config::{
 use prost_types::Any;
 use std::collections::BTreeMap;
 
+use super::jwt;
 use super::rbac;
 use super::route::{header_match, query_match};
 use super::value::duration;
@@ -24,6 +25,7 @@ pub(super) fn filter(value: &HttpFilter) -> proto::HttpFilter {
     let config = match &value.config {
         FilterConfig::Rbac(rules) => any(&rbac::http_filter(rules)),
         FilterConfig::Fault(rules) => any(&http_fault(rules)),
+        FilterConfig::Jwt(authn) => any(&jwt::authn(authn)),
         _ => unknown(&value.name),
     };
     proto::HttpFilter {
@@ -107,6 +109,23 @@ pub(super) fn rate_limits(list: &[RateLimitRule]) -> Vec<route::RateLimit> {
 fn rate_limit_action(value: &RateLimitAction) -> route::rate_limit::action::ActionSpecifier {
     use route::rate_limit::action::{self as a, ActionSpecifier as A};
     match value.clone() {
+        RateLimitAction::SourceCluster => A::SourceCluster(a::SourceCluster {}),
+        RateLimitAction::Metadata { key, path, default, skip_if_absent } => {
+            use outrigger_api::envoy::r#type::metadata::v3::{MetadataKey, metadata_key};
+            let segment = |name: &String| metadata_key::PathSegment {
+                segment: Some(metadata_key::path_segment::Segment::Key(name.clone())),
+            };
+            A::Metadata(a::MetaData {
+                descriptor_key: key,
+                metadata_key: path.split_first().map(|(namespace, path)| MetadataKey {
+                    key: namespace.clone(),
+                    path: path.iter().map(segment).collect(),
+                }),
+                default_value: default,
+                source: a::meta_data::Source::Dynamic.into(),
+                skip_if_absent,
+            })
+        }
         RateLimitAction::DestinationCluster => A::DestinationCluster(a::DestinationCluster {}),
         RateLimitAction::RequestHeader { name, key, skip_if_absent } => {
             A::RequestHeaders(a::RequestHeaders { header_name: name, descriptor_key: key, skip_if_absent })

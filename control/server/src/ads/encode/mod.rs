@@ -10,6 +10,7 @@ mod endpoint;
 mod filter;
 mod health_check;
 mod http;
+mod jwt;
 mod listener;
 mod listener_filter;
 mod metadata;

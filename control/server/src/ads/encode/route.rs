@@ -134,7 +134,7 @@ fn route(value: &Route) -> proto::Route {
     }
 }
 
-fn route_match(value: &RouteMatch) -> proto::RouteMatch {
+pub(super) fn route_match(value: &RouteMatch) -> proto::RouteMatch {
     use proto::route_match::{ConnectMatcher, GrpcRouteMatchOptions, PathSpecifier as P};
     let path = match &value.path {
         PathMatch::Prefix(text) => P::Prefix(text.clone()),

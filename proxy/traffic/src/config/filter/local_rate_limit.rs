@@ -82,6 +82,19 @@ pub struct RateLimitRule {
 /// One entry of a descriptor.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum RateLimitAction {
+    /// `source_cluster`: the cluster of the node.
+    SourceCluster,
+    /// A value of the metadata that filters left (`metadata` of source DYNAMIC).
+    Metadata {
+        /// Key of the entry.
+        key: String,
+        /// Namespace, and keys from there.
+        path: Vec<String>,
+        /// Where there is none, or an empty text; empty: see below.
+        default: String,
+        /// A request without the value still has a descriptor of the other entries.
+        skip_if_absent: bool,
+    },
     /// `destination_cluster`: the cluster of the route.
     DestinationCluster,
     /// The value of a request header.

@@ -5,14 +5,17 @@
 
 mod cors;
 mod csrf;
+mod ext_authz;
 mod fault;
 mod header_mutation;
 mod jwt;
 mod local_rate_limit;
 mod metadata;
+mod rate_limit;
 
 pub use cors::CorsPolicy;
 pub use csrf::CsrfPolicy;
+pub use ext_authz::{AuthzHttp, AuthzService, ExtAuthz, ExtAuthzRoute};
 pub use fault::{Fault, FaultAbort, FaultDelay};
 pub use header_mutation::{HeaderMutation, HeaderMutationFilter, HeaderMutations};
 pub use jwt::{JwtAuthn, JwtProvider, JwtRequirement, JwtRoute, RemoteJwks};
@@ -23,6 +26,8 @@ pub use local_rate_limit::{
 pub use metadata::{
     HeaderToMetadata, MetadataKind, MetadataRule, MetadataSource, MetadataTarget, SetMetadata,
 };
+
+pub use rate_limit::{RateLimit, RateLimitRoute, RateLimited};
 
 use super::Rbac;
 use serde::{Deserialize, Serialize};
@@ -56,12 +61,16 @@ pub enum FilterConfig {
     Jwt(Box<JwtAuthn>),
     /// Rate limits that need no service (`envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit`).
     LocalRateLimit(Box<LocalRateLimit>),
+    /// Authorization by a service (`envoy.extensions.filters.http.ext_authz.v3.ExtAuthz`).
+    ExtAuthz(Box<ExtAuthz>),
     /// Header fields become metadata (`envoy.extensions.filters.http.header_to_metadata.v3.Config`).
     HeaderToMetadata(Box<HeaderToMetadata>),
     /// Fixed values become metadata (`envoy.extensions.filters.http.set_metadata.v3.Config`).
     SetMetadata(Vec<SetMetadata>),
     /// A filter whose settings have not arrived (ECDS): requests are answered with 500 until they do.
     Missing,
+    /// Rate limits that a service keeps (`envoy.extensions.filters.http.ratelimit.v3.RateLimit`).
+    RateLimit(Box<RateLimit>),
     /// A filter that the embedding program registered, by the name it was registered with.
     Registered(String),
 }
@@ -105,6 +114,10 @@ pub enum RouteFilterConfig {
     Jwt(JwtRoute),
     /// Limits in place of the filter's.
     LocalRateLimit(Box<LocalRateLimit>),
+    /// What the rate limit service is told instead.
+    RateLimit(Box<RateLimitRoute>),
+    /// Whether the service is asked, and what it is told too.
+    ExtAuthz(ExtAuthzRoute),
     /// Rules in place of the filter's.
     HeaderToMetadata(Box<HeaderToMetadata>),
 }
@@ -147,6 +160,8 @@ impl FilterConfig {
             RouteFilterConfig::HeaderMutation(_) => matches!(self, Self::HeaderMutation(_)),
             RouteFilterConfig::Jwt(_) => matches!(self, Self::Jwt(_)),
             RouteFilterConfig::LocalRateLimit(_) => matches!(self, Self::LocalRateLimit(_)),
+            RouteFilterConfig::RateLimit(_) => matches!(self, Self::RateLimit(_)),
+            RouteFilterConfig::ExtAuthz(_) => matches!(self, Self::ExtAuthz(_)),
             RouteFilterConfig::HeaderToMetadata(_) => matches!(self, Self::HeaderToMetadata(_)),
         }
     }

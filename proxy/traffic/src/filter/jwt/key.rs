@@ -39,7 +39,10 @@ const KEYS_MAX: usize = 100;
 
 impl Jwk {
     /// Reads a set. Keys of kinds that are not known are left out, as RFC 7517 §5 wants; a set without any other is refused.
-    pub(super) fn set(text: &str) -> Result<Box<[Self]>, String> {
+    ///
+    /// # Errors
+    /// It is no set, or holds no key that can be used.
+    pub fn set(text: &str) -> Result<Box<[Self]>, String> {
         let set: Value = serde_json::from_str(text).map_err(|error| format!("is not JSON: {error}"))?;
         let Some(keys) = set.get("keys").and_then(Value::as_array) else {
             return Err("has no list `keys`".into());

@@ -104,6 +104,8 @@ fn action(message: &route::rate_limit::Action, at: &At<'_>) -> Option<RateLimitA
     let prefix =
         |length: Option<u32>, most: u8| length.map_or(most, |length| u8::try_from(length).unwrap_or(u8::MAX));
     Some(match at.need(message.action_specifier.as_ref())? {
+        A::SourceCluster(_) => RateLimitAction::SourceCluster,
+        A::Metadata(from) => metadata(from, &at.field("metadata"))?,
         A::DestinationCluster(_) => RateLimitAction::DestinationCluster,
         A::RequestHeaders(from) => {
             let at = at.field("request_headers");
@@ -155,5 +157,31 @@ fn action(message: &route::rate_limit::Action, at: &At<'_>) -> Option<RateLimitA
                     .collect(),
             }
         }
+    })
+}
+
+fn metadata(message: &route::rate_limit::action::MetaData, at: &At<'_>) -> Option<RateLimitAction> {
+    use outrigger_api::envoy::r#type::metadata::v3::metadata_key::path_segment::Segment;
+    use route::rate_limit::action::meta_data::Source;
+    at.field("descriptor_key").need_text(&message.descriptor_key);
+    if message.source != i32::from(Source::Dynamic) {
+        at.field("source").refuse("only DYNAMIC is supported");
+    }
+    let at = at.field("metadata_key");
+    let key = at.need(message.metadata_key.as_ref())?;
+    at.field("key").need_text(&key.key);
+    if key.path.is_empty() {
+        at.field("path").refuse("must not be empty");
+    }
+    let mut path = vec![key.key.clone()];
+    for (i, segment) in key.path.iter().enumerate() {
+        let Segment::Key(name) = at.item("path", i).need(segment.segment.as_ref())?;
+        path.push(name.clone());
+    }
+    Some(RateLimitAction::Metadata {
+        key: message.descriptor_key.clone(),
+        path,
+        default: message.default_value.clone(),
+        skip_if_absent: message.skip_if_absent,
     })
 }

@@ -2,11 +2,13 @@
 
 mod cors;
 mod csrf;
+mod ext_authz;
 mod fault;
 mod header_mutation;
 mod jwt;
 pub(super) mod local_rate_limit;
 mod metadata;
+mod rate_limit;
 
 use super::{At, rbac};
 use outrigger_api::envoy::config::route::v3::FilterConfig as Wrapper;
@@ -50,6 +52,18 @@ pub(super) fn filter(any: &Any, at: &At<'_>) -> Option<FilterConfig> {
         return message
             .message()
             .map(|m| FilterConfig::HeaderToMetadata(Box::new(metadata::from_headers(&m, at))));
+    }
+    if let Some(message) = at.unpack::<proto::ratelimit::v3::RateLimit>(any) {
+        return message
+            .message()
+            .and_then(|m| rate_limit::limit(&m, at))
+            .map(|limit| FilterConfig::RateLimit(Box::new(limit)));
+    }
+    if let Some(message) = at.unpack::<proto::ext_authz::v3::ExtAuthz>(any) {
+        return message
+            .message()
+            .and_then(|m| ext_authz::authz(&m, at))
+            .map(|authz| FilterConfig::ExtAuthz(Box::new(authz)));
     }
     if let Some(message) = at.unpack::<proto::set_metadata::v3::Config>(any) {
         return message.message().map(|m| FilterConfig::SetMetadata(metadata::fixed(&m, at)));
@@ -101,6 +115,10 @@ fn settings(any: &Any, at: &At<'_>) -> Option<FilterOverride> {
         RouteFilterConfig::Jwt(jwt::route(&message.message()?, at)?)
     } else if let Some(message) = at.unpack::<proto::local_ratelimit::v3::LocalRateLimit>(any) {
         RouteFilterConfig::LocalRateLimit(Box::new(local_rate_limit::limit(&message.message()?, at)))
+    } else if let Some(message) = at.unpack::<proto::ratelimit::v3::RateLimitPerRoute>(any) {
+        RouteFilterConfig::RateLimit(Box::new(rate_limit::route(&message.message()?, at)))
+    } else if let Some(message) = at.unpack::<proto::ext_authz::v3::ExtAuthzPerRoute>(any) {
+        RouteFilterConfig::ExtAuthz(ext_authz::route(&message.message()?, at)?)
     } else if let Some(message) = at.unpack::<proto::header_to_metadata::v3::Config>(any) {
         RouteFilterConfig::HeaderToMetadata(Box::new(metadata::from_headers(&message.message()?, at)))
     } else {
