@@ -28,6 +28,7 @@ use crate::listener::{self, Handed, Hands, Listen, Listeners, NotServed};
 use crate::live::Live;
 use crate::overload::memory::{ReadMemory, SystemMemory};
 use crate::overload::{self, Overload};
+use crate::telemetry::access_log::LogOutlet;
 use crate::telemetry::access_log::log_writer;
 use crate::telemetry::{NodeIdentity, Sharded, SpanSink, Telemetry};
 use crate::worker::{Shared, Worker};
@@ -93,6 +94,8 @@ pub struct ProxyOptions {
     pub connections_max: usize,
     /// Where spans of sampled requests go.
     pub spans: Option<Arc<dyn SpanSink>>,
+    /// Where access log lines for services go; `None`: they are dropped and counted.
+    pub logs: Option<LogOutlet>,
     /// Who resolves names of clusters.
     pub resolver: Arc<dyn Resolve>,
     /// Who makes threads.
@@ -123,6 +126,7 @@ impl Default for ProxyOptions {
             drain_time: Duration::from_secs(600),
             connections_max: CONNECTIONS_MAX,
             spans: None,
+            logs: None,
             resolver: Arc::new(SystemResolver::default()),
             threads: Arc::new(OsThreads),
             admin_sources: admin::Sources::default(),
@@ -147,7 +151,7 @@ impl Proxy {
     pub fn start(options: ProxyOptions) -> io::Result<ProxyHandle> {
         let workers = options.concurrency.max(1);
         let server = Arc::new(Sharded::new(workers));
-        let (log_channel, write_logs) = log_writer(server.clone());
+        let (log_channel, write_logs) = log_writer(server.clone(), options.logs.clone());
         let empty = Live {
             version: 0,
             snapshot: Arc::new(Snapshot::default()),

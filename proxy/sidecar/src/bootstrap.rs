@@ -392,6 +392,17 @@ pub fn collector(proxy: ProxyHandle) -> crate::otlp::CollectorSource {
     })
 }
 
+/// How services that take access logs are reached: through their clusters, as configured at the moment.
+pub fn log_reach(proxy: ProxyHandle) -> crate::logs::Reach {
+    Arc::new(move |service| {
+        let config = proxy.config();
+        let cluster = config.clusters.iter().find(|c| c.name == service.cluster)?;
+        control_address(cluster, &config, &service.authority)
+            .inspect_err(|errors| tracing::warn!(?errors, "cluster of an access log service cannot be used"))
+            .ok()
+    })
+}
+
 fn connection_managers(config: &Config) -> impl Iterator<Item = &HttpConnectionManager> {
     let chains = config.listeners.iter().flat_map(|l| l.filter_chains.iter().chain(&l.default_filter_chain));
     chains.filter_map(|chain| match &chain.terminal {

@@ -1,5 +1,6 @@
 //! The control service's stream, wired to the engine: what it applies, what it shows.
 
+use crate::logs::LogStatus;
 use outrigger_engine::admin::{ConfigDumpSource, ExtraMetrics};
 use outrigger_engine::proxy::ProxyHandle;
 use outrigger_traffic::config::{Config, ConfigError, Endpoints};
@@ -28,6 +29,8 @@ impl Sink for EngineSink {
 #[derive(Clone, Default)]
 pub struct FeedView {
     feed: Arc<OnceLock<Arc<Mutex<Feed>>>>,
+    /// Access log lines to services.
+    pub logs: Arc<LogStatus>,
     /// State of its streams.
     streams: Arc<Mutex<Vec<Arc<StreamStatus>>>>,
 }
@@ -170,6 +173,18 @@ impl ExtraMetrics for FeedView {
                 "counter",
                 "Times it could not be written.",
                 status.save_failures,
+            ),
+            (
+                "outrigger_access_log_delivered_total",
+                "counter",
+                "Access log lines that services took.",
+                self.logs.delivered.load(Ordering::Relaxed),
+            ),
+            (
+                "outrigger_access_log_lost_total",
+                "counter",
+                "Access log lines that services did not take.",
+                self.logs.lost.load(Ordering::Relaxed),
             ),
             ("outrigger_xds_updates_total", "counter", "Responses of the control service.", status.updates),
             (

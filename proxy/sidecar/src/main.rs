@@ -1,7 +1,7 @@
 //! `outrigger-proxy`: sidecar and edge gateway.
 //!
 //! Reading order: [`cli`] · [`start`] (from flags to a running proxy, and its end) · [`bootstrap`] and [`mesh`] (the two
-//! ways to a configuration) · [`links`] and [`feed`] (where configuration comes from later) · [`runtime`] · [`otlp`],
+//! ways to a configuration) · [`links`] and [`feed`] (where configuration comes from later) · [`runtime`] · [`otlp`], [`logs`],
 //! [`logging`], [`health`], [`concurrency`], [`footprint`].
 
 #![allow(unreachable_pub, reason = "a binary has no outside; `pub` marks what a file offers to its siblings")]
@@ -14,6 +14,7 @@ mod footprint;
 mod health;
 mod links;
 mod logging;
+mod logs;
 mod mesh;
 mod otlp;
 mod runtime;

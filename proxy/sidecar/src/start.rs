@@ -7,6 +7,7 @@ use crate::feed::{EngineSink, FeedView};
 use crate::footprint;
 use crate::links::{self, Ground};
 use crate::logging::{self, LevelHandle};
+use crate::logs;
 use crate::mesh::client::ControlClient;
 use crate::mesh::enrol;
 use crate::mesh::own::OwnSvid;
@@ -17,6 +18,7 @@ use crate::runtime::{self, RuntimeView};
 use anyhow::Context;
 use outrigger_engine::admin::{LogLevel, Sources};
 use outrigger_engine::proxy::{Proxy, ProxyHandle, ProxyOptions};
+use outrigger_engine::telemetry::access_log::log_outlet;
 use outrigger_engine::telemetry::trace::span_queue;
 use outrigger_xds::ads::session::Variant;
 use outrigger_xds::ads::stream::{self, StreamOptions};
@@ -49,7 +51,9 @@ pub fn serve(flags: &Run) -> anyhow::Result<ExitCode> {
 
 async fn run(flags: &Run, plan: Plan, level: LevelHandle) -> anyhow::Result<ExitCode> {
     let view = FeedView::default();
+    let log_status = view.logs.clone();
     let runtime = RuntimeView::default();
+    let (logs, log_lines) = log_outlet();
     let (spans, exported) = span_queue(SPANS_MAX);
     let mut options = ProxyOptions {
         concurrency: flags.concurrency.unwrap_or_else(default_concurrency),
@@ -57,6 +61,7 @@ async fn run(flags: &Run, plan: Plan, level: LevelHandle) -> anyhow::Result<Exit
         admin: plan.admin,
         drain_time: Duration::from_secs(flags.drain_time_s),
         share_ports: flags.share_ports,
+        logs: Some(logs),
         spans: Some(Arc::new(spans)),
         overload: plan.overload.clone(),
         admin_sources: Sources {
@@ -82,6 +87,7 @@ async fn run(flags: &Run, plan: Plan, level: LevelHandle) -> anyhow::Result<Exit
         Arc::new(ExportStatus::default()),
     ));
     tokio::spawn(footprint::keep_small(proxy.clone()));
+    tokio::spawn(logs::export(log_lines, bootstrap::log_reach(proxy.clone()), plan.node.clone(), log_status));
     let membership = configure(flags, plan, &proxy, view.clone(), &runtime).await?;
     wait_for_the_end(&proxy).await?;
     if let Some(membership) = &membership {

@@ -3,6 +3,7 @@
 use super::{DEPTH_MAX, Problem};
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_saphyr::Spanned;
+use std::collections::BTreeMap;
 use std::fmt;
 
 /// Which text it is.
@@ -70,7 +71,9 @@ pub(super) fn parse(text: &str, format: Format) -> Result<Tree, Problem> {
                 budget.max_documents = 1;
                 budget.flow_nesting_limit = DEPTH_MAX;
             }
-            serde_saphyr::from_str_with_options::<Spanned<Yaml>>(text, options).map(from_yaml).map_err(
+            let ignored = ignored_keys(text);
+            let tree = |yaml| from_yaml(yaml, &ignored);
+            serde_saphyr::from_str_with_options::<Spanned<Yaml>>(text, options).map(tree).map_err(
                 |error| Problem {
                     path: String::new(),
                     line: error.location().map(|l| l.line()),
@@ -98,13 +101,23 @@ fn from_json(value: serde_json::Value) -> Tree {
     Tree { line: 0, value }
 }
 
-fn from_yaml(spanned: Spanned<Yaml>) -> Tree {
+/// Keys with Envoy's tag `!ignore`, by their lines: their values are only there to be named by anchors.
+fn ignored_keys(text: &str) -> BTreeMap<u64, &str> {
+    let lines = text.lines().zip(1..);
+    lines.filter_map(|(line, number)| Some((number, line.trim_start().strip_prefix("!ignore ")?.trim()))).collect()
+}
+
+fn from_yaml(spanned: Spanned<Yaml>, ignored: &BTreeMap<u64, &str>) -> Tree {
     let value = match spanned.value {
         Yaml::Scalar(shape) => shape,
-        Yaml::List(items) => Shape::List(items.into_iter().map(from_yaml).collect()),
-        Yaml::Map(entries) => Shape::Map(
-            entries.into_iter().map(|(k, v)| (k.value, k.referenced.line(), from_yaml(v))).collect(),
-        ),
+        Yaml::List(items) => Shape::List(items.into_iter().map(|item| from_yaml(item, ignored)).collect()),
+        Yaml::Map(entries) => {
+            let is_kept = |key: &Spanned<String>| {
+                ignored.get(&key.referenced.line()).is_none_or(|text| !text.starts_with(key.value.as_str()))
+            };
+            let entries = entries.into_iter().filter(|(key, _)| is_kept(key));
+            Shape::Map(entries.map(|(k, v)| (k.value, k.referenced.line(), from_yaml(v, ignored))).collect())
+        }
     };
     Tree { line: spanned.referenced.line(), value }
 }

@@ -10,7 +10,7 @@ mod writer;
 
 pub use format::LineFormat;
 pub(super) use format::start_time;
-pub use writer::{LogChannel, log_writer};
+pub use writer::{LogChannel, LogOutlet, SERVICE_LINES_MAX, log_outlet, log_writer};
 
 pub(super) use filter::grpc_of;
 use filter::{Filter, Sample};
@@ -41,7 +41,7 @@ const FLUSH_AFTER: Duration = Duration::from_millis(50);
 /// *Errors*: why not.
 pub fn check_sink(sink: &AccessLogSink) -> Result<(), String> {
     match sink {
-        AccessLogSink::Stdout | AccessLogSink::Stderr => Ok(()),
+        AccessLogSink::Stdout | AccessLogSink::Stderr | AccessLogSink::Service(_) => Ok(()),
         AccessLogSink::File(path) => {
             writer::open(path).map(drop).map_err(|error| format!("`{path}` cannot be opened: {error}"))
         }

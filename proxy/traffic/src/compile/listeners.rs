@@ -467,12 +467,12 @@ fn check_access_logs(compilation: &mut Compilation<'_>, resource: &str, prefix: 
         let path = format!("{prefix}access_log[{i}].typed_config.log_format");
         match &log.format {
             AccessLogFormat::Default => {}
-            AccessLogFormat::Text(text) => {
+            AccessLogFormat::Text(text) | AccessLogFormat::TextOmitting(text) => {
                 if let Err(reason) = Template::parse(text) {
                     compilation.refuse(resource, path, reason);
                 }
             }
-            AccessLogFormat::Json(object) => {
+            AccessLogFormat::Json(object) | AccessLogFormat::JsonOmitting(object) => {
                 // A list instead of recursion: the depth of a configuration is not ours.
                 let mut open: Vec<(String, &serde_json::Value)> =
                     object.iter().map(|(k, v)| (format!("{path}.json_format.{k}"), v)).collect();

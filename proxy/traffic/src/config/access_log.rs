@@ -2,6 +2,7 @@
 
 use super::{Fraction, HeaderMatch};
 use serde::{Deserialize, Serialize};
+use std::time::Duration;
 
 /// Where and how requests or connections are logged.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -105,6 +106,40 @@ pub enum AccessLogSink {
     Stdout,
     /// Standard error.
     Stderr,
+    /// A service; lines are JSON objects of the shape that its protocol needs.
+    Service(Box<LogService>),
+}
+
+/// A service that takes lines.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct LogService {
+    /// How it is spoken to.
+    pub protocol: LogProtocol,
+    /// The cluster that reaches it.
+    pub cluster: String,
+    /// `:authority` of the calls; empty: the cluster's name.
+    pub authority: String,
+    /// Name of the log.
+    pub log_name: String,
+    /// Attributes of the sender, name and text.
+    pub resource: Vec<(String, String)>,
+    /// The node and the log's name are among these, too.
+    pub builtin_labels: bool,
+    /// Longest time that a line waits for company. Default 1 s.
+    pub flush_interval: Duration,
+    /// Lines of so many bytes leave at once. Default 16 KiB.
+    pub buffer_bytes: u32,
+}
+
+/// How a log service is spoken to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum LogProtocol {
+    /// Envoy's access log service, with entries of requests.
+    EnvoyHttp,
+    /// The same, with entries of connections.
+    EnvoyTcp,
+    /// OpenTelemetry's log records over gRPC.
+    Otlp,
 }
 
 /// How a line looks. Texts hold Envoy's command operators, as in `%RESPONSE_CODE%`.
@@ -115,6 +150,10 @@ pub enum AccessLogFormat {
     Default,
     /// A text; the newline is part of it.
     Text(String),
+    /// A text in which absent values are left out instead of written as `-` (`omit_empty_values`).
+    TextOmitting(String),
+    /// As [`Json`](Self::Json), without the names of absent values (`omit_empty_values`).
+    JsonOmitting(serde_json::Map<String, serde_json::Value>),
     /// A JSON object in this order; values are formats or nested objects.
     Json(serde_json::Map<String, serde_json::Value>),
 }

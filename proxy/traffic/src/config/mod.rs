@@ -32,7 +32,9 @@ mod tls;
 mod tracing;
 mod units;
 
-pub use access_log::{AccessLog, AccessLogFormat, AccessLogSink, Comparison, LogFilter, LogKind, Order};
+pub use access_log::{
+    AccessLog, AccessLogFormat, AccessLogSink, Comparison, LogFilter, LogKind, LogProtocol, LogService, Order,
+};
 pub use balancing::{
     Hashing, LbPolicy, LeastRequest, LocalCluster, LocalityLb, Maglev, RING_SIZE_MAX, RingFunction, RingHash,
     SlowStart, ZoneAware,

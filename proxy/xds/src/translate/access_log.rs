@@ -1,13 +1,15 @@
 //! Access logs.
 
 use super::log_filter::log_filter;
-use super::{At, files, metadata};
+use super::{At, files, log_service, metadata};
 use outrigger_api::envoy::config::accesslog::v3::{AccessLog as ProtoLog, access_log};
 use outrigger_api::envoy::config::core::v3::{SubstitutionFormatString, substitution_format_string};
 use outrigger_api::envoy::extensions::access_loggers::file::v3::{FileAccessLog, file_access_log};
 use outrigger_api::envoy::extensions::access_loggers::stream::v3::{
     StderrAccessLog, StdoutAccessLog, stderr_access_log, stdout_access_log,
 };
+use outrigger_api::envoy::extensions::formatter::metadata::v3::Metadata as MetadataFormatter;
+use outrigger_api::envoy::extensions::formatter::req_without_query::v3::ReqWithoutQuery;
 use outrigger_traffic::config::{AccessLog, AccessLogFormat, AccessLogSink};
 use prost_types::Struct;
 
@@ -43,6 +45,10 @@ fn one(log: &ProtoLog, at: &At<'_>) -> Option<AccessLog> {
         };
         return Some(AccessLog { sink: AccessLogSink::Stderr, format, filter });
     }
+    if let Some((service, format)) = log_service::service(any, &at) {
+        let (service, format) = (service?, format);
+        return Some(AccessLog { sink: AccessLogSink::Service(Box::new(service)), format, filter });
+    }
     at.refuse_type(any);
     None
 }
@@ -59,6 +65,25 @@ fn file_format(from: Option<&file_access_log::AccessLogFormat>, at: &At<'_>) -> 
 }
 
 fn format(from: &SubstitutionFormatString, at: &At<'_>) -> Option<AccessLogFormat> {
+    // What these add is there anyway: `REQ_WITHOUT_QUERY`, and `METADATA` as far as it is known.
+    for (i, formatter) in from.formatters.iter().enumerate() {
+        let at = at.item("formatters", i);
+        let at = at.field("typed_config");
+        let Some(any) = at.need(formatter.typed_config.as_ref()) else { continue };
+        if at.unpack::<ReqWithoutQuery>(any).is_none() && at.unpack::<MetadataFormatter>(any).is_none() {
+            at.refuse_type(any);
+        }
+    }
+    let format = shape(from, at)?;
+    Some(match format {
+        AccessLogFormat::Text(text) if from.omit_empty_values => AccessLogFormat::TextOmitting(text),
+        AccessLogFormat::Json(object) if from.omit_empty_values => AccessLogFormat::JsonOmitting(object),
+        format => format,
+    })
+}
+
+/// Objects are written in the order of their names, whatever `json_format_options.sort_properties` says.
+fn shape(from: &SubstitutionFormatString, at: &At<'_>) -> Option<AccessLogFormat> {
     use substitution_format_string::Format as F;
     match at.need(from.format.as_ref())? {
         F::TextFormat(text) => Some(AccessLogFormat::Text(text.clone())),

@@ -21,6 +21,7 @@ mod http_connection_manager;
 mod listener;
 mod listener_filter;
 mod log_filter;
+mod log_service;
 mod metadata;
 mod rbac;
 mod route;

@@ -35,6 +35,8 @@ fn one(value: &AccessLog) -> ProtoLog {
             let access_log_format = format.map(stdout_access_log::AccessLogFormat::LogFormat);
             ("envoy.access_loggers.stdout", any(&StdoutAccessLog { access_log_format }))
         }
+        // The planner makes none; a message of nothing is refused.
+        AccessLogSink::Service(_) => ("", prost_types::Any::default()),
         AccessLogSink::Stderr => {
             let access_log_format = format.map(stderr_access_log::AccessLogFormat::LogFormat);
             ("envoy.access_loggers.stderr", any(&StderrAccessLog { access_log_format }))
@@ -103,10 +105,16 @@ fn format(value: &AccessLogFormat) -> Option<SubstitutionFormatString> {
     use substitution_format_string::Format;
     let format = match value {
         AccessLogFormat::Default => return None,
-        AccessLogFormat::Text(text) => Format::TextFormat(text.clone()),
-        AccessLogFormat::Json(map) => Format::JsonFormat(object(map)),
+        AccessLogFormat::Text(text) | AccessLogFormat::TextOmitting(text) => Format::TextFormat(text.clone()),
+        AccessLogFormat::Json(map) | AccessLogFormat::JsonOmitting(map) => Format::JsonFormat(object(map)),
     };
-    Some(SubstitutionFormatString { format: Some(format) })
+    let omit_empty_values =
+        matches!(value, AccessLogFormat::TextOmitting(_) | AccessLogFormat::JsonOmitting(_));
+    Some(SubstitutionFormatString {
+        format: Some(format),
+        omit_empty_values,
+        ..SubstitutionFormatString::default()
+    })
 }
 
 fn object(map: &Map<String, Json>) -> Struct {

@@ -20,7 +20,22 @@ pub struct LineFormat(Shape);
 #[derive(Debug)]
 enum Shape {
     Text(Template),
+    /// Absent values are left out.
+    Omitting(Template),
     Json(Vec<JsonPart>),
+    /// Names of absent values are left out.
+    Sparse(Sparse),
+}
+
+/// A value of which parts may be left out.
+#[derive(Debug)]
+enum Sparse {
+    /// Names with quotes and colon.
+    Object(Vec<(Vec<u8>, Sparse)>),
+    List(Vec<Sparse>),
+    Raw(Vec<u8>),
+    Text(Template),
+    Lone(Command, bool),
 }
 
 #[derive(Debug)]
@@ -47,6 +62,8 @@ impl LineFormat {
                 push_raw(&mut parts, b"\n");
                 Shape::Json(parts)
             }
+            AccessLogFormat::TextOmitting(text) => Shape::Omitting(parse(text)?),
+            AccessLogFormat::JsonOmitting(object) => Shape::Sparse(Sparse::object(object, 0)?),
         };
         Ok(Self(shape))
     }
@@ -56,7 +73,102 @@ impl LineFormat {
         match &self.0 {
             Shape::Text(template) => template.render(facts, out),
             Shape::Json(parts) => parts.iter().for_each(|part| part.write(facts, out)),
+            Shape::Omitting(template) => template.render_with(facts, b"", out),
+            Shape::Sparse(object) => {
+                object.write(facts, out);
+                out.push(b'\n');
+            }
         }
+    }
+}
+
+impl Sparse {
+    fn object(from: &serde_json::Map<String, Value>, depth: usize) -> Result<Self, String> {
+        if depth >= DEPTH_MAX {
+            return Err(format!("objects are nested deeper than {DEPTH_MAX}"));
+        }
+        let mut members = Vec::with_capacity(from.len());
+        for (name, value) in from {
+            let mut key = vec![b'"'];
+            key.extend_from_slice(name.as_bytes());
+            close_quote(&mut key, 0);
+            key.push(b':');
+            members.push((key, Self::value(value, depth).map_err(|reason| format!("{name}: {reason}"))?));
+        }
+        Ok(Self::Object(members))
+    }
+
+    fn value(from: &Value, depth: usize) -> Result<Self, String> {
+        Ok(match from {
+            Value::Object(object) => Self::object(object, depth + 1)?,
+            Value::String(text) => {
+                let template = parse(text)?;
+                match template.only_command() {
+                    Some(command) => Self::Lone(command.clone(), is_number(command)),
+                    None => Self::Text(template),
+                }
+            }
+            Value::Array(_) if depth >= DEPTH_MAX => {
+                return Err(format!("lists are nested deeper than {DEPTH_MAX}"));
+            }
+            Value::Array(values) => {
+                Self::List(values.iter().map(|one| Self::value(one, depth + 1)).collect::<Result<_, _>>()?)
+            }
+            Value::Null | Value::Bool(_) | Value::Number(_) => Self::Raw(from.to_string().into_bytes()),
+        })
+    }
+
+    /// Whether there was something to write; nothing is written otherwise.
+    fn write(&self, facts: &dyn Facts, out: &mut Vec<u8>) -> bool {
+        let start = out.len();
+        match self {
+            Self::Raw(bytes) => out.extend_from_slice(bytes),
+            Self::Text(template) => {
+                out.push(b'"');
+                template.render_with(facts, b"", out);
+                close_quote(out, start);
+            }
+            Self::Lone(command, is_number) => {
+                if !is_number {
+                    out.push(b'"');
+                }
+                if !facts.write(command, out) {
+                    out.truncate(start);
+                    return false;
+                }
+                if !is_number {
+                    close_quote(out, start);
+                }
+            }
+            Self::Object(members) => {
+                out.push(b'{');
+                for (key, value) in members {
+                    let before = out.len();
+                    if before > start + 1 {
+                        out.push(b',');
+                    }
+                    out.extend_from_slice(key);
+                    if !value.write(facts, out) {
+                        out.truncate(before);
+                    }
+                }
+                out.push(b'}');
+            }
+            Self::List(values) => {
+                out.push(b'[');
+                for value in values {
+                    let before = out.len();
+                    if before > start + 1 {
+                        out.push(b',');
+                    }
+                    if !value.write(facts, out) {
+                        out.truncate(before);
+                    }
+                }
+                out.push(b']');
+            }
+        }
+        true
     }
 }
 

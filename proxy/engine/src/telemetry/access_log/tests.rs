@@ -8,7 +8,7 @@ fn sink() -> Arc<AccessLogSink> {
 #[test]
 fn buffer_at_its_limit_drops_one_line_more_while_the_writer_is_stuck() {
     // The writer never runs: its channel takes so many buffers and no more.
-    let (channel, _stuck) = log_writer(Arc::new(Sharded::new(1)));
+    let (channel, _stuck) = log_writer(Arc::new(Sharded::new(1)), None);
     let logs = WorkerLogs::default();
     let line = vec![b'x'; 1024];
     let mut taken = 0_usize;
@@ -28,7 +28,7 @@ fn buffer_at_its_limit_drops_one_line_more_while_the_writer_is_stuck() {
 
 #[test]
 fn lines_of_different_sinks_are_kept_apart_and_flush_is_asked_for_once() {
-    let (channel, _stuck) = log_writer(Arc::new(Sharded::new(1)));
+    let (channel, _stuck) = log_writer(Arc::new(Sharded::new(1)), None);
     let logs = WorkerLogs::default();
     let other = Arc::new(AccessLogSink::Stderr);
     let write = |out: &mut Vec<u8>| out.extend_from_slice(b"line\n");

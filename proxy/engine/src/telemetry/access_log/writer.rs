@@ -12,6 +12,18 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 /// Buffers that may wait for the writer; with those of the workers this bounds what a blocked sink can hold.
 const WAITING_MAX: usize = 64;
 
+/// Buffers of lines that may wait for the services they go to. With at most 32 KiB each this bounds what services that
+/// are away can hold.
+pub const SERVICE_LINES_MAX: usize = 256;
+
+/// Where lines go that are for a service: the program that embeds the engine takes them from the other end.
+pub type LogOutlet = tokio::sync::mpsc::Sender<(Arc<AccessLogSink>, Vec<u8>)>;
+
+/// Both ends of it.
+pub fn log_outlet() -> (LogOutlet, tokio::sync::mpsc::Receiver<(Arc<AccessLogSink>, Vec<u8>)>) {
+    tokio::sync::mpsc::channel(SERVICE_LINES_MAX)
+}
+
 #[derive(Debug)]
 enum Message {
     Lines(Arc<AccessLogSink>, Vec<u8>),
@@ -49,15 +61,24 @@ impl LogChannel {
 
 /// A channel and the loop that writes what comes through it; the loop belongs on a thread of its own (it blocks) and
 /// ends when every channel is gone. Failed writes are counted in `stats` and the lines are lost.
-pub fn log_writer(stats: Arc<Sharded<ServerStats>>) -> (LogChannel, impl FnOnce() + Send + 'static) {
+pub fn log_writer(
+    stats: Arc<Sharded<ServerStats>>,
+    outlet: Option<LogOutlet>,
+) -> (LogChannel, impl FnOnce() + Send + 'static) {
     let (sender, receiver) = sync_channel(WAITING_MAX);
-    (LogChannel(sender), move || write_all(&receiver, &stats))
+    (LogChannel(sender), move || write_all(&receiver, &stats, outlet.as_ref()))
 }
 
-fn write_all(receiver: &Receiver<Message>, stats: &Sharded<ServerStats>) {
+fn write_all(receiver: &Receiver<Message>, stats: &Sharded<ServerStats>, outlet: Option<&LogOutlet>) {
     let mut files = HashMap::new();
     while let Ok(message) = receiver.recv() {
         match message {
+            Message::Lines(sink, lines) if matches!(*sink, AccessLogSink::Service(_)) => {
+                let count = lines.iter().filter(|byte| **byte == b'\n').count() as u64;
+                if outlet.is_none_or(|outlet| outlet.try_send((sink, lines)).is_err()) {
+                    stats.control().access_log_dropped.add(count);
+                }
+            }
             Message::Lines(sink, lines) => {
                 if let Err(error) = write(&mut files, &sink, &lines) {
                     stats.control().access_log_write_errors.inc();
@@ -80,6 +101,8 @@ fn write(files: &mut HashMap<String, File>, sink: &AccessLogSink, lines: &[u8]) 
             out.flush()
         }
         AccessLogSink::Stderr => std::io::stderr().lock().write_all(lines),
+        // Taken by the caller.
+        AccessLogSink::Service(_) => Ok(()),
         AccessLogSink::File(path) => {
             if !files.contains_key(path) {
                 files.insert(path.clone(), open(path)?);
