@@ -62,6 +62,7 @@ const CHECKS: &[(&str, Check)] = &[
     ("balance", |p| p.python("balance.py", &[])),
     ("routes", |p| p.python("routes.py", &[])),
     ("discovery", |p| p.python("discovery.py", &[])),
+    ("logs", |p| p.python("logs.py", &[])),
     ("observe", |p| p.python("observe.py", &[])),
     ("grpc-xds", |p| p.python("grpc_xds.py", &[])),
     ("h2spec", |p| p.python("h2spec.py", &[])),

@@ -76,7 +76,8 @@ impl Line<'_> {
 fn common(line: &Line<'_>, kind: AccessLogType) -> AccessLogCommon {
     let start = line.text("start_time").parse::<u64>().unwrap_or_default();
     AccessLogCommon {
-        sample_rate: 1.0,
+        // Envoy says nothing of it either.
+        sample_rate: 0.0,
         downstream_remote_address: line.address("remote"),
         downstream_local_address: line.address("local"),
         downstream_direct_remote_address: line.address("direct_remote"),
