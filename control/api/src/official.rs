@@ -74,8 +74,8 @@ mod tests {
     #[test]
     fn missing_fields_and_types_are_known_by_name() {
         let hcm = "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager";
-        assert_eq!(super::field_by_number(hcm, 31), Some("scoped_routes"));
-        assert_eq!(super::field_by_name(hcm, "scoped_routes"), Some(31));
+        assert_eq!(super::field_by_number(hcm, 44), Some("http3_protocol_options"));
+        assert_eq!(super::field_by_name(hcm, "http3_protocol_options"), Some(44));
         assert_eq!(super::field_by_name(hcm, "route_config"), None);
         assert_eq!(super::value_by_name("envoy.type.v3.CodecClientType", "HTTP3"), Some(2));
         assert!(super::is_message("envoy.extensions.filters.http.lua.v3.Lua"));

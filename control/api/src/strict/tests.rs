@@ -121,8 +121,8 @@ fn ignored_fields_become_notices_in_both_forms() {
 fn unknown_numbers_are_found_in_every_depth_of_a_binary() {
     let mut hcm = HttpConnectionManager { stat_prefix: "in".into(), ..HttpConnectionManager::default() }
         .encode_to_vec();
-    // Field 31 (scoped_routes), an empty message; field 1000, a varint; codec_type 3 (HTTP3).
-    hcm.extend([0xfa, 0x01, 0x00, 0xc0, 0x3e, 0x01, 0x08, 0x03]);
+    // Field 44 (http3_protocol_options), an empty message; field 1000, a varint; codec_type 3 (HTTP3).
+    hcm.extend([0xe2, 0x02, 0x00, 0xc0, 0x3e, 0x01, 0x08, 0x03]);
     let mut typed = any(&HttpConnectionManager::default());
     typed.value = hcm;
     let listener = Listener {
@@ -145,7 +145,7 @@ fn unknown_numbers_are_found_in_every_depth_of_a_binary() {
     assert_eq!(
         found,
         [
-            format!("{base}.scoped_routes: not supported by Outrigger ({hcm}.scoped_routes, #31)"),
+            format!("{base}.http3_protocol_options: not supported by Outrigger ({hcm}.http3_protocol_options, #44)"),
             format!("{base}.#1000: field #1000 of {hcm} is not known"),
             format!("{base}.codec_type: `HTTP3` is not supported by Outrigger"),
         ]

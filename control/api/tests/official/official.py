@@ -39,8 +39,8 @@ def pool():
             name = ".".join(path.relative_to(base).with_suffix("").parts)
             if root == "envoy" and not ("/v3/" in str(path) or "/type/" in str(path) or "annotations" in str(path)):
                 continue
-            # Access-log services of other telemetry versions clash with the newer OTLP and hold nothing of ours.
-            if "open_telemetry" in name or "opentelemetry/proto/profiles" in str(path):
+            # What is built on other telemetry versions clashes with the newer OTLP and holds nothing of ours.
+            if ("open_telemetry" in name and "access_loggers" not in name) or "opentelemetry/proto/profiles" in str(path):
                 continue
             importlib.import_module(name)
     from google.protobuf import descriptor_pool

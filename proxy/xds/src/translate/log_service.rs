@@ -106,23 +106,7 @@ fn open_telemetry(
             (pair.key.clone(), text)
         })
         .collect();
-    let service = match &message.common_config {
-        Some(given) => common(Some(given), LogProtocol::Otlp, at),
-        None => target(message.grpc_service.as_ref(), at).map(|(cluster, authority)| LogService {
-            protocol: LogProtocol::Otlp,
-            cluster,
-            authority,
-            log_name: message.log_name.clone(),
-            resource: Vec::new(),
-            builtin_labels: true,
-            flush_interval: positive_or(
-                message.buffer_flush_interval.as_ref(),
-                FLUSH_INTERVAL,
-                &at.field("buffer_flush_interval"),
-            ),
-            buffer_bytes: message.buffer_size_bytes.unwrap_or(BUFFER_BYTES),
-        }),
-    };
+    let service = common(message.common_config.as_ref(), LogProtocol::Otlp, at);
     let builtin_labels = !message.disable_builtin_labels;
     (service.map(|service| LogService { resource, builtin_labels, ..service }), AccessLogFormat::Json(line))
 }
