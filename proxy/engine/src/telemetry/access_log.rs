@@ -10,7 +10,7 @@ mod writer;
 
 pub use format::LineFormat;
 pub(super) use format::start_time;
-pub use writer::{LogChannel, LogOutlet, SERVICE_LINES_MAX, log_outlet, log_writer};
+pub use writer::{LogChannel, LogIntake, LogOutlet, SERVICE_LINES_MAX, log_outlet, log_writer};
 
 pub(super) use filter::grpc_of;
 use filter::{Filter, Sample};

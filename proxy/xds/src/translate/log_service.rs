@@ -209,3 +209,42 @@ fn http_entry(message: &als::HttpGrpcAccessLogConfig, at: &At<'_>) -> Map<String
     }
     line
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Surroundings, run};
+    use super::*;
+    use outrigger_api::strict::{Format, from_text};
+
+    fn found(text: &str) -> Result<Option<(Option<LogService>, AccessLogFormat)>, Vec<String>> {
+        let message: als::HttpGrpcAccessLogConfig =
+            from_text::<als::HttpGrpcAccessLogConfig>(text, Format::Yaml).unwrap().into_typed().unwrap();
+        let any = outrigger_api::any(&message);
+        run(String::new(), &Surroundings::default(), |at| service(&any, at))
+            .map_err(|errors| errors.iter().map(ToString::to_string).collect())
+    }
+
+    #[test]
+    fn service_has_envoys_defaults_and_the_fields_that_are_asked_for() {
+        let text = "{common_config: {log_name: l, grpc_service: {envoy_grpc: {cluster_name: c}}}, additional_request_headers_to_log: [X-One]}";
+        let (service, format) = found(text).unwrap().unwrap();
+        let service = service.unwrap();
+        assert_eq!((service.cluster.as_str(), service.log_name.as_str()), ("c", "l"));
+        assert_eq!((service.flush_interval, service.buffer_bytes), (FLUSH_INTERVAL, BUFFER_BYTES));
+        let AccessLogFormat::Json(line) = format else { panic!("an object") };
+        assert_eq!(line["REQ"]["x-one"], "%REQ(x-one)%");
+    }
+
+    #[test]
+    fn service_without_name_or_cluster_is_refused() {
+        let wrong = found("{common_config: {grpc_service: {envoy_grpc: {}}}}").unwrap_err();
+        assert_eq!(
+            wrong,
+            [
+                "common_config.log_name: must not be empty",
+                "common_config.grpc_service.envoy_grpc.cluster_name: must not be empty"
+            ]
+        );
+        assert_eq!(found("{}").unwrap_err(), ["common_config: is required"]);
+    }
+}

@@ -381,4 +381,14 @@ mod tests {
         assert_eq!(start_time(at, Some("%Y/%m/%dT%H:%M:%S")).unwrap(), "2023/11/14T22:13:20");
         assert_eq!(start_time(at, Some("%s")).unwrap(), "1700000000");
     }
+
+    #[test]
+    fn absent_values_are_left_out_where_that_is_asked_for() {
+        let object = json!({"code": "%RESPONSE_CODE%", "none": "%REQ(none)%", "in": {"none": "%REQ(none)%"}, "list": ["%REQ(none)%", "%RESPONSE_CODE%"], "text": "a%REQ(none)%b"});
+        let serde_json::Value::Object(object) = object else { panic!("an object") };
+        let text = line(&AccessLogFormat::JsonOmitting(object));
+        let expected = json!({"code": 200, "in": {}, "list": [200], "text": "ab"});
+        assert_eq!(serde_json::from_slice::<serde_json::Value>(&text).unwrap(), expected);
+        assert_eq!(line(&AccessLogFormat::TextOmitting("[%REQ(none)%]".into())), b"[]");
+    }
 }

@@ -19,8 +19,11 @@ pub const SERVICE_LINES_MAX: usize = 256;
 /// Where lines go that are for a service: the program that embeds the engine takes them from the other end.
 pub type LogOutlet = tokio::sync::mpsc::Sender<(Arc<AccessLogSink>, Vec<u8>)>;
 
-/// Both ends of it.
-pub fn log_outlet() -> (LogOutlet, tokio::sync::mpsc::Receiver<(Arc<AccessLogSink>, Vec<u8>)>) {
+/// Its other end.
+pub type LogIntake = tokio::sync::mpsc::Receiver<(Arc<AccessLogSink>, Vec<u8>)>;
+
+/// Both ends.
+pub fn log_outlet() -> (LogOutlet, LogIntake) {
     tokio::sync::mpsc::channel(SERVICE_LINES_MAX)
 }
 
