@@ -89,7 +89,7 @@ impl AccessLogService for Taker {
     }
 }
 
-fn lines() -> (mpsc::Sender<(Arc<AccessLogSink>, Vec<u8>)>, Lines) {
+fn lines() -> (outrigger_engine::telemetry::access_log::LogOutlet, Lines) {
     mpsc::channel(8)
 }
 
