@@ -3,7 +3,7 @@
 
 use prost_reflect::prost::Message as _;
 use prost_types::field_descriptor_proto::{Label, Type};
-use prost_types::{DescriptorProto, EnumDescriptorProto, FileDescriptorSet, MessageOptions};
+use prost_types::{DescriptorProto, EnumDescriptorProto, EnumOptions, FileDescriptorSet, MessageOptions};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -75,7 +75,9 @@ fn lean_message(message: &mut DescriptorProto) {
 }
 
 fn lean_enum(descriptor: &mut EnumDescriptorProto) {
-    descriptor.options = None;
+    let has_aliases = descriptor.options.as_ref().is_some_and(|options| options.allow_alias());
+    descriptor.options =
+        has_aliases.then(|| EnumOptions { allow_alias: Some(true), ..EnumOptions::default() });
     descriptor.value.iter_mut().for_each(|value| value.options = None);
 }
 

@@ -63,6 +63,8 @@ const CHECKS: &[(&str, Check)] = &[
     ("routes", |p| p.python("routes.py", &[])),
     ("discovery", |p| p.python("discovery.py", &[])),
     ("logs", |p| p.python("logs.py", &[])),
+    ("shaping", |p| p.python("shaping.py", &[])),
+    ("generated", |p| p.python("generated.py", &[])),
     ("observe", |p| p.python("observe.py", &[])),
     ("grpc-xds", |p| p.python("grpc_xds.py", &[])),
     ("h2spec", |p| p.python("h2spec.py", &[])),

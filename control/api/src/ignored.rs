@@ -21,6 +21,7 @@ const fn ignored(message: &'static str, field: &'static str, reason: &'static st
 
 const NAMES: &str = "it only changes names of metrics";
 const LABELS: &str = "it is only read by extensions that are not there";
+const CODER: &str = "it only tunes the coder, whose output reads the same";
 const PROCESS: &str = "it is about the process of Envoy, not about traffic";
 
 /// The whole list.
@@ -68,6 +69,24 @@ pub const SAFE_TO_IGNORE: &[Ignored] = &[
         "start_child_span",
         "attempts have spans of their own unless `spawn_upstream_span` says otherwise",
     ),
+    ignored("envoy.extensions.compression.gzip.compressor.v3.Gzip", "memory_level", CODER),
+    ignored("envoy.extensions.compression.gzip.compressor.v3.Gzip", "compression_strategy", CODER),
+    ignored("envoy.extensions.compression.gzip.compressor.v3.Gzip", "chunk_size", CODER),
+    ignored("envoy.extensions.compression.gzip.decompressor.v3.Gzip", "chunk_size", CODER),
+    ignored("envoy.extensions.compression.brotli.compressor.v3.Brotli", "encoder_mode", CODER),
+    ignored("envoy.extensions.compression.brotli.compressor.v3.Brotli", "input_block_bits", CODER),
+    ignored("envoy.extensions.compression.brotli.compressor.v3.Brotli", "chunk_size", CODER),
+    ignored(
+        "envoy.extensions.compression.brotli.compressor.v3.Brotli",
+        "disable_literal_context_modeling",
+        CODER,
+    ),
+    ignored(
+        "envoy.extensions.compression.brotli.decompressor.v3.Brotli",
+        "disable_ring_buffer_reallocation",
+        CODER,
+    ),
+    ignored("envoy.extensions.compression.brotli.decompressor.v3.Brotli", "chunk_size", CODER),
     ignored("envoy.extensions.filters.http.router.v3.Router", "dynamic_stats", "it only switches metrics"),
     ignored("envoy.extensions.filters.http.rbac.v3.RBAC", "rules_stat_prefix", NAMES),
     ignored("envoy.extensions.filters.http.ext_authz.v3.ExtAuthz", "stat_prefix", NAMES),

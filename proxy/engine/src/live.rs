@@ -8,6 +8,7 @@ use crate::filter::RequestFilter;
 use crate::identity::{ClientTls, ServerTls};
 use crate::telemetry::access_log::AccessLogger;
 use crate::telemetry::labels::ServiceLabels;
+use crate::telemetry::local_reply::LocalReplies;
 use crate::telemetry::trace::SpanPlan;
 use crate::telemetry::{ClusterStats, HttpStats, ListenerStats, Sharded, TcpStats};
 use crate::worker::Worker;
@@ -97,6 +98,8 @@ pub struct LiveChain {
     pub tcp_stats: Arc<Sharded<TcpStats>>,
     /// Filters of the embedding program, at the places they have in the chain of filters.
     pub registered: Box<[Option<Arc<dyn RequestFilter>>]>,
+    /// How responses look that are made here; `None`: as they are.
+    pub replies: Option<Box<LocalReplies>>,
     /// Access logs of the connection manager or TCP proxy.
     pub logs: Box<[Arc<AccessLogger>]>,
     /// Which side of a sidecar the listener is.

@@ -76,7 +76,7 @@ impl Method {
     /// (RFC 9110 §8.6).
     #[must_use]
     pub const fn expects_body(self) -> bool {
-        matches!(self, Self::Post | Self::Put | Self::Patch)
+        !matches!(self, Self::Get | Self::Head | Self::Delete | Self::Connect | Self::Trace)
     }
 }
 

@@ -66,14 +66,15 @@ def compare(path, pool):
                     yield f"{name}.{field.name} #{field.number}: {fact} is {value!r}, officially {official_facts[fact]!r}"
     for name, enum in official.enums(files):
         try:
-            theirs = {v.number: v.name for v in pool.FindEnumTypeByName(name).values}
+            # Several names may stand for one number.
+            theirs = {v.name: v.number for v in pool.FindEnumTypeByName(name).values}
         except KeyError:
             yield f"{name}: no such official enumeration"
             continue
         for value in enum.value:
             counts["values"] += 1
-            if theirs.get(value.number) != value.name:
-                yield f"{name}.{value.name} = {value.number}: officially {theirs.get(value.number)!r}"
+            if theirs.get(value.name) != value.number:
+                yield f"{name}.{value.name} = {value.number}: officially {theirs.get(value.name)!r}"
     for file in files:
         for service in file.service:
             full = f"{file.package}.{service.name}"

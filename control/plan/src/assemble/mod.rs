@@ -8,6 +8,7 @@ pub mod capture;
 pub mod claims;
 pub mod clusters;
 pub mod endpoints;
+mod filters;
 pub mod gateway;
 pub mod inbound;
 pub mod outbound;
@@ -84,6 +85,7 @@ impl Planner {
             NodeKind::Proxyless => api_listeners = proxyless::assemble(&scope, &mut config),
         }
         authentication::assemble(&mut config);
+        filters::complete(&scope, &mut config, &mut api_listeners);
         clusters::assemble(&scope, &mut config);
         telemetry::assemble(&scope, &mut config);
         sort(&mut config);

@@ -8,6 +8,7 @@ use outrigger_traffic::config::{
     RetryPolicy, Route, RouteAction, RouteMatch, StringMatch, StringPattern, WeightedCluster,
 };
 
+use super::filters;
 use super::security::escape;
 use crate::inventory::has_labels;
 use crate::node::Flavour;
@@ -158,6 +159,7 @@ fn route(place: Place<'_>, object: &Object, rule: &HttpRoute, matched: &HttpMatc
     };
     let mut route = plain(&name, conditions(matched), action);
     route.headers = edits(&rule.headers);
+    route.filters = filters::of_rule(place.scope, rule);
     route
 }
 

@@ -48,8 +48,12 @@ shapes! {
     WORKLOAD_SELECTOR = "WorkloadSelector (networking)" { "labels" } {}
 
     VIRTUAL_SERVICE = "VirtualService" { "hosts" "gateways" "http" "tls" "tcp" "exportTo" } {}
-    HTTP_ROUTE = "HTTPRoute" { "name" "match" "route" "redirect" "directResponse" "rewrite" "timeout" "retries" "headers" "mirror" "mirrors" "mirrorPercentage" "mirrorPercent" "mirror_percent" }
-        { "delegate" "fault" "corsPolicy" }
+    HTTP_ROUTE = "HTTPRoute" { "name" "match" "route" "redirect" "directResponse" "rewrite" "timeout" "retries" "headers" "mirror" "mirrors" "mirrorPercentage" "mirrorPercent" "mirror_percent" "fault" "corsPolicy" }
+        { "delegate" }
+    FAULT = "HTTPFaultInjection" { "delay" "abort" } {}
+    FAULT_DELAY = "HTTPFaultInjection.Delay" { "fixedDelay" "percentage" "percent" } { "exponentialDelay" }
+    FAULT_ABORT = "HTTPFaultInjection.Abort" { "httpStatus" "grpcStatus" "percentage" } { "http2Error" }
+    CORS = "CorsPolicy" { "allowOrigins" "allowOrigin" "allowMethods" "allowHeaders" "exposeHeaders" "maxAge" "allowCredentials" "unmatchedPreflights" } {}
     MIRROR_POLICY = "HTTPMirrorPolicy" { "destination" "percentage" } {}
     PERCENT = "Percent" { "value" } {}
     HTTP_MATCH = "HTTPMatchRequest" { "name" "uri" "scheme" "method" "authority" "headers" "withoutHeaders" "queryParams" "port" "ignoreUriCase" "gateways" "sourceLabels" "sourceNamespace" }

@@ -9,6 +9,7 @@ use crate::identity::{ClientTls, Secrets, ServerTls};
 use crate::live::{Live, LiveChain, LiveCluster, LiveListener};
 use crate::telemetry::access_log::{AccessLogger, check_sink};
 use crate::telemetry::labels::ServiceLabels;
+use crate::telemetry::local_reply::LocalReplies;
 use crate::telemetry::trace::SpanPlan;
 use crate::telemetry::{HttpStats, Sharded, StatSet, TcpStats};
 use crate::worker::Shared;
@@ -170,10 +171,30 @@ fn build_chain(
         tls,
         stats,
         tcp_stats,
+        replies: replies(&resource, at, chain, errors),
         registered: registered(parts, &resource, at, chain, errors),
         logs: build_logs(logs, &resource, &format!("{}.", at.path), errors),
         direction: at.listener.config.traffic_direction,
         service_name: service.into(),
+    }
+}
+
+/// How responses of a chain look that are made here.
+fn replies(
+    resource: &str,
+    at: &ChainPlace<'_>,
+    chain: &FilterChain,
+    errors: &mut Vec<ConfigError>,
+) -> Option<Box<LocalReplies>> {
+    let config::Terminal::Http(hcm) = &chain.config.terminal else { return None };
+    match LocalReplies::compile(hcm.local_reply.as_ref()?) {
+        Ok(replies) => Some(Box::new(replies)),
+        Err(more) => {
+            errors.extend(more.into_iter().map(|(path, reason)| {
+                ConfigError::new(resource, format!("{}.local_reply_config.{path}", at.path), reason)
+            }));
+            None
+        }
     }
 }
 

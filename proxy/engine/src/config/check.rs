@@ -2,6 +2,7 @@
 
 use crate::identity::{ClientTls, Secrets, ServerTls};
 use crate::telemetry::access_log::AccessLogger;
+use crate::telemetry::local_reply::LocalReplies;
 use outrigger_traffic::config::{AccessLog, Config, ConfigError, Listener, Terminal};
 
 /// Every problem of TLS contexts, secrets and access logs. Nothing is bound, opened or kept.
@@ -42,6 +43,13 @@ fn check_listener(listener: &Listener, secrets: &Secrets, errors: &mut Vec<Confi
         if let Some(tls) = &chain.tls {
             let built = ServerTls::build(&resource, &format!("{path}.transport_socket"), tls, secrets, None);
             errors.extend(built.err().unwrap_or_default());
+        }
+        if let Terminal::Http(http) = &chain.terminal
+            && let Some(Err(more)) = http.local_reply.as_ref().map(LocalReplies::compile)
+        {
+            errors.extend(more.into_iter().map(|(at, reason)| {
+                ConfigError::new(&resource, format!("{path}.local_reply_config.{at}"), reason)
+            }));
         }
         let logs = match &chain.terminal {
             Terminal::Http(http) => &http.access_log,

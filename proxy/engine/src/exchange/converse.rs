@@ -137,6 +137,9 @@ pub(super) async fn converse(
                     None => {
                         let passed = match response::begin(&mut x.front, notes, plan, framing, now) {
                             Ok(()) => {
+                                if !notes.stages.is_empty() {
+                                    stage(&mut stream.halves.reader, notes);
+                                }
                                 pass_on(&mut x.front, &mut stream.halves.reader, up_trailers, &mut uploading)
                                     .await
                             }
@@ -214,6 +217,13 @@ async fn hear<F: Future<Output = Result<(), Failed>>>(
             Err(error) => return Err(Heard::Expired(error)),
         }
     }
+}
+
+/// Puts the response through what filters want.
+#[cold]
+fn stage(reader: &mut BodyReader, notes: &mut Notes) {
+    let body = std::mem::replace(reader, BodyReader::Staged(Box::default()));
+    *reader = body.stage(std::mem::take(&mut notes.stages));
 }
 
 /// Passes the response body on, still sending where the request is not through.

@@ -8,6 +8,7 @@ use crate::telemetry;
 
 /// Tells telemetry; returns the time of the end.
 pub(super) fn finish(x: &mut Exchange, notes: &mut Notes) -> Instant {
+    x.reader.unstage();
     let end = *notes.timeline.end.get_or_insert_with(Instant::now);
     if notes.timeline.request_end.is_none() && x.reader.is_over() {
         // It was answered without having been asked for.

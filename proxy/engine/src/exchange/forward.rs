@@ -9,6 +9,7 @@ use outrigger_traffic::route::{Edits, Forward, HostRewriter, Matched, PathRewrit
 use outrigger_traffic::template::Template;
 use outrigger_wire::h1::ConnectionHeader;
 use outrigger_wire::{Known, Method, Version};
+use tokio::time::Instant;
 
 use super::mirror::Mirrors;
 use super::notes::Notes;
@@ -102,8 +103,17 @@ pub(super) fn plan(
     } else {
         None
     };
-    rewrite(&mut x.front, notes, matched, forward, target.host_rewrite)?;
+    if let Some(edits) = target.share_edits {
+        respond::edit_request(&mut x.front, notes, edits);
+    }
+    if let Some(host) = target.share_host {
+        let mut new = Vec::new();
+        if host.rewrite(&HeadView(&x.front.request), &mut new) && !x.front.request.set_authority(&new) {
+            return Err(ProxyError::BadRequest("host_rewrite_failed", 400));
+        }
+    }
     respond::edit_request(&mut x.front, notes, target.request_edits);
+    rewrite(&mut x.front, notes, matched, forward, target.host_rewrite)?;
     let timeout = limits(&mut x.front, notes, forward);
     let buffer =
         matched.route.per_request_buffer_limit_bytes.map_or(serving.buffer_limit(), |limit| limit as usize);
@@ -180,7 +190,7 @@ fn rewrite(
     {
         if forward.append_x_forwarded_host {
             let old = x.request.authority().to_vec();
-            x.request.fields.join(b"x-forwarded-host", b", ", &old);
+            x.request.fields.join(b"x-forwarded-host", b",", &old);
         }
         if !x.serving.config().suppress_envoy_headers {
             let old = x.request.authority().to_vec();
@@ -203,7 +213,7 @@ fn rewrite(
             is_written
         }
     };
-    if is_rewritten && new != x.request.path() {
+    if is_rewritten {
         let old = x.request.path().to_vec();
         if !x.serving.config().suppress_envoy_headers {
             x.request.fields.set(b"x-envoy-original-path", &old);
@@ -240,11 +250,17 @@ fn limits(x: &mut Front, notes: &Notes, forward: &Forward) -> Option<Duration> {
     if let Some(longest) = forward.max_stream_duration {
         x.clock.set_longest(Some(longest));
     }
-    // Source: Envoy: x-envoy-expected-rq-timeout-ms; the shorter of the two limits the upstream will meet.
+    tell_expected(x, timeout, forward);
+    timeout
+}
+
+/// Tells the upstream how long it has. Source: Envoy: x-envoy-expected-rq-timeout-ms; the shorter of the two limits that it
+/// will meet.
+fn tell_expected(x: &mut Front, left: Option<Duration>, forward: &Forward) {
     let per_try = forward.retry.as_ref().and_then(|retry| retry.config.per_try_timeout);
-    let expected = match (timeout, per_try) {
-        (Some(timeout), Some(per_try)) => Some(timeout.min(per_try)),
-        (timeout, per_try) => timeout.or(per_try),
+    let expected = match (left, per_try) {
+        (Some(left), Some(per_try)) => Some(left.min(per_try)),
+        (left, per_try) => left.or(per_try),
     };
     if let Some(expected) = expected
         && !x.serving.config().suppress_envoy_headers
@@ -253,5 +269,11 @@ fn limits(x: &mut Front, notes: &Notes, forward: &Forward) -> Option<Duration> {
         let text = digits.write(u64::try_from(expected.as_millis()).unwrap_or(u64::MAX));
         x.request.fields.put(Known::XEnvoyExpectedRequestTimeoutMs, text);
     }
-    timeout
+}
+
+/// The same for another attempt, for which there is less time.
+pub(super) fn tell_time_left(x: &mut Front, plan: &Plan, now: Instant) {
+    let since = now.saturating_duration_since(x.arrived);
+    let left = plan.timeout.map(|timeout| timeout.saturating_sub(since).max(Duration::from_millis(1)));
+    tell_expected(x, left, &plan.forward);
 }

@@ -16,6 +16,7 @@ mod affinity;
 mod attempt;
 mod connect;
 mod converse;
+mod edits;
 pub mod express;
 mod finish;
 mod forward;
@@ -38,7 +39,7 @@ use std::sync::Arc;
 
 use outrigger_traffic::route::{Action, Route};
 use outrigger_wire::h1::BodyLength;
-use outrigger_wire::{RequestHead, ResponseHead, Version};
+use outrigger_wire::{Known, RequestHead, ResponseHead, Version};
 use tokio::time::Instant;
 
 use crate::error::ProxyError;
@@ -46,6 +47,7 @@ use crate::filter::{self, Answer, Passed, Paused, Place};
 use crate::http::body::BodyReader;
 use crate::http::prepare::{self, Prepared};
 use crate::http::respond::Responder;
+use crate::http::staged::BodyStage;
 use crate::http::{Connection, Serving, view};
 use crate::overload;
 use crate::telemetry;
@@ -72,6 +74,21 @@ pub struct Exchange {
     pub body: BodyLength,
     /// It asks to change protocols.
     pub upgrade: bool,
+}
+
+impl Exchange {
+    /// Puts the request's body through a stage, behind those it goes through already.
+    pub(crate) fn stage_request(&mut self, stage: Box<dyn BodyStage>) {
+        let body = std::mem::replace(&mut self.reader, BodyReader::Staged(Box::default()));
+        self.reader = body.stage(vec![stage]);
+        self.request_length_changes();
+    }
+
+    /// The length of the request's body is not known any more.
+    pub(crate) fn request_length_changes(&mut self) {
+        self.front.request.fields.remove_known(Known::ContentLength);
+        self.body = BodyLength::Chunked;
+    }
 }
 
 /// A request without its body.
@@ -117,6 +134,9 @@ pub async fn serve(start: Start) -> (Instant, Box<Exchange>) {
     match start {
         Start::New(mut x) => {
             let mut notes = begin(&mut x);
+            if x.front.request.fields.contains_known(Known::Expect) {
+                Box::pin(bid_continue(&mut x)).await;
+            }
             let mut decided = decide(&mut x, &mut notes);
             if let Ok(Decided::Wait(_)) = decided {
                 decided = Box::pin(wait(&mut x, &mut notes, decided)).await;
@@ -135,6 +155,22 @@ pub async fn serve(start: Start) -> (Instant, Box<Exchange>) {
             (finish::finish(x, notes), express.x)
         }
     }
+}
+
+/// Tells a client that waits for it to go on with its body, at once, and not the upstream (Envoy: `proxy_100_continue`).
+async fn bid_continue(x: &mut Exchange) {
+    let front = &mut x.front;
+    let asked = front.request.fields.get_known(Known::Expect);
+    if front.serving.config().proxy_100_continue
+        || !asked.is_some_and(|value| value.eq_ignore_ascii_case(b"100-continue"))
+    {
+        return;
+    }
+    front.request.fields.remove_known(Known::Expect);
+    front.response.clear();
+    front.response.status = 100;
+    // A client that is gone is found out when it is read from.
+    let _ = front.clock.guard(front.responder.interim(&front.response)).await;
 }
 
 /// Goes on with a request of which [`express`] has only decided what is to become of it; otherwise as [`serve`].
@@ -199,6 +235,7 @@ fn begin(x: &mut Exchange) -> Notes {
         config.max_stream_duration,
     );
     let mut notes = Notes::new(x.front.start, x.front.connection.facts.remote);
+    x.front.request.fields.join_repeated(view::JOINED_IN_REQUESTS);
     notes.is_grpc = view::is_grpc(&x.front.request.fields);
     notes
 }
@@ -226,9 +263,9 @@ fn decide(x: &mut Exchange, notes: &mut Notes) -> Result<Decided, ProxyError> {
     if x.front.worker().shared.overload.is_active(overload::Action::StopRequests) {
         return Err(ProxyError::Overloaded);
     }
-    match prepare::request(&x.front.connection, &x.front.serving, &mut x.front.request, x.upgrade, notes)? {
-        Prepared::Go => {}
-        Prepared::RedirectToPath => return Ok(Decided::RedirectToPath),
+    match prepare::request(&x.front.connection, &x.front.serving, &mut x.front.request, x.upgrade, notes) {
+        Ok(Prepared::Go) => {}
+        refused => return settle_path(x, notes, refused),
     }
     if let Some(table) = x.front.serving.clone().table(&view::HeadView(&x.front.request)) {
         for name in &table.config.internal_only_headers {
@@ -236,6 +273,25 @@ fn decide(x: &mut Exchange, notes: &mut Notes) -> Result<Decided, ProxyError> {
         }
     }
     decide_where(x, notes)
+}
+
+/// A request that is not to go on with its path: what its route says of responses holds for the answer too.
+#[cold]
+fn settle_path(
+    x: &mut Exchange,
+    notes: &mut Notes,
+    refused: Result<Prepared, ProxyError>,
+) -> Result<Decided, ProxyError> {
+    // Envoy finds no route without this field, which it has not set yet.
+    let has_scheme = x.front.request.fields.contains_known(Known::XForwardedProto);
+    if has_scheme && !matches!(refused, Err(error) if error != ProxyError::BadPath) {
+        let serving = x.front.serving.clone();
+        let place = Place::find(x, notes, &serving, x.front.worker().draw());
+        // Those of routes that answer themselves do not (Envoy).
+        let matched = place.matched.filter(|matched| matches!(matched.route.action, Action::Forward(_)));
+        notes.route = matched.map(|matched| matched.route.clone());
+    }
+    refused.map(|_| Decided::RedirectToPath)
 }
 
 /// Steps 2 to 5, for a request that is prepared.

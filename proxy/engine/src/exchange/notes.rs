@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use crate::error::ProxyError;
 use crate::exchange::Front;
 use crate::filter::After;
+use crate::http::staged::Stages;
 use crate::http::{Connection, Serving};
 use crate::live::LiveCluster;
 use crate::telemetry::{RequestRecord, RequestTrace, ResponseFlags, Timeline, UpstreamFacts};
@@ -62,6 +63,18 @@ pub struct Notes {
     pub(crate) after: Vec<After>,
     /// What filters learned of it, for those behind them. Allocated only when there is something.
     pub metadata: Option<Box<Metadata>>,
+    /// It came as gRPC-Web, whose clients read the HTTP status of what is answered here (Envoy).
+    pub(crate) is_grpc_web: bool,
+    /// It is a health check that this proxy was asked to know.
+    pub(crate) is_health_check: bool,
+    /// What the body of a response made here would be, while it is made.
+    pub(crate) local_body: Option<Vec<u8>>,
+    /// A filter may change the response's body: it is passed on by a task.
+    pub(crate) shapes_response: bool,
+    /// The response has a body.
+    pub(crate) has_body: bool,
+    /// What the response's body goes through, in this order.
+    pub(crate) stages: Stages,
     /// A filter changed the request so that its route must be looked for again.
     pub(crate) reroute: bool,
 }
@@ -92,6 +105,12 @@ impl Notes {
             redirect_routes: Vec::new(),
             after: Vec::new(),
             metadata: None,
+            is_grpc_web: false,
+            is_health_check: false,
+            local_body: None,
+            shapes_response: false,
+            has_body: false,
+            stages: Vec::new(),
             reroute: false,
         }
     }
@@ -132,6 +151,8 @@ impl Notes {
             grpc_status: self.grpc_status,
             flags: self.flags,
             details: if self.details_named.is_empty() { self.details } else { &self.details_named },
+            is_health_check: self.is_health_check,
+            local_body: self.local_body.as_deref(),
             route: self.route.as_ref().map_or("", |route| &route.name),
             rule: self.route.as_deref(),
             cluster: self.cluster.as_ref(),

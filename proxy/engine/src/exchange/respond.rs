@@ -3,19 +3,19 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
-use outrigger_traffic::config::{HeaderAppend, TrafficDirection};
-use outrigger_traffic::route::{Action, Edit, Edits, Redirect, Route};
+use outrigger_traffic::config::TrafficDirection;
+use outrigger_traffic::route::{Action, Edits, Redirect, Route};
 use outrigger_wire::h1::BodyLength;
-use outrigger_wire::{FieldBlock, Known, Version};
+use outrigger_wire::{FieldBlock, Known, Method, Version};
 use tokio::time::Instant;
 
 use super::notes::Notes;
-use super::{Exchange, Front};
+use super::{Exchange, Front, edits};
 use crate::error::{ProxyError, grpc_of};
 use crate::filter::{self, Answer};
 use crate::http::body::{BodyError, discard, poll_now};
-use crate::http::forwarded;
-use crate::http::view::HeadView;
+use crate::http::view::{self, HeadView};
+use crate::http::{forwarded, staged};
 use crate::telemetry;
 
 /// Time to pass on what is left of a response that broke off, or an answer to what took too long. A client that does not
@@ -30,31 +30,20 @@ pub(super) async fn answer(x: &mut Exchange, notes: &mut Notes, answer: &Answer)
         Cow::Owned(details) => notes.details_named.clone_from(details),
     }
     x.front.response.clear();
-    x.front.response.status = answer.status;
-    let body: &[u8] = if notes.is_grpc {
-        x.front.response.status = 200;
-        let status = answer.grpc_status.unwrap_or_else(|| grpc_of(answer.status).into());
-        notes.grpc_status = Some(status);
-        grpc_fields(&mut x.front.response.fields, status, &answer.body);
-        &[]
-    } else {
-        if !answer.body.is_empty() {
-            let kind = answer.content_type.as_deref().unwrap_or("text/plain");
-            x.front.response.fields.set(b"content-type", kind.as_bytes());
-        }
-        &answer.body
+    let made = Made {
+        status: answer.status,
+        grpc_status: answer.grpc_status,
+        body: &answer.body,
+        content_type: answer.content_type.as_deref(),
     };
+    let made = made.begin(&mut x.front, notes);
     for (name, value) in &answer.fields {
         x.front.response.fields.append(name, value);
-    }
-    if answer.edited {
-        // What edits see; it is what was meant, also where gRPC hides it (Envoy).
-        notes.status = answer.status;
     }
     if let Some(route) = notes.route.clone().filter(|_| answer.edited) {
         edit_response(&mut x.front, notes, &route.response_edits);
     }
-    send_local(x, notes, body).await.map_err(|_| ProxyError::ClientGone)
+    send_local(x, notes, made).await.map_err(|_| ProxyError::ClientGone)
 }
 
 /// Ends a request that failed: answers from the error table, or breaks off a response that had begun.
@@ -133,20 +122,8 @@ async fn local(
     error: ProxyError,
 ) -> Result<(), BodyError> {
     x.front.response.clear();
-    x.front.response.status = status;
-    // What edits see; it is what was meant, also where gRPC hides it (Envoy).
-    notes.status = status;
-    let body = if notes.is_grpc {
-        x.front.response.status = 200;
-        notes.grpc_status = Some(grpc_status.into());
-        grpc_fields(&mut x.front.response.fields, grpc_status.into(), body);
-        &[]
-    } else {
-        if !body.is_empty() {
-            x.front.response.fields.set(b"content-type", content_type.unwrap_or("text/plain").as_bytes());
-        }
-        body
-    };
+    let grpc_status = (grpc_status != grpc_of(status)).then_some(grpc_status.into());
+    let made = Made { status, grpc_status, body, content_type }.begin(&mut x.front, notes);
     match error {
         ProxyError::Overflow if !x.front.serving.config().suppress_envoy_headers => {
             x.front.response.fields.set(b"x-envoy-overloaded", b"true");
@@ -159,7 +136,74 @@ async fn local(
     if let Some(route) = notes.route.clone() {
         edit_response(&mut x.front, notes, &route.response_edits);
     }
-    send_local(x, notes, body).await
+    send_local(x, notes, made).await
+}
+
+/// A response made here, as it is meant.
+struct Made<'b> {
+    status: u16,
+    /// `None`: the one that fits the status.
+    grpc_status: Option<u32>,
+    body: &'b [u8],
+    /// `None`: `text/plain`.
+    content_type: Option<&'b str>,
+}
+
+impl Made<'_> {
+    /// Before the edits of routes, to which `%RESPONSE_CODE%` is not known yet (Envoy).
+    fn begin(self, x: &mut Front, notes: &mut Notes) -> Self {
+        (x.response.status, notes.status) = (self.status, 0);
+        self
+    }
+}
+
+/// The last that is done to a response made here, after the edits (Envoy): it is changed as `local_reply_config` has it, made
+/// one of gRPC where the request is one, and gets its type. Gives its body.
+fn dress<'b>(x: &mut Front, notes: &mut Notes, made: Made<'b>) -> Cow<'b, [u8]> {
+    let Made { mut status, grpc_status, body, content_type } = made;
+    let mut body = Cow::Borrowed(body);
+    // Edits of filters see what was meant, also where gRPC hides it (Envoy).
+    (x.response.status, notes.status) = (status, status);
+    let serving = x.serving.clone();
+    let mut content_type = Cow::Borrowed(content_type.unwrap_or("text/plain"));
+    if let Some(replies) = &serving.chain.replies {
+        let mapped = {
+            let record = notes.record(&x.connection, &x.serving, &x.request, Some(&x.response), (0, 0));
+            replies.find(&x.connection.worker, &record)
+        };
+        if let Some(mapped) = mapped {
+            edit_response(x, notes, mapped.edits);
+            status = mapped.status.unwrap_or(status);
+            (x.response.status, notes.status) = (status, status);
+            if let Some(new) = mapped.body {
+                body = Cow::Owned(new.to_vec());
+            }
+        }
+        notes.local_body = Some(body.to_vec());
+        let record = notes.record(&x.connection, &x.serving, &x.request, Some(&x.response), (0, 0));
+        let written = replies.write(&x.connection.worker, &record, mapped.map(|mapped| mapped.index()));
+        if let Some((new, kind)) = written {
+            body = Cow::Owned(new);
+            content_type = Cow::Owned(kind.to_owned());
+        }
+        notes.local_body = None;
+    }
+    if notes.is_grpc {
+        if !notes.is_grpc_web {
+            x.response.status = 200;
+        }
+        let code = grpc_status.unwrap_or_else(|| grpc_of(status).into());
+        notes.grpc_status = Some(code);
+        let message = if x.request.method() == Method::Head { &[] } else { body.trim_ascii_end() };
+        grpc_fields(&mut x.response.fields, code, message);
+        return Cow::Borrowed(&[]);
+    }
+    if body.is_empty() {
+        x.response.fields.remove_known(Known::ContentType);
+    } else {
+        x.response.fields.set(b"content-type", content_type.as_bytes());
+    }
+    body
 }
 
 fn grpc_fields(fields: &mut FieldBlock, status: u32, message: &[u8]) {
@@ -171,7 +215,9 @@ fn grpc_fields(fields: &mut FieldBlock, status: u32, message: &[u8]) {
 }
 
 /// Sends the head in `x.response` and a whole body.
-async fn send_local(x: &mut Exchange, notes: &mut Notes, body: &[u8]) -> Result<(), BodyError> {
+async fn send_local(x: &mut Exchange, notes: &mut Notes, made: Made<'_>) -> Result<(), BodyError> {
+    let body = dress(&mut x.front, notes, made);
+    let body = &*body;
     // A request that was not read may be dropped if it is here already; otherwise this connection ends.
     if !x.reader.is_over() {
         let mut rest = std::pin::pin!(discard(&mut x.reader, 64 * 1024));
@@ -183,20 +229,30 @@ async fn send_local(x: &mut Exchange, notes: &mut Notes, body: &[u8]) -> Result<
     if !matches!(x.front.response.status, 204 | 304) {
         x.front.response.fields.set(b"content-length", itoa(length).as_bytes());
     }
+    notes.has_body = length > 0 && !x.front.responder.is_bodiless(x.front.response.status);
     decorate(&mut x.front, notes, Instant::now());
     notes.status = x.front.response.status;
-    x.front.responder.head(&x.front.response, BodyLength::Length(length))?;
+    let staged = match std::mem::take(&mut notes.stages) {
+        stages if stages.is_empty() => None,
+        stages => Some(staged::whole(stages, body)?),
+    };
+    let body = staged.as_ref().map_or(body, |(body, _)| body);
+    let framing = if staged.is_some() { BodyLength::Chunked } else { BodyLength::Length(length) };
+    x.front.responder.head(&x.front.response, framing)?;
+    let is_last = staged.as_ref().is_none_or(|(_, trailers)| trailers.is_none());
     let mut rest = body;
     while !rest.is_empty() && !x.front.responder.writer.is_finished() {
         let n = x
             .front
             .clock
-            .guard(x.front.responder.writer.send(rest, true))
+            .guard(x.front.responder.writer.send(rest, is_last))
             .await
             .map_err(|_| BodyError::Closed)??;
         rest = rest.get(n..).unwrap_or_default();
     }
-    x.front.responder.writer.finish(None)?;
+    if !x.front.responder.writer.is_finished() {
+        x.front.responder.writer.finish(staged.as_ref().and_then(|(_, trailers)| trailers.as_ref()))?;
+    }
     x.front.clock.guard(x.front.responder.writer.flush()).await.map_err(|_| BodyError::Closed)?
 }
 
@@ -222,15 +278,14 @@ pub(super) async fn redirect(x: &mut Exchange, notes: &mut Notes, route: &Route)
     x.front.serving.stats(x.front.worker()).rq_redirect.inc();
     notes.details = "direct_response";
     x.front.response.clear();
-    x.front.response.status = status;
-    notes.status = status;
+    let made = Made { status, grpc_status: None, body: &[], content_type: None }.begin(&mut x.front, notes);
     let mut location = Vec::new();
     route.location(&HeadView(&x.front.request), &mut location);
     if !x.front.response.fields.set(b"location", &location) {
         return Err(ProxyError::BadPath);
     }
     edit_response(&mut x.front, notes, &route.response_edits);
-    send_local(x, notes, &[]).await.map_err(|_| ProxyError::ClientGone)
+    send_local(x, notes, made).await.map_err(|_| ProxyError::ClientGone)
 }
 
 /// Redirects to the path as it is after normalisation (`UNESCAPE_AND_REDIRECT`).
@@ -238,9 +293,13 @@ pub(super) async fn redirect_to_path(x: &mut Exchange, notes: &mut Notes) -> Res
     x.front.serving.stats(x.front.worker()).downstream_rq_redirected_with_normalized_path.inc();
     notes.details = "path_normalization_failed";
     x.front.response.clear();
-    x.front.response.status = 307;
+    let made = Made { status: 307, grpc_status: None, body: &[], content_type: None };
+    let made = made.begin(&mut x.front, notes);
     x.front.response.fields.set(b"location", x.front.request.path());
-    send_local(x, notes, &[]).await.map_err(|_| ProxyError::ClientGone)
+    if let Some(route) = notes.route.clone() {
+        edit_response(&mut x.front, notes, &route.response_edits);
+    }
+    send_local(x, notes, made).await.map_err(|_| ProxyError::ClientGone)
 }
 
 /// Answers a route's direct response.
@@ -249,14 +308,17 @@ pub(super) async fn direct(x: &mut Exchange, notes: &mut Notes, route: &Route) -
     x.front.serving.stats(x.front.worker()).rq_direct_response.inc();
     notes.details = "direct_response";
     x.front.response.clear();
-    x.front.response.status = direct.status;
-    notes.status = direct.status;
-    if !direct.body.is_empty() {
-        let kind = direct.content_type.as_deref().unwrap_or("text/plain");
-        x.front.response.fields.set(b"content-type", kind.as_bytes());
+    let content_type = direct.content_type.as_deref();
+    let made = Made { status: direct.status, grpc_status: None, body: &direct.body, content_type };
+    let made = made.begin(&mut x.front, notes);
+    if direct.status == 201 || (300..400).contains(&direct.status) {
+        // Source: Envoy, by behaviour: where it is, as there is nowhere else to go.
+        let request = &x.front.request;
+        let parts = [request.scheme().as_bytes(), b"://", request.authority(), request.path()];
+        x.front.response.fields.set_parts(b"location", &parts);
     }
     edit_response(&mut x.front, notes, &route.response_edits);
-    send_local(x, notes, &direct.body).await.map_err(|_| ProxyError::ClientGone)
+    send_local(x, notes, made).await.map_err(|_| ProxyError::ClientGone)
 }
 
 /// What every response gets, whoever made it: what filters have to do to it, then server, date, via, request id.
@@ -287,62 +349,24 @@ pub(super) fn decorate(x: &mut Front, notes: &mut Notes, now: Instant) {
 
 /// Applies header edits to the response in `x.response`.
 pub(crate) fn edit_response(x: &mut Front, notes: &Notes, edits: &Edits) {
-    let mut value = Vec::new();
     for step in edits.steps() {
-        if let Edit::Set { value: template, .. } = step
-            && template.literal().is_none()
-        {
-            value.clear();
+        let made = edits::made(step, &x.response.fields, |template, out| {
             let record = notes.record(&x.connection, &x.serving, &x.request, Some(&x.response), (0, 0));
-            telemetry::render(&x.connection.worker, &record, template, &mut value);
-        }
-        apply(&mut x.response.fields, step, &value);
+            telemetry::render(&x.connection.worker, &record, template, out);
+        });
+        edits::apply(&mut x.response.fields, step, made);
     }
+    x.response.fields.join_repeated(view::JOINED_IN_RESPONSES);
 }
 
 /// Applies header edits to the request.
 pub(crate) fn edit_request(x: &mut Front, notes: &Notes, edits: &Edits) {
-    let mut value = Vec::new();
     for step in edits.steps() {
-        if let Edit::Set { value: template, .. } = step
-            && template.literal().is_none()
-        {
-            value.clear();
+        let made = edits::made(step, &x.request.fields, |template, out| {
             let record = notes.record(&x.connection, &x.serving, &x.request, None, (0, 0));
-            telemetry::render(&x.connection.worker, &record, template, &mut value);
-        }
-        apply(&mut x.request.fields, step, &value);
+            telemetry::render(&x.connection.worker, &record, template, out);
+        });
+        edits::apply(&mut x.request.fields, step, made);
     }
-}
-
-/// One step; `rendered` is the value where it is not a literal.
-fn apply(fields: &mut FieldBlock, step: &Edit, rendered: &[u8]) {
-    match step {
-        Edit::Remove(name) => {
-            fields.remove(name.as_bytes());
-        }
-        Edit::RemoveMatching(matcher) => fields.retain(|name, _| !matcher.is_match(name)),
-        Edit::Set { name, value, append, keep_empty } => {
-            let value = value.literal().unwrap_or(rendered);
-            if value.is_empty() && !keep_empty {
-                return;
-            }
-            let name = name.as_bytes();
-            match append {
-                HeaderAppend::AppendIfExistsOrAdd => {
-                    fields.append(name, value);
-                }
-                HeaderAppend::AddIfAbsent if !fields.contains(name) => {
-                    fields.append(name, value);
-                }
-                HeaderAppend::OverwriteIfExists if fields.contains(name) => {
-                    fields.set(name, value);
-                }
-                HeaderAppend::OverwriteIfExistsOrAdd => {
-                    fields.set(name, value);
-                }
-                HeaderAppend::AddIfAbsent | HeaderAppend::OverwriteIfExists => {}
-            }
-        }
-    }
+    x.request.fields.join_repeated(view::JOINED_IN_REQUESTS);
 }

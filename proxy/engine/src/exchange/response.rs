@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use outrigger_traffic::outcome::Outcome;
 use outrigger_wire::Known;
-use outrigger_wire::h1::ResponseFraming;
+use outrigger_wire::h1::{BodyLength, ResponseFraming};
 use tokio::time::Instant;
 
 use super::attempt::{Call, End, report};
@@ -30,6 +30,7 @@ pub(super) fn begin(
         notes.grpc_status = view::grpc_status(&x.response.fields);
     }
     hop_by_hop::strip_response(&mut x.response, false).map_err(|_| ProxyError::BadResponse)?;
+    x.response.fields.join_repeated(view::JOINED_IN_RESPONSES);
     if !x.serving.config().suppress_envoy_headers {
         let took =
             notes.timeline.upstream_start.map_or(Duration::ZERO, |sent| now.saturating_duration_since(sent));
@@ -41,8 +42,10 @@ pub(super) fn begin(
         x.response.fields.append(b"set-cookie", cookie);
     }
     respond::edit_response(x, notes, &plan.response_edits);
+    notes.has_body = !framing.body.is_empty() && !x.responder.is_bodiless(x.response.status);
     respond::decorate(x, notes, now);
-    x.responder.head(&x.response, framing.body).map_err(|_| ProxyError::ClientGone)
+    let body = if notes.stages.is_empty() { framing.body } else { BodyLength::Chunked };
+    x.responder.head(&x.response, body).map_err(|_| ProxyError::ClientGone)
 }
 
 /// Counts a response and tells outlier detection.

@@ -11,7 +11,7 @@ use outrigger_wire::{Known, RequestHead, Version};
 use tokio::time::Instant;
 
 use super::attempt::{Call, End, Lost};
-use super::forward::Plan;
+use super::forward::{self, Plan};
 use super::notes::Notes;
 use super::retry::Attempts;
 use super::{Exchange, Front};
@@ -90,6 +90,9 @@ pub(super) fn begin(
     let span_id = inject_trace(x, notes);
     if plan.host_from_pick && !host.hostname.is_empty() {
         x.request.set_authority(host.hostname.as_bytes());
+    }
+    if notes.attempts > 1 {
+        forward::tell_time_left(x, plan, now);
     }
     if plan.tell_attempts {
         let mut digits = Digits::default();

@@ -154,6 +154,6 @@ pub(super) fn ends(reader: &mut BodyReader, responder: &Responder) -> Option<Hal
 fn upstream_ends(stream: &mut UpstreamStream) -> Option<Half> {
     match &mut stream.halves.reader {
         BodyReader::H1(reader) => Some((reader.io().clone(), reader.take_buffered())),
-        BodyReader::H2(_) => None,
+        BodyReader::H2(_) | BodyReader::Staged(_) => None,
     }
 }

@@ -1,14 +1,18 @@
 //! What filters do to the response: decided on the way in, done before the head goes out.
 
+use outrigger_traffic::config::Decompressor;
 use outrigger_traffic::filter::token_bucket::Taken;
 use outrigger_traffic::filter::{Filter, HeaderToMetadata, HttpFilter, Override};
 use outrigger_traffic::route::Edits;
 use std::sync::Arc;
 
+use super::compression::{self, MayCompress};
 use super::cors::LetIn;
 use super::ext_authz;
+use super::grpc_web::{self, Spoken};
 use super::header_mutation;
 use super::header_to_metadata;
+use super::health_check::{self, Checked};
 use super::rate_limit;
 use super::registered::RequestFilter;
 use crate::exchange::{self, Front, Notes};
@@ -29,6 +33,14 @@ pub(crate) enum After {
     ExtAuthz(Vec<ext_authz::Field>),
     /// Fields of the response become metadata.
     Metadata(Arc<HeaderToMetadata>),
+    /// It may be compressed.
+    Compress(Box<MayCompress>),
+    /// It may be decompressed.
+    Decompress(Box<Decompressor>),
+    /// It answers a health check.
+    HealthCheck(Checked),
+    /// It becomes one of gRPC-Web.
+    GrpcWeb(Spoken),
     /// A filter of the embedding program looks at it.
     Registered(Arc<dyn RequestFilter>),
 }
@@ -59,6 +71,10 @@ pub(crate) fn on_response(x: &mut Front, notes: &mut Notes) {
             After::Fields(added) => rate_limit::on_response(&mut x.response.fields, &added),
             After::ExtAuthz(edits) => ext_authz::on_response(&mut x.response.fields, &edits),
             After::Metadata(rules) => header_to_metadata::on_response(x, notes, &rules),
+            After::Compress(may) => compression::on_response(x, notes, &may),
+            After::Decompress(of) => compression::decompress_response(x, notes, &of),
+            After::HealthCheck(checked) => health_check::on_response(x, &checked),
+            After::GrpcWeb(spoken) => grpc_web::on_response(x, notes, spoken),
             After::Registered(filter) => filter.on_response(&mut x.response),
         }
     }
@@ -82,6 +98,11 @@ pub(super) fn of_unreached(notes: &mut Notes, filter: &HttpFilter, own: Option<&
         | Filter::RateLimit(_)
         | Filter::SetMetadata(_)
         | Filter::Missing
+        | Filter::Compressor(_)
+        | Filter::Decompressor(_)
+        | Filter::Buffer(_)
+        | Filter::HealthCheck(_)
+        | Filter::GrpcWeb
         | Filter::Registered(_) => {}
     }
 }

@@ -11,13 +11,17 @@
 
 mod after;
 mod answer;
+mod buffer;
 mod call;
+mod compression;
 mod cors;
 mod csrf;
 mod ext_authz;
 mod fault;
+mod grpc_web;
 mod header_mutation;
 mod header_to_metadata;
+mod health_check;
 mod jwt;
 mod local_rate_limit;
 mod place;
@@ -33,6 +37,7 @@ pub(crate) use jwt::keep_ahead as keep_keys_ahead;
 pub(crate) use place::Place;
 pub use registered::{LocalReply, RegisteredFilters, RequestFilter, Said};
 
+use outrigger_traffic::config::BufferLimit;
 use outrigger_traffic::filter::{Filter, HttpFilter, Override};
 use std::pin::pin;
 use std::rc::Rc;
@@ -65,6 +70,8 @@ pub(crate) enum Pending {
     RateLimit(Box<rate_limit::Asking>),
     /// Keys for a token.
     Jwt(Box<jwt::Missing>),
+    /// The whole request.
+    Buffer(BufferLimit),
     /// A filter of the embedding program.
     Registered(Waiting),
 }
@@ -116,6 +123,7 @@ pub(crate) async fn resume<'s>(
                 Some(Filter::ExtAuthz(authz)) => ext_authz::wait(x, notes, authz, *asking).await?,
                 _ => return Err(ProxyError::Defect),
             },
+            Pending::Buffer(limit) => buffer::wait(x, limit).await?,
             Pending::Registered(waiting) => registered::wait(x, notes, waiting).await?,
         };
         match settle(x, notes, &mut place, index, verdict) {
@@ -212,6 +220,11 @@ fn on_request(
         Filter::HeaderToMetadata(rules) => header_to_metadata::on_request(x, notes, rules, settings),
         Filter::SetMetadata(values) => set_metadata::on_request(x, notes, values),
         Filter::Missing => Verdict::Answer(Answer::new(500, "", "").flagged(ResponseFlags::NO_FILTER_CONFIG)),
+        Filter::Compressor(of) => compression::on_request(x, notes, place, of, settings),
+        Filter::Decompressor(of) => compression::decompress_request(x, notes, of),
+        Filter::Buffer(limit) => buffer::on_request(x, *limit, settings),
+        Filter::HealthCheck(checks) => health_check::on_request(x, notes, place, index, checks),
+        Filter::GrpcWeb => grpc_web::on_request(x, notes),
         Filter::Registered(_) => registered::on_request(x, notes, index),
     }
 }

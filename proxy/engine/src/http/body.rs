@@ -12,6 +12,7 @@ use outrigger_wire::{FieldBlock, Trailers};
 
 use super::h1::{H1Reader, H1Writer};
 use super::h2::{H2Reader, H2Writer};
+use super::staged::{StagedReader, Stages};
 
 /// What [`BodyReader::poll_fill`] found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,9 +60,26 @@ pub enum BodyReader {
     H1(H1Reader),
     /// HTTP/2.
     H2(H2Reader),
+    /// Either, through filters that change it.
+    Staged(Box<StagedReader>),
 }
 
 impl BodyReader {
+    /// Puts the body through stages, behind those it goes through already.
+    pub(crate) fn stage(self, stages: Stages) -> Self {
+        Self::Staged(Box::new(StagedReader::new(self, stages)))
+    }
+
+    /// Back to the message itself, without its stages.
+    pub(crate) fn unstage(&mut self) {
+        while let Self::Staged(staged) = self {
+            match std::mem::take(staged).into_inner() {
+                Some(inner) => *self = inner,
+                None => return,
+            }
+        }
+    }
+
     /// Waits until there is data or the body is over.
     ///
     /// *Cancel safety*: nothing is lost when the caller stops polling.
@@ -69,6 +87,7 @@ impl BodyReader {
         match self {
             Self::H1(reader) => reader.poll_fill(cx),
             Self::H2(reader) => reader.poll_fill(cx),
+            Self::Staged(reader) => reader.poll_fill(cx),
         }
     }
 
@@ -78,6 +97,7 @@ impl BodyReader {
         match self {
             Self::H1(reader) => reader.data(),
             Self::H2(reader) => reader.data(),
+            Self::Staged(reader) => reader.data(),
         }
     }
 
@@ -86,6 +106,7 @@ impl BodyReader {
         match self {
             Self::H1(reader) => reader.consume(n),
             Self::H2(reader) => reader.consume(n),
+            Self::Staged(reader) => reader.consume(n),
         }
     }
 
@@ -96,6 +117,7 @@ impl BodyReader {
         match self {
             Self::H1(reader) => reader.ends_after_data(),
             Self::H2(reader) => reader.ends_after_data(),
+            Self::Staged(reader) => reader.ends_after_data(),
         }
     }
 
@@ -105,6 +127,7 @@ impl BodyReader {
         match self {
             Self::H1(reader) => reader.trailers(),
             Self::H2(reader) => reader.trailers(),
+            Self::Staged(reader) => reader.trailers(),
         }
     }
 
@@ -113,15 +136,17 @@ impl BodyReader {
         match self {
             Self::H1(reader) => reader.trailers().cloned(),
             Self::H2(reader) => reader.take_trailers(),
+            Self::Staged(reader) => reader.take_trailers(),
         }
     }
 
     /// Body bytes received so far.
     #[must_use]
-    pub const fn received(&self) -> u64 {
+    pub fn received(&self) -> u64 {
         match self {
             Self::H1(reader) => reader.received(),
             Self::H2(reader) => reader.received(),
+            Self::Staged(reader) => reader.inner().map_or(0, Self::received),
         }
     }
 
@@ -131,6 +156,7 @@ impl BodyReader {
         match self {
             Self::H1(reader) => reader.is_over(),
             Self::H2(reader) => reader.is_over(),
+            Self::Staged(reader) => reader.is_over(),
         }
     }
 }

@@ -88,6 +88,9 @@ pub fn request(
             head.fields.put(Known::XRequestId, &uuid4(draw));
         }
     }
+    if is_edge && config.preserve_external_request_id && config.generate_request_id {
+        untraced(&mut head.fields);
+    }
     client_cert(&mut head.fields, config.forward_client_cert, client);
     append_via(&mut head.fields, &config.via);
     trusted
@@ -111,6 +114,17 @@ pub fn response(head: &mut ResponseHead, config: &HttpConnectionManager, request
         && let Some(id) = request_id
     {
         fields.set(Known::XRequestId.name(), id);
+    }
+}
+
+/// Takes out of an id from outside what it says about being traced (Envoy: `pack_trace_reason`).
+fn untraced(fields: &mut FieldBlock) {
+    const REASON: usize = 14;
+    let id = fields.get_known(Known::XRequestId).filter(|id| id.len() == 36 && id.get(8) == Some(&b'-'));
+    let Some(mut id) = id.map(<[u8]>::to_vec) else { return };
+    if let Some(reason) = id.get_mut(REASON).filter(|reason| matches!(reason, b'9' | b'a' | b'b')) {
+        *reason = b'4';
+        fields.put(Known::XRequestId, &id);
     }
 }
 
@@ -151,12 +165,15 @@ fn scheme(head: &mut RequestHead, config: &HttpConnectionManager, client: &Clien
         }
     };
     let forced = config.scheme_override.as_ref().and_then(|scheme| Scheme::from_bytes(scheme.as_bytes()));
+    if let Some(forced) = forced {
+        head.fields.put(Known::XForwardedProto, forced.as_bytes());
+    }
     head.set_scheme(forced.unwrap_or(scheme));
 }
 
 /// Removes what only an internal client may say (Envoy: "x-envoy-internal" and what depends on it).
 fn remove_internal(fields: &mut FieldBlock, is_edge: bool) {
-    const INTERNAL: [Known; 17] = [
+    const INTERNAL: [Known; 21] = [
         Known::XEnvoyInternal,
         Known::XEnvoyRetriableStatusCodes,
         Known::XEnvoyRetriableHeaderNames,
@@ -169,9 +186,13 @@ fn remove_internal(fields: &mut FieldBlock, is_edge: bool) {
         Known::XEnvoyUpstreamRequestTimeoutAltResponse,
         Known::XEnvoyExpectedRequestTimeoutMs,
         Known::XEnvoyForceTrace,
+        Known::XEnvoyHedgeOnPerTryTimeout,
         Known::XEnvoyIpTags,
+        Known::XEnvoyOriginalUrl,
+        Known::XEnvoyUpstreamStreamDurationMs,
+        // These only at the edge.
         Known::XEnvoyOriginalPath,
-        // These three only at the edge.
+        Known::XEnvoyOriginalHost,
         Known::XEnvoyDecoratorOperation,
         Known::XEnvoyDownstreamServiceCluster,
         Known::XEnvoyDownstreamServiceNode,
@@ -180,7 +201,7 @@ fn remove_internal(fields: &mut FieldBlock, is_edge: bool) {
     if !fields.may_have(SET) {
         return;
     }
-    for known in INTERNAL.iter().take(if is_edge { 17 } else { 14 }) {
+    for known in INTERNAL.iter().take(if is_edge { 21 } else { 16 }) {
         fields.remove_known(*known);
     }
 }

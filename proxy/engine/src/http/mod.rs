@@ -13,6 +13,7 @@ pub mod hop_by_hop;
 pub mod normalize;
 pub mod prepare;
 pub mod respond;
+pub mod staged;
 pub mod view;
 pub mod websocket;
 

@@ -236,6 +236,10 @@ fn resolve_dot_segments(path: &[u8], out: &mut Vec<u8>) {
 }
 
 fn merge_slashes(path: &[u8], out: &mut Vec<u8>) {
+    if path.len() > 1 && path.iter().all(|byte| *byte == b'/') {
+        // Source: Envoy, by behaviour: a path of slashes begins with one and ends with one.
+        return out.extend_from_slice(b"//");
+    }
     for byte in path {
         if *byte != b'/' || out.last() != Some(&b'/') {
             out.push(*byte);

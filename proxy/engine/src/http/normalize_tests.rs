@@ -114,7 +114,7 @@ proptest! {
         let only = result.split('?').next().unwrap();
         prop_assert!(only.starts_with('/'));
         prop_assert!(!only.split('/').any(|segment| segment == "." || segment == ".."), "{}", only);
-        prop_assert!(!only.contains("//") && !only.contains('\\'), "{}", only);
+        prop_assert!((only == "//" || !only.contains("//")) && !only.contains('\\'), "{}", only);
         let query = path.split_once('?').map(|(_, query)| query);
         prop_assert_eq!(result.split_once('?').map(|(_, query)| query), query);
     }

@@ -38,6 +38,14 @@ pub fn request(
         let host = syntax::host_of(head.authority()).to_vec();
         head.set_authority(&host);
     }
+    // Before anything is said of the client: a path that is refused is answered without (Envoy).
+    let rules = PathRules::from(config);
+    match normalize(head, rules, &mut connection.paths.borrow_mut()) {
+        PathVerdict::Forward => {}
+        PathVerdict::Redirect if notes.is_grpc => return Err(ProxyError::BadPath),
+        PathVerdict::Redirect => return Ok(Prepared::RedirectToPath),
+        PathVerdict::Reject => return Err(ProxyError::BadPath),
+    }
     let ip = forwarded::request(head, config, &serving.client, &mut || worker.draw());
     // The port of a client behind other proxies is not known.
     notes.remote = if ip == connection.facts.remote.ip().to_canonical() {
@@ -56,11 +64,5 @@ pub fn request(
         }
         notes.trace = Some(trace);
     }
-    let rules = PathRules::from(config);
-    match normalize(head, rules, &mut connection.paths.borrow_mut()) {
-        PathVerdict::Forward => Ok(Prepared::Go),
-        PathVerdict::Redirect if notes.is_grpc => Err(ProxyError::BadPath),
-        PathVerdict::Redirect => Ok(Prepared::RedirectToPath),
-        PathVerdict::Reject => Err(ProxyError::BadPath),
-    }
+    Ok(Prepared::Go)
 }

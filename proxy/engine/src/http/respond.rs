@@ -45,6 +45,11 @@ impl Responder {
         self.keep_alive = false;
     }
 
+    /// Whether a response of this status has no body, whatever its source says.
+    pub const fn is_bodiless(&self, status: u16) -> bool {
+        matches!(self.method, Method::Head) || matches!(status, 204 | 304)
+    }
+
     /// Passes an interim response on; HTTP/1.0 clients do not know them.
     pub async fn interim(&mut self, head: &ResponseHead) -> Result<(), BodyError> {
         if self.version == Version::Http10 || self.started {
@@ -62,7 +67,7 @@ impl Responder {
     /// Sends (HTTP/2) or gathers (HTTP/1.1) the final head. `body` is how the body is delimited at its source; what is
     /// written fits the downstream.
     pub fn head(&mut self, head: &ResponseHead, body: BodyLength) -> Result<(), BodyError> {
-        let bodiless = self.method == Method::Head || matches!(head.status, 204 | 304);
+        let bodiless = self.is_bodiless(head.status);
         let body = match body {
             _ if bodiless => BodyLength::None,
             // Towards HTTP/1.1 a length that is only known at the end is told by chunks.

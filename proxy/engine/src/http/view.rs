@@ -4,7 +4,7 @@ use crate::listener::ConnFacts;
 use outrigger_traffic::metadata::Metadata;
 use outrigger_traffic::view::ClientCertificate;
 use outrigger_traffic::{FieldView, RequestView};
-use outrigger_wire::{FieldBlock, Known, RequestHead};
+use outrigger_wire::{FieldBlock, Known, KnownSet, RequestHead};
 use std::time::Duration;
 
 /// A request head as the route table and authorization rules see it.
@@ -117,6 +117,54 @@ impl FieldView for FieldsView<'_> {
         }
     }
 }
+
+/// Fields of which a request has one: several of a name are joined. Source: Envoy, which keeps one value of each of these.
+pub const JOINED_IN_REQUESTS: KnownSet = KnownSet::of(&[
+    Known::Accept,
+    Known::AcceptEncoding,
+    Known::AccessControlRequestHeaders,
+    Known::AccessControlRequestMethod,
+    Known::Authorization,
+    Known::CacheControl,
+    Known::ContentEncoding,
+    Known::ContentType,
+    Known::Expect,
+    Known::GrpcAcceptEncoding,
+    Known::GrpcTimeout,
+    Known::IfMatch,
+    Known::IfModifiedSince,
+    Known::IfNoneMatch,
+    Known::Origin,
+    Known::Pragma,
+    Known::Referer,
+    Known::UserAgent,
+    Known::Via,
+    Known::XClientTraceId,
+    Known::XForwardedFor,
+    Known::XForwardedHost,
+    Known::XForwardedPort,
+    Known::XForwardedProto,
+    Known::XRequestId,
+]);
+
+/// Fields of which a response has one; see [`JOINED_IN_REQUESTS`].
+pub const JOINED_IN_RESPONSES: KnownSet = KnownSet::of(&[
+    Known::AccessControlAllowOrigin,
+    Known::Age,
+    Known::CacheControl,
+    Known::ContentEncoding,
+    Known::ContentType,
+    Known::Etag,
+    Known::Expires,
+    Known::GrpcMessage,
+    Known::GrpcStatus,
+    Known::LastModified,
+    Known::Location,
+    Known::Server,
+    Known::Vary,
+    Known::Via,
+    Known::XRequestId,
+]);
 
 /// Whether a request is gRPC, by its content type.
 #[must_use]

@@ -12,8 +12,7 @@ pub use format::LineFormat;
 pub(super) use format::start_time;
 pub use writer::{LogChannel, LogIntake, LogOutlet, SERVICE_LINES_MAX, log_outlet, log_writer};
 
-pub(super) use filter::grpc_of;
-use filter::{Filter, Sample};
+pub(super) use filter::{Filter, Sample, grpc_of};
 
 use super::facts::{ConnectionView, RequestView};
 use super::record::{ConnectionRecord, RequestRecord};

@@ -74,7 +74,10 @@ impl Facts for RequestView<'_> {
                 write_grpc(out, r.grpc_status.or_else(implied), *format)
             }
             // What is answered here is known to the answer alone; a log has the empty text, as in Envoy.
-            Command::LocalReplyBody => true,
+            Command::LocalReplyBody => {
+                out.extend_from_slice(r.local_body.unwrap_or_default());
+                true
+            }
             Command::DownstreamRemoteAddress(part) => write_address(out, Some(r.remote), *part),
             // 0 where none was sent, as in Envoy.
             Command::ResponseCode => write_number(out, Some(r.status.into())),

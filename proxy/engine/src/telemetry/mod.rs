@@ -13,6 +13,7 @@ pub mod collect;
 mod facts;
 pub mod flags;
 pub mod labels;
+pub mod local_reply;
 pub mod names;
 pub mod process;
 pub mod prometheus;

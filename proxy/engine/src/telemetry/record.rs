@@ -117,6 +117,10 @@ pub struct RequestRecord<'a> {
     pub flags: ResponseFlags,
     /// `%RESPONSE_CODE_DETAILS%`; empty: none.
     pub details: &'a str,
+    /// It is a health check.
+    pub is_health_check: bool,
+    /// What the body of a response made here would be, while it is made.
+    pub local_body: Option<&'a [u8]>,
     /// Name of the route; may be empty.
     pub route: &'a str,
     /// The route.

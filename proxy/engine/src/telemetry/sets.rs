@@ -107,6 +107,12 @@ stat_set! {
         counter fault_delays_injected = "fault.delays_injected", "Requests delayed by the fault filter";
         counter fault_aborts_injected = "fault.aborts_injected", "Requests answered by the fault filter";
         counter fault_faults_overflow = "fault.faults_overflow", "Faults not put in, because too many were under way";
+        counter compressor_compressed = "compressor.compressed", "Responses that were compressed";
+        counter compressor_not_compressed = "compressor.not_compressed", "Responses that a compressor left as they were";
+        counter compressor_request_compressed = "compressor.request.compressed", "Requests that were compressed";
+        counter decompressor_decompressed = "decompressor.response.decompressed", "Responses that were decompressed";
+        counter decompressor_request_decompressed = "decompressor.request.decompressed", "Requests that were decompressed";
+        counter buffer_rq_too_large = "buffer.rq_too_large", "Requests larger than the buffer filter holds";
         counter cors_origin_valid = "cors.origin_valid", "Requests of other origins that are let in";
         counter cors_origin_invalid = "cors.origin_invalid", "Requests of other origins that are not let in";
         counter csrf_missing_source_origin = "csrf.missing_source_origin", "Changing requests that did not say where they come from";

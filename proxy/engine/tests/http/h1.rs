@@ -152,19 +152,20 @@ async fn hop_by_hop_fields_stay_on_their_hop() {
 }
 
 #[tokio::test]
-async fn continue_is_passed_on_and_the_body_follows() {
+async fn client_that_waits_for_continue_is_told_at_once_and_the_upstream_is_not() {
     let origin = Origin::h1("one").await;
     let bed = Bed::start(to(&[&origin]));
     let mut stream = TcpStream::connect(bed.address).await.unwrap();
-    stream
-        .write_all(
-            b"POST /body HTTP/1.1\r\nhost: h\r\nexpect: 100-continue\r\ncontent-length: 5\r\n\r\nhello",
-        )
-        .await
-        .unwrap();
+    let head = b"POST /body HTTP/1.1\r\nhost: h\r\nexpect: 100-continue\r\ncontent-length: 5\r\n\r\n";
+    stream.write_all(head).await.unwrap();
+    let mut interim = [0; 25];
+    stream.read_exact(&mut interim).await.unwrap();
+    assert_eq!(&interim, b"HTTP/1.1 100 Continue\r\n\r\n");
+    stream.write_all(b"hello").await.unwrap();
     let mut client = H1Client::over(stream);
     let response = client.response("POST").await.unwrap();
     assert_eq!((response.status, response.text().as_str()), (200, "hello"));
+    assert_eq!(origin.seen()[0].field("expect"), None);
 }
 
 #[tokio::test]

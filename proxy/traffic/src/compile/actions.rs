@@ -219,7 +219,8 @@ fn weighted(
         }
         sum += u64::from(share.weight);
         let level = level(compilation, resource, &format!("{path}."), &share.headers);
-        let merged = above.with(&level).level;
+        // The share's come first, whichever level is to win (Envoy).
+        let response_edits = level.response.then(&above.level.response);
         let host_rewrite = share.host_rewrite.as_ref().and_then(|h| {
             let rewrite = HostRewriter::new(&config::HostRewrite::Literal(h.clone()));
             kept(compilation, resource, || format!("{path}.host_rewrite_literal"), rewrite)
@@ -228,8 +229,8 @@ fn weighted(
             cluster: ClusterId(compilation.clusters.number(&share.name)),
             cluster_header: share.cluster_header.as_ref().map(|h| h.to_ascii_lowercase().into_bytes().into()),
             upper: u32::try_from(sum).unwrap_or(u32::MAX),
-            request_edits: merged.request,
-            response_edits: merged.response,
+            request_edits: level.request,
+            response_edits,
             host_rewrite,
             filters: filters::overrides(compilation, resource, &path, share.filters.as_ref(), &above.filters),
             criteria: Criteria::new(demands.iter().chain(&share.metadata_match)).map(Arc::new),
@@ -294,6 +295,7 @@ fn redirect(
         path: bytes(&from.path),
         path_rewrite,
         strip_query: from.strip_query,
+        keeps_authority: false,
     })
 }
 

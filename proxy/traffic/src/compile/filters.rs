@@ -4,8 +4,9 @@ use super::{Compilation, routes};
 use crate::authz::CompiledRbac;
 use crate::config::{self, AuthzService, FilterConfig, FilterOverride, RouteFilterConfig};
 use crate::filter::{
-    CorsPolicy, CsrfPolicy, ExtAuthz, Fault, Filter, HeaderMutation, HeaderToMetadata, HttpFilter, JwtAuthn,
-    LocalRateLimit, Mutations, RateLimit, RateLimitRoute, RateLimitRule, RouteFilter, RouteFilters, Word,
+    CorsPolicy, CsrfPolicy, ExtAuthz, Fault, Filter, HeaderMutation, HeaderToMetadata, HealthChecks,
+    HttpFilter, JwtAuthn, LocalRateLimit, Mutations, RateLimit, RateLimitRoute, RateLimitRule, RouteFilter,
+    RouteFilters, Word,
 };
 use crate::route::PathMatcher;
 use crate::snapshot::ClusterId;
@@ -104,6 +105,13 @@ fn compiled(cx: &mut Cx<'_, '_>, from: &FilterConfig) -> Option<Filter> {
             Filter::SetMetadata(values.as_slice().into())
         }
         FilterConfig::Missing => Filter::Missing,
+        FilterConfig::Compressor(compressor) => Filter::Compressor(compressor.clone()),
+        FilterConfig::Decompressor(decompressor) => Filter::Decompressor(decompressor.clone()),
+        FilterConfig::Buffer(limit) => Filter::Buffer(*limit),
+        FilterConfig::HealthCheck(filter) => {
+            Filter::HealthCheck(Box::new(HealthChecks::new(filter, &mut cx.note())))
+        }
+        FilterConfig::GrpcWeb => Filter::GrpcWeb,
         FilterConfig::Registered(name) => Filter::Registered(name.as_str().into()),
     })
 }
@@ -205,5 +213,7 @@ fn route_settings(cx: &mut Cx<'_, '_>, from: &RouteFilterConfig) -> Option<Route
         RouteFilterConfig::HeaderToMetadata(rules) => {
             RouteFilter::HeaderToMetadata(Arc::new(HeaderToMetadata::new(rules, &mut cx.note())))
         }
+        RouteFilterConfig::Compressor(route) => RouteFilter::Compressor(*route),
+        RouteFilterConfig::Buffer(limit) => RouteFilter::Buffer(*limit),
     })
 }

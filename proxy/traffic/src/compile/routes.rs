@@ -346,12 +346,14 @@ fn tls_redirect(defaults: &HostDefaults) -> Route {
         path: None,
         path_rewrite: None,
         strip_query: false,
+        keeps_authority: true,
     };
     Route {
         name: "".into(),
         action: Action::Redirect(redirect),
         request_edits: Edits::default(),
-        response_edits: defaults.above.level.response.clone(),
+        // Those of the virtual host do not hold for it (Envoy).
+        response_edits: Edits::default(),
         filters: defaults.filters.clone(),
         rate_limits: RateLimitRules { route: Arc::default(), virtual_host: defaults.rate_limits.clone() },
         per_request_buffer_limit_bytes: None,

@@ -23,7 +23,7 @@ pub enum LogFilter {
     Status(Comparison),
     /// By duration, milliseconds.
     Duration(Comparison),
-    /// Those that are no health checks: all, because none is answered here.
+    /// Those that the filter for health checks has not found to be some.
     NotHealthCheck,
     /// This share.
     Share(Fraction),

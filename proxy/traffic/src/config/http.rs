@@ -1,6 +1,6 @@
 //! The HTTP connection manager (`envoy.extensions.filters.network.http_connection_manager.v3`).
 
-use super::{AccessLog, HttpFilter, RouteConfig, ScopedRoutes, Tracing};
+use super::{AccessLog, HttpFilter, LocalReply, RouteConfig, ScopedRoutes, Tracing};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
@@ -84,6 +84,10 @@ pub struct HttpConnectionManager {
     /// Default false: the connection is closed. On HTTP/2 an invalid request always ends its stream only (RFC 9113
     /// §8.1.1), because other clients' requests may share the connection.
     pub stream_error_on_invalid_http_message: bool,
+    /// How responses look that are made here; `None`: as they are.
+    pub local_reply: Option<LocalReply>,
+    /// Leave it to the upstream to answer `expect: 100-continue`. Default false: it is answered here.
+    pub proxy_100_continue: bool,
 }
 
 impl HttpConnectionManager {
@@ -127,6 +131,8 @@ impl HttpConnectionManager {
             access_log: Vec::new(),
             tracing: None,
             stream_error_on_invalid_http_message: false,
+            local_reply: None,
+            proxy_100_continue: false,
         }
     }
 }

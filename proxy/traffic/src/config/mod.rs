@@ -17,6 +17,7 @@ mod health_check;
 mod http;
 mod listener;
 mod listener_filter;
+mod local_reply;
 mod metadata;
 mod overload;
 mod rbac;
@@ -49,11 +50,12 @@ pub use endpoint::{
 };
 pub use error::ConfigError;
 pub use filter::{
-    AuthzHttp, AuthzService, CorsPolicy, CsrfPolicy, ExtAuthz, ExtAuthzRoute, Fault, FaultAbort, FaultDelay,
-    HeaderMutation, HeaderMutationFilter, HeaderMutations, HeaderToMetadata, JwtAuthn, JwtProvider,
-    JwtRequirement, JwtRoute, LocalDescriptor, LocalRateLimit, MetadataKind, MetadataRule, MetadataSource,
-    MetadataTarget, RateLimit, RateLimitAction, RateLimitRoute, RateLimitRule, RateLimited, RemoteJwks,
-    SetMetadata, TokenBucket, VirtualHostRules,
+    AuthzHttp, AuthzService, BufferLimit, Coding, Compressible, Compressor, CompressorRoute, CorsPolicy,
+    CsrfPolicy, Decoding, Decompressible, Decompressor, ExtAuthz, ExtAuthzRoute, Fault, FaultAbort,
+    FaultDelay, HeaderMutation, HeaderMutationFilter, HeaderMutations, HeaderToMetadata, HealthCheckFilter,
+    JwtAuthn, JwtProvider, JwtRequirement, JwtRoute, LocalDescriptor, LocalRateLimit, MetadataKind,
+    MetadataRule, MetadataSource, MetadataTarget, RateLimit, RateLimitAction, RateLimitRoute, RateLimitRule,
+    RateLimited, RemoteJwks, SetMetadata, TokenBucket, VirtualHostRules,
 };
 pub use filter::{FilterConfig, FilterOverride, FilterOverrides, HttpFilter, RouteFilterConfig};
 pub use hash_policy::{HashCookie, HashPolicy, HashSource};
@@ -64,6 +66,7 @@ pub use http::{
 };
 pub use listener::{FilterChain, FilterChainMatch, Listener, NetworkFilter, Terminal, TrafficDirection};
 pub use listener_filter::{ForwardProxy, PortPredicate, ProxyProtocol, ProxyProtocolVersion};
+pub use local_reply::{LocalReply, ReplyFormat, ReplyMapper};
 pub use metadata::{MetadataMatch, ValueMatch};
 pub use overload::{CgroupMemory, MemoryMonitor, OverloadManager, Trigger};
 pub use rbac::{Permission, Policy, Principal, Rbac, RbacAction, Rules};

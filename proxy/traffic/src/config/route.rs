@@ -149,7 +149,7 @@ pub enum PathMatch {
 pub struct HeaderMatch {
     /// Lower case; `:method`, `:authority`, `:path`, `:scheme` are understood.
     pub name: String,
-    /// What its value must be. Several fields of a name are joined with a comma first, as in Envoy.
+    /// What its value must be. Of several fields of a name one is enough, as in Envoy.
     pub value: HeaderValueMatch,
     /// The criterion holds when the comparison does not.
     pub invert: bool,

@@ -4,6 +4,7 @@
 //! resolved for every route when it is compiled ([`RouteFilters`]), level by level (table, virtual host, route, weighted
 //! cluster), so that a request only looks into an array at the filter's [`Slot`].
 
+pub mod compression;
 pub mod cors;
 pub mod csrf;
 pub mod ext_authz;
@@ -11,12 +12,13 @@ pub mod fault;
 pub mod global_rate_limit;
 pub mod header_mutation;
 pub mod header_to_metadata;
+pub mod health_check;
 pub mod jwt;
 pub mod rate_limit;
 pub mod token_bucket;
 
 use crate::authz::CompiledRbac;
-use crate::config::{ExtAuthzRoute, JwtRoute, SetMetadata};
+use crate::config::{BufferLimit, Compressor, CompressorRoute, Decompressor, ExtAuthzRoute, JwtRoute, SetMetadata};
 use crate::snapshot::ClusterId;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -28,6 +30,7 @@ pub use fault::Fault;
 pub use global_rate_limit::{RateLimit, RateLimitRoute};
 pub use header_mutation::{HeaderMutation, Mutations};
 pub use header_to_metadata::HeaderToMetadata;
+pub use health_check::HealthChecks;
 pub use jwt::JwtAuthn;
 pub use rate_limit::{LocalRateLimit, RateLimitRule, RateLimitRules};
 
@@ -71,6 +74,16 @@ pub enum Filter {
     Missing,
     /// Rate limits that a service keeps.
     RateLimit(Box<RateLimit>),
+    /// Compression of bodies.
+    Compressor(Box<Compressor>),
+    /// Decompression of bodies.
+    Decompressor(Box<Decompressor>),
+    /// Requests are held until they are here as a whole.
+    Buffer(BufferLimit),
+    /// Answers to health checks.
+    HealthCheck(Box<HealthChecks>),
+    /// gRPC-Web becomes gRPC.
+    GrpcWeb,
     /// A filter that the embedding program registered under this name.
     Registered(Arc<str>),
 }
@@ -98,6 +111,10 @@ pub enum RouteFilter {
     ExtAuthz(ExtAuthzRoute),
     /// Rules in place of the filter's.
     HeaderToMetadata(Arc<HeaderToMetadata>),
+    /// Whether, and how else, responses are compressed.
+    Compressor(CompressorRoute),
+    /// A limit in place of the filter's; `None`: requests are not held.
+    Buffer(Option<BufferLimit>),
 }
 
 impl HttpFilter {
@@ -116,6 +133,11 @@ impl HttpFilter {
             | Filter::HeaderToMetadata(_)
             | Filter::SetMetadata(_)
             | Filter::Missing
+            | Filter::Compressor(_)
+            | Filter::Decompressor(_)
+            | Filter::Buffer(_)
+            | Filter::HealthCheck(_)
+            | Filter::GrpcWeb
             | Filter::Registered(_) => Vec::new(),
         }
     }

@@ -226,10 +226,6 @@ impl RetryPolicy {
         if !named && !on.envoy_ratelimited {
             return false;
         }
-        // The upstream proxy shed load: whoever comes back adds to it.
-        if fields.header(b"x-envoy-overloaded").is_some() {
-            return false;
-        }
         if fields.header(b"x-envoy-ratelimited").is_some() {
             return on.envoy_ratelimited;
         }

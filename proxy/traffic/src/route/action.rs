@@ -33,7 +33,7 @@ pub struct Forward {
     pub cluster_not_found_status: u16,
     /// Rewrite of the path: see [`Route::rewrite_path`].
     pub path_rewrite: Option<PathRewriter>,
-    /// Rewrite of the authority where the share has none.
+    /// Rewrite of the authority, after the share's.
     pub host_rewrite: Option<HostRewriter>,
     /// Append the old authority to x-forwarded-host when it is rewritten.
     pub append_x_forwarded_host: bool,
@@ -103,6 +103,11 @@ impl Route {
             return false;
         }
         rewrite.rewrite(&self.path, target, out);
+        // A rewrite that leaves nothing of the path is none (Envoy).
+        if matches!(out.first(), None | Some(b'?' | b'#')) {
+            out.clear();
+            return false;
+        }
         true
     }
 
@@ -117,6 +122,7 @@ impl Route {
         out.extend_from_slice(b"://");
         match &redirect.host {
             Some(host) => out.extend_from_slice(host),
+            None if redirect.keeps_authority => out.extend_from_slice(view.authority()),
             None => out.extend_from_slice(kept_authority(view, scheme, redirect.port.is_some())),
         }
         if let Some(port) = &redirect.port {
@@ -137,6 +143,19 @@ impl Route {
             (None, Some(rewrite)) => {
                 let kept = if redirect.strip_query { path } else { target };
                 rewrite.rewrite(&self.path, kept, out);
+                if matches!(out.get(path_end), None | Some(b'?' | b'#'))
+                    && !matches!(rewrite, PathRewriter::Prefix(_))
+                {
+                    // A rewrite that leaves nothing is none (Envoy).
+                    out.truncate(path_end);
+                    out.extend_from_slice(kept);
+                }
+                if redirect.strip_query
+                    && let Some(at) = out.get(path_end..).and_then(|path| memchr::memchr(b'?', path))
+                {
+                    // Also that of the new prefix (Envoy).
+                    out.truncate(path_end + at);
+                }
             }
             (None, None) => out.extend_from_slice(if redirect.strip_query { path } else { target }),
         }
@@ -182,15 +201,19 @@ impl Forward {
         Ok(match share {
             Some(share) => Target {
                 cluster,
-                request_edits: &share.request_edits,
+                share_edits: Some(&share.request_edits),
+                request_edits,
                 response_edits: &share.response_edits,
-                host_rewrite: share.host_rewrite.as_ref().or(route_host),
+                share_host: share.host_rewrite.as_ref(),
+                host_rewrite: route_host,
                 criteria: share.criteria.as_ref().or(self.criteria.as_ref()),
             },
             None => Target {
                 cluster,
                 request_edits,
                 response_edits,
+                share_edits: None,
+                share_host: None,
                 host_rewrite: route_host,
                 criteria: self.criteria.as_ref(),
             },
@@ -209,6 +232,8 @@ pub struct Redirect {
     pub(crate) path: Option<Box<[u8]>>,
     pub(crate) path_rewrite: Option<PathRewriter>,
     pub(crate) strip_query: bool,
+    /// Leave the authority as it is, whatever its port.
+    pub(crate) keeps_authority: bool,
 }
 
 /// A response answered here.

@@ -1,6 +1,6 @@
 //! Edits of headers, merged over share, route, virtual host and table at compile time.
 //!
-//! Within a level, removals come before additions. Levels follow each other in Envoy's order: share, route, virtual
+//! Within a level, removals come before what replaces fields, and that before what adds some. Levels follow each other in Envoy's order: share, route, virtual
 //! host, table (the last one wins), or the other way round with `most_specific_header_mutations_wins`.
 
 use crate::config::{HeaderAppend, HeaderEdit, HeaderEdits, HeaderMutation};
@@ -30,6 +30,9 @@ pub enum Edit {
         /// Set it even when the value came out empty.
         keep_empty: bool,
     },
+    /// Several [`Edit::Set`] of one level: all see the message as it is before the first of them, those that replace a
+    /// field are made first, then those that add one.
+    Together(Arc<[Edit]>),
 }
 
 impl Edits {
@@ -41,6 +44,14 @@ impl Edits {
     /// Nothing to do.
     pub fn is_empty(&self) -> bool {
         self.0.is_none()
+    }
+
+    /// Edits of one level, as those of a route; `refuse` is told the path and reason of everything wrong.
+    pub fn of_level(field: &str, from: &[HeaderEdit], refuse: &mut dyn FnMut(String, String)) -> Self {
+        one_side("", from, &[], &mut |at, reason| {
+            let at = at.trim_start_matches("_to_add");
+            refuse(format!("{field}{at}"), reason);
+        })
     }
 
     /// The edits of a filter, in order; `refuse` is told the path and reason of everything wrong.
@@ -112,13 +123,14 @@ fn one_side(
             Err(reason) => refuse(&format!("{side}_to_remove[{i}]"), reason),
         }
     }
+    let mut sets = Vec::with_capacity(add.len());
     for (i, edit) in add.iter().enumerate() {
         let name = editable(&edit.name);
         let value = Template::parse(&edit.value);
         match (name, value) {
             (Ok(name), Ok(value)) => {
                 let append = edit.append;
-                steps.push(Edit::Set {
+                sets.push(Edit::Set {
                     name,
                     value: Arc::new(value),
                     append,
@@ -131,6 +143,11 @@ fn one_side(
                 }
             }
         }
+    }
+    if sets.len() > 1 {
+        steps.push(Edit::Together(sets.into()));
+    } else {
+        steps.append(&mut sets);
     }
     if steps.is_empty() { Edits(None) } else { Edits(Some(steps.into())) }
 }

@@ -3,7 +3,6 @@
 use crate::config::{HeaderMatch, HeaderValueMatch};
 use crate::text::TextMatcher;
 use crate::view::{FieldView, RequestView};
-use smallvec::SmallVec;
 
 /// A compiled [`HeaderMatch`].
 #[derive(Clone, Debug)]
@@ -64,9 +63,6 @@ impl HeaderMatcher {
         let value = match &from.value {
             HeaderValueMatch::Present(there) => ValueMatcher::Present(*there),
             HeaderValueMatch::Text(text) => ValueMatcher::Text(TextMatcher::new(text)?),
-            HeaderValueMatch::Range(start, end) if start >= end => {
-                return Err(format!("range {start}..{end} is empty"));
-            }
             HeaderValueMatch::Range(start, end) => ValueMatcher::Range(*start, *end),
         };
         Ok(Self { source, value, invert: from.invert, treat_missing_as_empty: from.treat_missing_as_empty })
@@ -105,26 +101,17 @@ impl HeaderMatcher {
         if let ValueMatcher::Present(_) = self.value {
             return self.judge(Some(first));
         }
-        let mut count = 0usize;
-        view.for_each_header(name, &mut |_| count += 1);
-        if count < 2 {
-            return self.judge(Some(first));
-        }
-        // Several fields are one list (RFC 9110 §5.3). Envoy joins them with a comma and no blank.
-        let mut joined: SmallVec<[u8; 256]> = SmallVec::new();
-        view.for_each_header(name, &mut |value| {
-            if count == 0 {
-                joined.push(b',');
-            }
-            count = 0;
-            joined.extend_from_slice(value);
-        });
-        self.judge(Some(&joined))
+        // Of several fields one is enough (Envoy, since 1.40); an inverted criterion holds where none fits.
+        let mut found = false;
+        view.for_each_header(name, &mut |value| found |= self.judge(Some(value)) != self.invert);
+        found != self.invert
     }
 
     fn judge(&self, value: Option<&[u8]>) -> bool {
         let matches = match (&self.value, value) {
-            (ValueMatcher::Present(wanted), value) => value.is_some() == *wanted,
+            (ValueMatcher::Present(wanted), value) => {
+                (value.is_some() || self.treat_missing_as_empty) == *wanted
+            }
             (_, None) if !self.treat_missing_as_empty => return false,
             (ValueMatcher::Text(text), value) => text.is_match(value.unwrap_or_default()),
             (ValueMatcher::Range(start, end), value) => {
@@ -180,9 +167,11 @@ mod tests {
         let text = |t: &str| V::Text(StringMatch::exact(t));
         let head = Head::get("h.test", "/p?q=1").with("x", "1").with("x", "2").with("n", "-5").with("e", "");
         let table: &[(&str, V, bool, bool, bool)] = &[
-            ("x", text("1,2"), false, false, true),
-            ("x", text("1"), false, false, false),
-            ("x", text("1"), true, false, true),
+            ("x", text("1,2"), false, false, false),
+            ("x", text("1"), false, false, true),
+            ("x", text("2"), false, false, true),
+            ("x", text("1"), true, false, false),
+            ("x", text("3"), true, false, true),
             ("missing", text("1"), false, false, false),
             ("missing", text("1"), true, false, false),
             ("missing", text("1"), true, true, true),
@@ -190,12 +179,15 @@ mod tests {
             ("missing", V::Present(true), false, false, false),
             ("missing", V::Present(true), true, false, true),
             ("missing", V::Present(false), false, false, true),
+            ("missing", V::Present(false), false, true, false),
+            ("missing", V::Present(true), false, true, true),
             ("e", V::Present(true), false, false, true),
             ("e", V::Present(false), true, false, true),
             ("n", V::Range(-10, 0), false, false, true),
             ("n", V::Range(-5, -4), false, false, true),
             ("n", V::Range(-10, -5), false, false, false),
-            ("x", V::Range(0, 100), false, false, false),
+            ("x", V::Range(2, 100), false, false, true),
+            ("x", V::Range(1, 1), false, false, false),
             ("missing", V::Range(0, 1), true, true, true),
             (":method", text("GET"), false, false, true),
             (":authority", text("h.test"), false, false, true),
@@ -228,11 +220,8 @@ mod tests {
 
     #[test]
     fn bad_header_criteria_are_refused() {
-        for (name, value) in [
-            ("", HeaderValueMatch::Present(true)),
-            (":x", HeaderValueMatch::Present(true)),
-            ("x", HeaderValueMatch::Range(1, 1)),
-        ] {
+        for (name, value) in [("", HeaderValueMatch::Present(true)), (":x", HeaderValueMatch::Present(true))]
+        {
             let m = HeaderMatch { name: name.into(), value, invert: false, treat_missing_as_empty: false };
             assert!(HeaderMatcher::for_request(&m).is_err(), "{name}");
         }

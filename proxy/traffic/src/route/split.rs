@@ -27,9 +27,9 @@ pub struct Share {
     pub(crate) cluster_header: Option<Box<[u8]>>,
     /// Sum of the weights up to and including this one.
     pub(crate) upper: u32,
-    /// Request edits of share, route, virtual host and table.
+    /// Its own request edits.
     pub request_edits: Edits,
-    /// Response edits of the same.
+    /// Response edits of share, route, virtual host and table.
     pub response_edits: Edits,
     /// Authority for this share.
     pub host_rewrite: Option<HostRewriter>,
@@ -44,11 +44,15 @@ pub struct Share {
 pub struct Target<'r> {
     /// The cluster.
     pub cluster: ClusterId,
-    /// To be applied to the request, everything merged.
+    /// The share's edits of the request, made first of all.
+    pub share_edits: Option<&'r Edits>,
+    /// Edits of the request by route, virtual host and table; made before the rewrites of authority and path.
     pub request_edits: &'r Edits,
     /// To be applied to the response, everything merged.
     pub response_edits: &'r Edits,
-    /// Rewrite of the authority: the share's, else the route's.
+    /// Rewrite of the authority by the share, before the route's; nobody is told of it.
+    pub share_host: Option<&'r HostRewriter>,
+    /// Rewrite of the authority by the route.
     pub host_rewrite: Option<&'r HostRewriter>,
     /// What is demanded of hosts: the share's and the route's, else the route's.
     pub criteria: Option<&'r Arc<Criteria>>,

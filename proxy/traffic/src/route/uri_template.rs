@@ -12,7 +12,7 @@ const VARIABLES_MAX: usize = 5;
 /// Longest name of a variable.
 const NAME_BYTES_MAX: usize = 16;
 /// What a segment may consist of (RFC 3986 `pchar`, with percent-encoded bytes).
-const SEGMENT_CHARACTER: &str = r"[a-zA-Z0-9\-._~%!$&'()+,;:@=]";
+const SEGMENT_CHARACTER: &str = r"[a-zA-Z0-9\-._~%!$&'()*+,;:@=]";
 
 /// A compiled template that paths are compared with.
 #[derive(Clone, Debug)]

@@ -24,6 +24,7 @@ macro_rules! known {
 known! {
     Accept = "accept",
     AcceptEncoding = "accept-encoding",
+    AccessControlAllowOrigin = "access-control-allow-origin",
     AccessControlRequestHeaders = "access-control-request-headers",
     AccessControlRequestMethod = "access-control-request-method",
     Age = "age",
@@ -41,6 +42,7 @@ known! {
     Early = "early-data",
     Etag = "etag",
     Expect = "expect",
+    Expires = "expires",
     Forwarded = "forwarded",
     GrpcAcceptEncoding = "grpc-accept-encoding",
     GrpcEncoding = "grpc-encoding",
@@ -51,10 +53,14 @@ known! {
     GrpcTimeout = "grpc-timeout",
     Host = "host",
     Http2Settings = "http2-settings",
+    IfMatch = "if-match",
+    IfModifiedSince = "if-modified-since",
+    IfNoneMatch = "if-none-match",
     KeepAlive = "keep-alive",
     LastModified = "last-modified",
     Location = "location",
     Origin = "origin",
+    Pragma = "pragma",
     ProxyAuthenticate = "proxy-authenticate",
     ProxyAuthorization = "proxy-authorization",
     ProxyConnection = "proxy-connection",
@@ -96,7 +102,9 @@ known! {
     XEnvoyInternal = "x-envoy-internal",
     XEnvoyIpTags = "x-envoy-ip-tags",
     XEnvoyMaxRetries = "x-envoy-max-retries",
+    XEnvoyOriginalHost = "x-envoy-original-host",
     XEnvoyOriginalPath = "x-envoy-original-path",
+    XEnvoyOriginalUrl = "x-envoy-original-url",
     XEnvoyOverloaded = "x-envoy-overloaded",
     XEnvoyRateLimited = "x-envoy-ratelimited",
     XEnvoyRetriableHeaderNames = "x-envoy-retriable-header-names",
@@ -110,6 +118,7 @@ known! {
     XEnvoyUpstreamRequestTimeoutAltResponse = "x-envoy-upstream-rq-timeout-alt-response",
     XEnvoyUpstreamRequestTimeoutMs = "x-envoy-upstream-rq-timeout-ms",
     XEnvoyUpstreamServiceTime = "x-envoy-upstream-service-time",
+    XEnvoyUpstreamStreamDurationMs = "x-envoy-upstream-stream-duration-ms",
     XForwardedClientCert = "x-forwarded-client-cert",
     XForwardedFor = "x-forwarded-for",
     XForwardedHost = "x-forwarded-host",
@@ -126,7 +135,7 @@ const SHIFT: u32 = 32 - SLOTS.trailing_zeros();
 
 /// Multiplier under which no two names share a slot. When a new name collides, the build fails in
 /// [`table`]: try another odd number here.
-const SEED: u32 = 0x08d6_af57;
+const SEED: u32 = 0x4ff9_83c7;
 static TABLE: [u8; SLOTS] = table();
 
 /// Slot of a name, from its length and four of its bytes.

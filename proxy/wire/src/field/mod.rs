@@ -60,6 +60,8 @@ pub struct FieldBlock {
     fields: Vec<Field>,
     /// Bits of the names that may be present: a clear bit proves absence. Removal leaves bits set.
     maybe_present: u128,
+    /// Bits of the names that may stand there more than once: a clear bit proves that they do not.
+    maybe_repeated: u128,
 }
 
 /// Some known names.
@@ -97,6 +99,7 @@ impl FieldBlock {
         self.arena.clear();
         self.fields.clear();
         self.maybe_present = 0;
+        self.maybe_repeated = 0;
     }
 
     /// Gives memory back when a large head left more than `bytes` reserved, so that one large head
@@ -285,6 +288,7 @@ impl FieldBlock {
         self.fields.retain(|field| field.known != known);
         if known != Known::Other {
             self.maybe_present &= !known.bit();
+            self.maybe_repeated &= !known.bit();
         }
         before - self.fields.len()
     }
@@ -356,6 +360,36 @@ impl FieldBlock {
     #[inline]
     pub const fn may_have(&self, names: KnownSet) -> bool {
         self.maybe_present & names.0 != 0
+    }
+
+    /// Makes one field, with a comma between the values, of the fields of each of these names that stands there more than
+    /// once. They must be names of lists, or such as may stand there only once (RFC 9110 §5.3).
+    ///
+    /// Cost: one test where no name is repeated.
+    #[inline]
+    pub fn join_repeated(&mut self, names: KnownSet) {
+        let repeated = self.maybe_repeated & names.0;
+        if repeated != 0 {
+            self.join_all(repeated);
+        }
+    }
+
+    #[cold]
+    fn join_all(&mut self, repeated: u128) {
+        for known in Known::all().filter(|known| repeated & known.bit() != 0) {
+            if self.get_all_known(known).nth(1).is_none() {
+                continue;
+            }
+            let mut joined: Vec<u8> = Vec::new();
+            for value in self.get_all_known(known).filter(|value| !value.is_empty()) {
+                if !joined.is_empty() {
+                    joined.push(b',');
+                }
+                joined.extend_from_slice(value);
+            }
+            self.remove_known(known);
+            self.push_known(known, known.name(), &joined);
+        }
     }
 
     /// Adds the field of a line `name: value CR LF` and gives the length of its name. The caller has seen that there is no
@@ -497,6 +531,7 @@ impl FieldBlock {
             name_len: u16::try_from(name_len).ok()?,
             known,
         };
+        self.maybe_repeated |= self.maybe_present & known.bit();
         self.maybe_present |= known.bit();
         self.fields.push(field);
         Some(known)
@@ -505,7 +540,12 @@ impl FieldBlock {
 
 impl Clone for FieldBlock {
     fn clone(&self) -> Self {
-        Self { arena: self.arena.clone(), fields: self.fields.clone(), maybe_present: self.maybe_present }
+        Self {
+            arena: self.arena.clone(),
+            fields: self.fields.clone(),
+            maybe_present: self.maybe_present,
+            maybe_repeated: self.maybe_repeated,
+        }
     }
 
     /// Copies `source` into the memory this block already has.
@@ -513,6 +553,7 @@ impl Clone for FieldBlock {
         self.arena.clone_from(&source.arena);
         self.fields.clone_from(&source.fields);
         self.maybe_present = source.maybe_present;
+        self.maybe_repeated = source.maybe_repeated;
     }
 }
 

@@ -65,6 +65,14 @@ fn file_format(from: Option<&file_access_log::AccessLogFormat>, at: &At<'_>) -> 
 }
 
 fn format(from: &SubstitutionFormatString, at: &At<'_>) -> Option<AccessLogFormat> {
+    if !from.content_type.is_empty() {
+        at.field("content_type").refuse("has no meaning for a log");
+    }
+    line(from, at)
+}
+
+/// A text or an object, and what is left out of it.
+pub(super) fn line(from: &SubstitutionFormatString, at: &At<'_>) -> Option<AccessLogFormat> {
     // What these add is there anyway: `REQ_WITHOUT_QUERY`, and `METADATA` as far as it is known.
     for (i, formatter) in from.formatters.iter().enumerate() {
         let at = at.item("formatters", i);

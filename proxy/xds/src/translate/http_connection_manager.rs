@@ -1,7 +1,7 @@
 //! `HttpConnectionManager`, and the HTTP options that clusters share.
 
 use super::value::{duration, limit_or};
-use super::{At, access_log, extension, filter, route, scoped, source, trace};
+use super::{At, access_log, extension, filter, local_reply, route, scoped, source, trace};
 use crate::ads::Kind;
 use outrigger_api::envoy::config::core::v3 as core;
 use outrigger_api::envoy::extensions::filters::http::router::v3::Router;
@@ -48,6 +48,11 @@ pub(super) fn http_connection_manager(
     manager.tracing = message.tracing.as_ref().and_then(|t| trace::tracing(t, &at.field("tracing")));
     manager.stream_error_on_invalid_http_message =
         message.stream_error_on_invalid_http_message.unwrap_or(false);
+    manager.local_reply = message
+        .local_reply_config
+        .as_ref()
+        .map(|one| local_reply::local_reply(one, &at.field("local_reply_config")));
+    manager.proxy_100_continue = message.proxy_100_continue;
     Some(manager)
 }
 

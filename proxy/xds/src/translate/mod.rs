@@ -20,6 +20,7 @@ mod filter;
 mod http_connection_manager;
 mod listener;
 mod listener_filter;
+mod local_reply;
 mod log_filter;
 mod log_service;
 mod metadata;

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use outrigger_traffic::config::{Fraction, StringMatch};
+use outrigger_traffic::config::{CorsPolicy, Fault, Fraction, StringMatch};
 
+use super::shaping::{read_cors, read_fault};
 use super::{Destination, read_destinations, read_weight};
 use crate::resource::document::is_host;
 use crate::resource::read::{Fields, Node};
@@ -29,6 +30,10 @@ pub struct HttpRoute {
     pub headers: Headers,
     /// Copies.
     pub mirrors: Vec<MirrorRule>,
+    /// Faults that are put in.
+    pub fault: Option<Fault>,
+    /// What holds for pages of other origins.
+    pub cors: Option<CorsPolicy>,
 }
 
 /// `HTTPMirrorPolicy`.
@@ -186,6 +191,8 @@ impl HttpRoute {
             retries: f.field("retries").and_then(|n| Retries::read(&n)),
             headers: read_headers(f, true),
             mirrors: read_mirrors(f),
+            fault: f.field("fault").and_then(|n| read_fault(&n)),
+            cors: f.field("corsPolicy").and_then(|n| read_cors(&n)),
         })
     }
 }
@@ -219,7 +226,7 @@ fn read_mirrors(f: &Fields<'_>) -> Vec<MirrorRule> {
 }
 
 /// `Percent`.
-fn percentage(node: &Node<'_>) -> Fraction {
+pub(super) fn percentage(node: &Node<'_>) -> Fraction {
     let value = node.message(&shape::PERCENT, |f| f.field("value").map_or(0.0, |n| n.decimal(0.0, 100.0)));
     // In range, so the cast keeps the value.
     Fraction::from_millionths((value.unwrap_or_default() * 10_000.0).round() as u32)

@@ -2,6 +2,7 @@
 
 mod http;
 mod layer4;
+mod shaping;
 
 use super::document::{is_host, is_host_pattern};
 use super::read::{Fields, Node};

@@ -2,16 +2,18 @@
 //! every proxy, which is safer than being left out.
 
 use outrigger_api::any;
+use outrigger_api::envoy::config::core::v3::RuntimeFractionalPercent;
 use outrigger_api::envoy::config::route::v3::{self as route, FilterConfig as Wrapper};
 use outrigger_api::envoy::extensions::filters::common::fault::v3 as common;
+use outrigger_api::envoy::extensions::filters::http::cors::v3 as cors;
 use outrigger_api::envoy::extensions::filters::http::fault::v3 as fault;
 use outrigger_api::envoy::extensions::filters::http::rbac::v3::RbacPerRoute;
 use outrigger_api::envoy::extensions::filters::network::http_connection_manager::v3 as proto;
 use outrigger_api::envoy::r#type::v3::FractionalPercent;
 use outrigger_api::envoy::r#type::v3::fractional_percent::DenominatorType;
 use outrigger_traffic::config::{
-    Fault, FaultAbort, FaultDelay, FilterConfig, FilterOverride, FilterOverrides, Fraction, HttpFilter,
-    RateLimitAction, RateLimitRule, RouteFilterConfig,
+    CorsPolicy, Fault, FaultAbort, FaultDelay, FilterConfig, FilterOverride, FilterOverrides, Fraction,
+    HttpFilter, RateLimitAction, RateLimitRule, RouteFilterConfig,
 };
 use prost_types::Any;
 use std::collections::BTreeMap;
@@ -19,13 +21,14 @@ use std::collections::BTreeMap;
 use super::jwt;
 use super::rbac;
 use super::route::{header_match, query_match};
-use super::value::duration;
+use super::value::{duration, string_match};
 
 pub(super) fn filter(value: &HttpFilter) -> proto::HttpFilter {
     let config = match &value.config {
         FilterConfig::Rbac(rules) => any(&rbac::http_filter(rules)),
         FilterConfig::Fault(rules) => any(&http_fault(rules)),
         FilterConfig::Jwt(authn) => any(&jwt::authn(authn)),
+        FilterConfig::Cors => any(&cors::Cors {}),
         _ => unknown(&value.name),
     };
     proto::HttpFilter {
@@ -55,6 +58,7 @@ fn word_of(name: &str, word: &FilterOverride) -> Any {
                 any(&RbacPerRoute { rbac: rules.as_ref().map(rbac::http_filter) })
             }
             RouteFilterConfig::Fault(rules) => any(&http_fault(rules)),
+            RouteFilterConfig::Cors(policy) => any(&cors_policy(policy)),
             _ => unknown(name),
         },
     }
@@ -77,6 +81,27 @@ fn http_fault(value: &Fault) -> fault::HttpFault {
         headers: value.headers.iter().map(header_match).collect(),
         downstream_nodes: value.downstream_nodes.clone(),
         max_active_faults: value.max_active_faults,
+    }
+}
+
+fn cors_policy(value: &CorsPolicy) -> cors::CorsPolicy {
+    let share = |share: Option<Fraction>| {
+        share.map(|share| RuntimeFractionalPercent {
+            default_value: Some(fractional(share)),
+            runtime_key: String::new(),
+        })
+    };
+    cors::CorsPolicy {
+        allow_origin_string_match: value.allow_origin.iter().map(string_match).collect(),
+        allow_methods: value.allow_methods.clone(),
+        allow_headers: value.allow_headers.clone(),
+        expose_headers: value.expose_headers.clone(),
+        max_age: value.max_age.clone(),
+        allow_credentials: value.allow_credentials,
+        filter_enabled: share(value.enabled),
+        shadow_enabled: share(value.shadow),
+        allow_private_network_access: value.allow_private_network_access,
+        forward_not_matching_preflights: value.forward_not_matching_preflights,
     }
 }
 

@@ -77,6 +77,9 @@ pub(super) fn http_connection_manager(value: &HttpConnectionManager) -> proto::H
         }),
         always_set_request_id_in_response: value.always_set_request_id_in_response,
         stream_error_on_invalid_http_message: Some(value.stream_error_on_invalid_http_message),
+        // No planner makes one.
+        local_reply_config: None,
+        proxy_100_continue: value.proxy_100_continue,
         request_headers_timeout: value.request_headers_timeout.map(duration),
         path_with_escaped_slashes_action: escaped_slashes(value.escaped_slashes).into(),
         scheme_header_transformation: scheme,

@@ -24,7 +24,7 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::Duration;
 
-use outrigger_wire::Version;
+use outrigger_wire::{Known, Version};
 use tokio::time::Instant;
 
 use super::attempt::First;
@@ -99,7 +99,7 @@ impl Default for Lane {
 
 /// Serves a request that is here as a whole; [`Lane::depart`] is to follow.
 pub(crate) fn begin(mut x: Box<Exchange>) {
-    if x.upgrade {
+    if x.upgrade || x.front.request.fields.contains_known(Known::Expect) {
         return super::serve_apart(x);
     }
     let mut notes = super::begin(&mut x);
@@ -107,7 +107,7 @@ pub(crate) fn begin(mut x: Box<Exchange>) {
         Ok(Decided::Forward(plan)) => plan,
         decided => return journey::answer(x, notes, decided),
     };
-    if plan.is_unusual() {
+    if plan.is_unusual() || notes.shapes_response {
         return journey::answer(x, notes, Ok(Decided::Forward(plan)));
     }
     let shared = Attempts::new(&x.front, &plan);

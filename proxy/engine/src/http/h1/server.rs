@@ -290,7 +290,7 @@ async fn close(connection: &Connection, desk: Option<Box<Exchange>>) {
     let worker = &connection.worker;
     let is_eof = match desk.map(|x| x.reader) {
         // It became a tunnel, which has ended it.
-        Some(BodyReader::H2(_)) => return,
+        Some(BodyReader::H2(_) | BodyReader::Staged(_)) => return,
         Some(BodyReader::H1(h1)) => h1.is_eof(),
         None => false,
     };

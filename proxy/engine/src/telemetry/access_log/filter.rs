@@ -11,10 +11,10 @@ use std::time::Duration;
 
 /// A compiled [`LogFilter`].
 #[derive(Debug)]
-pub(super) enum Filter {
+pub(in crate::telemetry) enum Filter {
     Status(Comparison),
     Duration(Comparison),
-    All,
+    NotHealthCheck,
     Share(Fraction),
     And(Box<[Filter]>),
     Or(Box<[Filter]>),
@@ -26,18 +26,23 @@ pub(super) enum Filter {
 }
 
 /// What filters look at.
-pub(super) struct Sample<'a> {
+pub(in crate::telemetry) struct Sample<'a> {
     status: u16,
     duration: Duration,
     flags: ResponseFlags,
     request: Option<&'a RequestHead>,
     grpc_status: u32,
     kind: LogKind,
+    is_health_check: bool,
     draw: u32,
 }
 
 impl<'a> Sample<'a> {
-    pub(super) fn of_request(worker: &Worker, record: &RequestRecord<'a>, total: Duration) -> Self {
+    pub(in crate::telemetry) fn of_request(
+        worker: &Worker,
+        record: &RequestRecord<'a>,
+        total: Duration,
+    ) -> Self {
         Self {
             status: record.status,
             duration: total,
@@ -45,6 +50,7 @@ impl<'a> Sample<'a> {
             request: Some(record.request),
             grpc_status: record.grpc_status.unwrap_or_else(|| grpc_of(record.status)),
             kind: LogKind::Request,
+            is_health_check: record.is_health_check,
             draw: worker.draw_u32(),
         }
     }
@@ -57,6 +63,7 @@ impl<'a> Sample<'a> {
             request: None,
             grpc_status: grpc_of(0),
             kind: LogKind::Connection,
+            is_health_check: false,
             draw: worker.draw_u32(),
         }
     }
@@ -78,12 +85,12 @@ impl Filter {
     /// Makes a filter ready; how deep it may be nested was checked before.
     ///
     /// *Errors*: a bad header criterion, or a flag that does not exist.
-    pub(super) fn compile(from: &LogFilter) -> Result<Self, String> {
+    pub(in crate::telemetry) fn compile(from: &LogFilter) -> Result<Self, String> {
         let all = |parts: &[LogFilter]| parts.iter().map(Self::compile).collect::<Result<Box<[_]>, _>>();
         Ok(match from {
             LogFilter::Status(comparison) => Self::Status(*comparison),
             LogFilter::Duration(comparison) => Self::Duration(*comparison),
-            LogFilter::NotHealthCheck => Self::All,
+            LogFilter::NotHealthCheck => Self::NotHealthCheck,
             LogFilter::Share(share) => Self::Share(*share),
             LogFilter::And(parts) => Self::And(all(parts)?),
             LogFilter::Or(parts) => Self::Or(all(parts)?),
@@ -108,13 +115,13 @@ impl Filter {
     }
 
     /// Whether there is a line of it.
-    pub(super) fn wants(&self, sample: &Sample<'_>) -> bool {
+    pub(in crate::telemetry) fn wants(&self, sample: &Sample<'_>) -> bool {
         match self {
             Self::Status(comparison) => comparison.holds(sample.status.into()),
             Self::Duration(comparison) => {
                 comparison.holds(u64::try_from(sample.duration.as_millis()).unwrap_or(u64::MAX))
             }
-            Self::All => true,
+            Self::NotHealthCheck => !sample.is_health_check,
             Self::Share(share) => share.contains(sample.draw),
             Self::And(parts) => parts.iter().all(|part| part.wants(sample)),
             Self::Or(parts) => parts.iter().any(|part| part.wants(sample)),
@@ -145,6 +152,7 @@ mod tests {
             request: None,
             grpc_status: grpc_of(200),
             kind: LogKind::Request,
+            is_health_check: false,
             draw: 0,
         };
         change(&mut sample);
@@ -196,5 +204,6 @@ mod tests {
         assert!(wants(&LogFilter::Share(Fraction::from_percent(50)), |s| s.draw = 0));
         assert!(!wants(&LogFilter::Share(Fraction::from_percent(50)), |s| s.draw = u32::MAX));
         assert!(wants(&LogFilter::NotHealthCheck, |_| {}));
+        assert!(!wants(&LogFilter::NotHealthCheck, |s| s.is_health_check = true));
     }
 }

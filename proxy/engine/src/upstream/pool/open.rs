@@ -133,6 +133,8 @@ impl UpstreamStream {
         match reader {
             BodyReader::H1(reader) => reader.poll_response(cx, request.method(), head),
             BodyReader::H2(reader) => reader.poll_response(cx, head),
+            // Stages come with the head of the response.
+            BodyReader::Staged(_) => Poll::Ready(Err(BodyError::Protocol)),
         }
     }
 
@@ -140,6 +142,7 @@ impl UpstreamStream {
     /// `keep` allows it, and closed (HTTP/1.1) or the stream reset (HTTP/2) otherwise. `now` is a time read before.
     pub fn give_back(self, worker: &Rc<Worker>, keep: bool, now: Instant) {
         let Self { mut halves, home } = self;
+        halves.reader.unstage();
         let Halves { reader, writer } = &mut *halves;
         let complete = reader.is_over() && writer.is_finished();
         match (home, reader, writer) {

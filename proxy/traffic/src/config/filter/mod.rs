@@ -3,21 +3,27 @@
 //! One file per filter. A filter has a name of its own, by which tables, virtual hosts, routes and weighted clusters say
 //! what holds for their requests instead (`typed_per_filter_config`).
 
+mod compression;
 mod cors;
 mod csrf;
 mod ext_authz;
 mod fault;
 mod header_mutation;
+mod health_check;
 mod jwt;
 mod local_rate_limit;
 mod metadata;
 mod rate_limit;
 
+pub use compression::{
+    BufferLimit, Coding, Compressible, Compressor, CompressorRoute, Decoding, Decompressible, Decompressor,
+};
 pub use cors::CorsPolicy;
 pub use csrf::CsrfPolicy;
 pub use ext_authz::{AuthzHttp, AuthzService, ExtAuthz, ExtAuthzRoute};
 pub use fault::{Fault, FaultAbort, FaultDelay};
 pub use header_mutation::{HeaderMutation, HeaderMutationFilter, HeaderMutations};
+pub use health_check::HealthCheckFilter;
 pub use jwt::{JwtAuthn, JwtProvider, JwtRequirement, JwtRoute, RemoteJwks};
 pub use local_rate_limit::{
     LocalDescriptor, LocalRateLimit, RateLimitAction, RateLimitRule, TokenBucket, VirtualHostRules,
@@ -71,6 +77,16 @@ pub enum FilterConfig {
     Missing,
     /// Rate limits that a service keeps (`envoy.extensions.filters.http.ratelimit.v3.RateLimit`).
     RateLimit(Box<RateLimit>),
+    /// Compression (`envoy.extensions.filters.http.compressor.v3.Compressor`).
+    Compressor(Box<Compressor>),
+    /// Decompression (`envoy.extensions.filters.http.decompressor.v3.Decompressor`).
+    Decompressor(Box<Decompressor>),
+    /// Requests are held until they are here as a whole (`envoy.extensions.filters.http.buffer.v3.Buffer`).
+    Buffer(BufferLimit),
+    /// Answers to health checks (`envoy.extensions.filters.http.health_check.v3.HealthCheck`).
+    HealthCheck(Box<HealthCheckFilter>),
+    /// gRPC-Web becomes gRPC (`envoy.extensions.filters.http.grpc_web.v3.GrpcWeb`).
+    GrpcWeb,
     /// A filter that the embedding program registered, by the name it was registered with.
     Registered(String),
 }
@@ -120,6 +136,10 @@ pub enum RouteFilterConfig {
     ExtAuthz(ExtAuthzRoute),
     /// Rules in place of the filter's.
     HeaderToMetadata(Box<HeaderToMetadata>),
+    /// Whether, and how else, responses are compressed.
+    Compressor(CompressorRoute),
+    /// A limit in place of the filter's; `None`: requests are not held.
+    Buffer(Option<BufferLimit>),
 }
 
 impl HttpFilter {
@@ -163,6 +183,8 @@ impl FilterConfig {
             RouteFilterConfig::RateLimit(_) => matches!(self, Self::RateLimit(_)),
             RouteFilterConfig::ExtAuthz(_) => matches!(self, Self::ExtAuthz(_)),
             RouteFilterConfig::HeaderToMetadata(_) => matches!(self, Self::HeaderToMetadata(_)),
+            RouteFilterConfig::Compressor(_) => matches!(self, Self::Compressor(_)),
+            RouteFilterConfig::Buffer(_) => matches!(self, Self::Buffer(_)),
         }
     }
 }

@@ -37,7 +37,7 @@ static STATIC: [Entry; STATIC_LEN] = entries! {
     Field(Other), "accept-language", "";
     Field(Other), "accept-ranges", "";
     Field(Known::Accept), "accept", "";
-    Field(Other), "access-control-allow-origin", "";
+    Field(Known::AccessControlAllowOrigin), "access-control-allow-origin", "";
     Field(Known::Age), "age", "";
     Field(Other), "allow", "";
     Field(Known::Authorization), "authorization", "";
@@ -53,12 +53,12 @@ static STATIC: [Entry; STATIC_LEN] = entries! {
     Field(Known::Date), "date", "";
     Field(Known::Etag), "etag", "";
     Field(Known::Expect), "expect", "";
-    Field(Other), "expires", "";
+    Field(Known::Expires), "expires", "";
     Field(Other), "from", "";
     Field(Known::Host), "host", "";
-    Field(Other), "if-match", "";
-    Field(Other), "if-modified-since", "";
-    Field(Other), "if-none-match", "";
+    Field(Known::IfMatch), "if-match", "";
+    Field(Known::IfModifiedSince), "if-modified-since", "";
+    Field(Known::IfNoneMatch), "if-none-match", "";
     Field(Other), "if-range", "";
     Field(Other), "if-unmodified-since", "";
     Field(Known::LastModified), "last-modified", "";
@@ -97,6 +97,7 @@ pub(super) fn find_name(class: NameClass, name: &[u8]) -> Option<usize> {
         Status => 8,
         Field(Known::AcceptEncoding) => 16,
         Field(Known::Accept) => 19,
+        Field(Known::AccessControlAllowOrigin) => 20,
         Field(Known::Age) => 21,
         Field(Known::Authorization) => 23,
         Field(Known::CacheControl) => 24,
@@ -107,7 +108,11 @@ pub(super) fn find_name(class: NameClass, name: &[u8]) -> Option<usize> {
         Field(Known::Date) => 33,
         Field(Known::Etag) => 34,
         Field(Known::Expect) => 35,
+        Field(Known::Expires) => 36,
         Field(Known::Host) => 38,
+        Field(Known::IfMatch) => 39,
+        Field(Known::IfModifiedSince) => 40,
+        Field(Known::IfNoneMatch) => 41,
         Field(Known::LastModified) => 44,
         Field(Known::Location) => 46,
         Field(Known::ProxyAuthenticate) => 48,
@@ -131,17 +136,12 @@ fn find_other(name: &[u8]) -> Option<usize> {
         b"accept-charset" => 15,
         b"accept-language" => 17,
         b"accept-ranges" => 18,
-        b"access-control-allow-origin" => 20,
         b"allow" => 22,
         b"content-disposition" => 25,
         b"content-language" => 27,
         b"content-location" => 29,
         b"content-range" => 30,
-        b"expires" => 36,
         b"from" => 37,
-        b"if-match" => 39,
-        b"if-modified-since" => 40,
-        b"if-none-match" => 41,
         b"if-range" => 42,
         b"if-unmodified-since" => 43,
         b"link" => 45,

@@ -1,10 +1,12 @@
 //! HTTP filters, and what route tables say about them (`typed_per_filter_config`). One file per filter.
 
+mod compression;
 mod cors;
 mod csrf;
 mod ext_authz;
 mod fault;
 mod header_mutation;
+mod health_check;
 mod jwt;
 pub(super) mod local_rate_limit;
 mod metadata;
@@ -68,6 +70,24 @@ pub(super) fn filter(any: &Any, at: &At<'_>) -> Option<FilterConfig> {
     if let Some(message) = at.unpack::<proto::set_metadata::v3::Config>(any) {
         return message.message().map(|m| FilterConfig::SetMetadata(metadata::fixed(&m, at)));
     }
+    if let Some(message) = at.unpack::<proto::compressor::v3::Compressor>(any) {
+        let compressor = compression::compressor(&message.message()?, at)?;
+        return Some(FilterConfig::Compressor(Box::new(compressor)));
+    }
+    if let Some(message) = at.unpack::<proto::decompressor::v3::Decompressor>(any) {
+        let decompressor = compression::decompressor(&message.message()?, at)?;
+        return Some(FilterConfig::Decompressor(Box::new(decompressor)));
+    }
+    if let Some(message) = at.unpack::<proto::buffer::v3::Buffer>(any) {
+        return message.message().map(|m| FilterConfig::Buffer(compression::buffer(&m, at)));
+    }
+    if let Some(message) = at.unpack::<proto::health_check::v3::HealthCheck>(any) {
+        let filter = health_check::filter(&message.message()?, at);
+        return Some(FilterConfig::HealthCheck(Box::new(filter)));
+    }
+    if let Some(message) = at.unpack::<proto::grpc_web::v3::GrpcWeb>(any) {
+        return message.message().map(|_| FilterConfig::GrpcWeb);
+    }
     at.refuse_type(any);
     None
 }
@@ -121,6 +141,18 @@ fn settings(any: &Any, at: &At<'_>) -> Option<FilterOverride> {
         RouteFilterConfig::ExtAuthz(ext_authz::route(&message.message()?, at)?)
     } else if let Some(message) = at.unpack::<proto::header_to_metadata::v3::Config>(any) {
         RouteFilterConfig::HeaderToMetadata(Box::new(metadata::from_headers(&message.message()?, at)))
+    } else if let Some(message) = at.unpack::<proto::compressor::v3::CompressorPerRoute>(any) {
+        RouteFilterConfig::Compressor(compression::compressor_route(&message.message()?, at)?)
+    } else if let Some(message) = at.unpack::<proto::buffer::v3::BufferPerRoute>(any) {
+        use proto::buffer::v3::buffer_per_route::Override as O;
+        RouteFilterConfig::Buffer(match at.need(message.message()?.r#override.as_ref())? {
+            O::Disabled(true) => None,
+            O::Disabled(false) => {
+                at.field("disabled").refuse("must be true");
+                return None;
+            }
+            O::Buffer(buffer) => Some(compression::buffer(buffer, &at.field("buffer"))),
+        })
     } else {
         at.refuse_type(any);
         return None;
