@@ -18,7 +18,9 @@ pub mod rate_limit;
 pub mod token_bucket;
 
 use crate::authz::CompiledRbac;
-use crate::config::{BufferLimit, Compressor, CompressorRoute, Decompressor, ExtAuthzRoute, JwtRoute, SetMetadata};
+use crate::config::{
+    BufferLimit, Compressor, CompressorRoute, Decompressor, ExtAuthzRoute, JwtRoute, SetMetadata,
+};
 use crate::snapshot::ClusterId;
 use std::collections::HashMap;
 use std::sync::Arc;
