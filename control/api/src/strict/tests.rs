@@ -145,7 +145,9 @@ fn unknown_numbers_are_found_in_every_depth_of_a_binary() {
     assert_eq!(
         found,
         [
-            format!("{base}.http3_protocol_options: not supported by Outrigger ({hcm}.http3_protocol_options, #44)"),
+            format!(
+                "{base}.http3_protocol_options: not supported by Outrigger ({hcm}.http3_protocol_options, #44)"
+            ),
             format!("{base}.#1000: field #1000 of {hcm} is not known"),
             format!("{base}.codec_type: `HTTP3` is not supported by Outrigger"),
         ]

@@ -73,13 +73,13 @@ pub(super) fn parse(text: &str, format: Format) -> Result<Tree, Problem> {
             }
             let ignored = ignored_keys(text);
             let tree = |yaml| from_yaml(yaml, &ignored);
-            serde_saphyr::from_str_with_options::<Spanned<Yaml>>(text, options).map(tree).map_err(
-                |error| Problem {
+            serde_saphyr::from_str_with_options::<Spanned<Yaml>>(text, options).map(tree).map_err(|error| {
+                Problem {
                     path: String::new(),
                     line: error.location().map(|l| l.line()),
                     reason: format!("not valid YAML: {}", error.without_snippet()),
-                },
-            )
+                }
+            })
         }
     }
 }
@@ -104,7 +104,9 @@ fn from_json(value: serde_json::Value) -> Tree {
 /// Keys with Envoy's tag `!ignore`, by their lines: their values are only there to be named by anchors.
 fn ignored_keys(text: &str) -> BTreeMap<u64, &str> {
     let lines = text.lines().zip(1..);
-    lines.filter_map(|(line, number)| Some((number, line.trim_start().strip_prefix("!ignore ")?.trim()))).collect()
+    lines
+        .filter_map(|(line, number)| Some((number, line.trim_start().strip_prefix("!ignore ")?.trim())))
+        .collect()
 }
 
 fn from_yaml(spanned: Spanned<Yaml>, ignored: &BTreeMap<u64, &str>) -> Tree {

@@ -115,7 +115,9 @@ fn compiled(from: Option<&ReplyFormat>, path: &str, errors: &mut Vec<(String, St
         Ok(line) => {
             let usual = match from.format {
                 AccessLogFormat::Json(_) | AccessLogFormat::JsonOmitting(_) => "application/json",
-                AccessLogFormat::Default | AccessLogFormat::Text(_) | AccessLogFormat::TextOmitting(_) => "text/plain",
+                AccessLogFormat::Default | AccessLogFormat::Text(_) | AccessLogFormat::TextOmitting(_) => {
+                    "text/plain"
+                }
             };
             let content_type = if from.content_type.is_empty() { usual } else { &from.content_type };
             Some(Format { line, content_type: content_type.into() })
