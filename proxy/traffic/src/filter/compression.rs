@@ -40,10 +40,10 @@ pub fn is_compressible<F: FieldView + ?Sized>(rules: &Compressible, fields: &F) 
 
 /// Whether the response itself, beside what [`is_compressible`] looks at, may be compressed.
 pub fn is_response_compressible<F: FieldView + ?Sized>(of: &Compressor, status: u16, fields: &F) -> bool {
-    !of.uncompressible_statuses.contains(&status)
-        && !is_no_transform(fields)
-        && !(of.disable_on_etag && fields.header(b"etag").is_some())
-        && of.response.as_ref().is_some_and(|rules| is_compressible(rules, fields))
+    let is_left_alone = of.uncompressible_statuses.contains(&status)
+        || is_no_transform(fields)
+        || (of.disable_on_etag && fields.header(b"etag").is_some());
+    !is_left_alone && of.response.as_ref().is_some_and(|rules| is_compressible(rules, fields))
 }
 
 /// Whether an `etag` is a strong one, which a compressed body would belie.
