@@ -251,7 +251,7 @@ fn mutated_binaries_never_panic_and_accepted_ones_have_their_type() {
 fn keys_that_are_to_be_ignored_only_hold_anchors() {
     use crate::envoy::config::core::v3::Node;
     let text = "!ignore mine:\n- &name {id: n1}\nid: n2\n";
-    let node: Node = super::from_text::<Node>(text, Format::Yaml).unwrap().into_typed().unwrap();
+    let node: Node = from_text::<Node>(text, Format::Yaml).unwrap().into_typed().unwrap();
     assert_eq!(node.id, "n2");
-    assert!(super::from_text::<Node>("mine: 1\nid: n2\n", Format::Yaml).is_err());
+    assert!(from_text::<Node>("mine: 1\nid: n2\n", Format::Yaml).is_err());
 }

@@ -56,9 +56,7 @@ fn add(scope: &Scope<'_>, named: &BTreeMap<String, BTreeSet<String>>, http: &mut
             Some(&own)
         }
     };
-    for (name, config) in
-        [(CORS, FilterConfig::Cors), (FAULT, FilterConfig::Fault(Box::new(Fault::default())))]
-    {
+    for (name, config) in [(CORS, FilterConfig::Cors), (FAULT, FilterConfig::Fault(Box::default()))] {
         if spoken.is_some_and(|names| names.contains(name)) {
             let mut filter = HttpFilter::new(name, config);
             // Clients of gRPC do not know the word; there it does nothing where no route says otherwise.

@@ -385,10 +385,10 @@ mod tests {
     #[test]
     fn absent_values_are_left_out_where_that_is_asked_for() {
         let object = json!({"code": "%RESPONSE_CODE%", "none": "%REQ(none)%", "in": {"none": "%REQ(none)%"}, "list": ["%REQ(none)%", "%RESPONSE_CODE%"], "text": "a%REQ(none)%b"});
-        let serde_json::Value::Object(object) = object else { panic!("an object") };
+        let Value::Object(object) = object else { panic!("an object") };
         let text = line(&AccessLogFormat::JsonOmitting(object));
         let expected = json!({"code": 200, "in": {}, "list": [200], "text": "ab"});
-        assert_eq!(serde_json::from_slice::<serde_json::Value>(&text).unwrap(), expected);
+        assert_eq!(serde_json::from_slice::<Value>(&text).unwrap(), expected);
         assert_eq!(line(&AccessLogFormat::TextOmitting("[%REQ(none)%]".into())), b"[]");
     }
 }
