@@ -1,8 +1,8 @@
 //! HTTP filters that rules of VirtualServices need: a connection manager has those of which its routes speak.
 
 use outrigger_traffic::config::{
-    Config, Fault, FilterConfig, FilterOverride, FilterOverrides, HttpConnectionManager, HttpFilter,
-    RouteConfig, RouteFilterConfig, RouteSource, Terminal,
+    Config, FilterConfig, FilterOverride, FilterOverrides, HttpConnectionManager, HttpFilter, RouteConfig,
+    RouteFilterConfig, RouteSource, Terminal,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
