@@ -61,7 +61,7 @@ metadata: {name: b, namespace: demo}
 spec:
   hosts: [b, b]
   http:
-  - fault: {abort: {httpStatus: 500}}
+  - delegate: {name: other}
     timeout: 1 second
     retries: {attempts: 3, retryOn: "5xx,gateway_error"}
     route:
@@ -79,7 +79,7 @@ spec:
             "VirtualService/demo/b: spec.http[0].route: the weights add up to 0: nothing could be sent anywhere",
             "VirtualService/demo/b: spec.http[0].timeout: \"1 second\" is no duration; write it as 1.5s, 100ms, 2m or 1h30m",
             "VirtualService/demo/b: spec.http[0].retries.retryOn: unknown retry condition \"gateway_error\"",
-            "VirtualService/demo/b: spec.http[0].fault: not supported yet",
+            "VirtualService/demo/b: spec.http[0].delegate: not supported yet",
         ]
     );
 }

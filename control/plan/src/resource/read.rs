@@ -406,7 +406,7 @@ mod tests {
 
     #[test]
     fn unknown_field_is_refused_with_a_hint_and_unsupported_by_name() {
-        let value = serde_json::json!({"timout": "1s", "fault": {}, "zzzzzzz": 1, "timeout": 3});
+        let value = serde_json::json!({"timout": "1s", "delegate": {}, "zzzzzzz": 1, "timeout": 3});
         let problems = Problems::of("VirtualService/demo/b");
         Node { value: &value, path: "spec.http[0]".into(), problems: &problems }
             .message(&shape::HTTP_ROUTE, |f| f.field("timeout").map(|n| n.duration()));
@@ -416,7 +416,7 @@ mod tests {
             [
                 "VirtualService/demo/b: spec.http[0].timeout: must be a string, not a number (quote it if it is meant as text)",
                 "VirtualService/demo/b: spec.http[0].timout: unknown field; did you mean \"timeout\"?",
-                "VirtualService/demo/b: spec.http[0].fault: not supported yet",
+                "VirtualService/demo/b: spec.http[0].delegate: not supported yet",
                 "VirtualService/demo/b: spec.http[0].zzzzzzz: unknown field of HTTPRoute",
             ]
         );
