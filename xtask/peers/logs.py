@@ -104,4 +104,7 @@ for name, pick in [("entries", lambda s: sorted((kind, json.dumps(neutral(e), so
                    ("resources", lambda s: s.resources[:1])]:
     envoy, ours = pick(SERVICES["envoy"]), pick(SERVICES["ours"])
     check(f"{name} ({len(envoy)})", envoy == ours and envoy, "; ".join(differences(envoy, ours)) or f"{envoy} {ours}")
+for service in SERVICES.values():
+    # Open streams would keep this program from ending.
+    service.server.stop(0)
 finish("logs")
