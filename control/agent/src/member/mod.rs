@@ -2,7 +2,7 @@
 //!
 //! One pure function, [`look`], takes what Docker says of a container and gives a [`Verdict`]. A container is a member when it
 //! carries the labels of the ECS agent and is selected, by the label `outrigger.io/service` or by a rule of the configuration.
-//! Reading order: [`label`] · [`port`] · here.
+//! Reading order: [`label`] · [`outrigger_member::port`] · here.
 
 pub mod label;
 mod read;

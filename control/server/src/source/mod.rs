@@ -3,7 +3,7 @@
 //! In reading order: [`workload`] (what one of them is, checked), [`lease`] (the pure table of leases), [`register`] (those
 //! that registered: leases kept over restarts, and expiring), [`catalog`] (those together with what the discovery
 //! sources found; [`keep`] has that on disk, [`status`] says how each source is doing), [`settings`] (the file that
-//! names the sources), [`fact`] and [`port`] (what a source says, before it is checked), [`backoff`], and one module for
+//! names the sources), [`fact`] (what a source says, before it is checked; ports as [`outrigger_member::port`] reads them), [`backoff`], and one module for
 //! each kind of source: [`ecs`], [`kubernetes`], [`dns`], [`mod@file`]. [`start`] starts them.
 
 pub mod workload;

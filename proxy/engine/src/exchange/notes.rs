@@ -65,6 +65,8 @@ pub struct Notes {
     pub metadata: Option<Box<Metadata>>,
     /// It came as gRPC-Web, whose clients read the HTTP status of what is answered here (Envoy).
     pub(crate) is_grpc_web: bool,
+    /// Edits of the answer made here are not told its status.
+    pub(super) hides_status: bool,
     /// It is a health check that this proxy was asked to know.
     pub(crate) is_health_check: bool,
     /// What the body of a response made here would be, while it is made.
@@ -106,6 +108,7 @@ impl Notes {
             after: Vec::new(),
             metadata: None,
             is_grpc_web: false,
+            hides_status: false,
             is_health_check: false,
             local_body: None,
             shapes_response: false,

@@ -37,6 +37,7 @@ pub(super) async fn answer(x: &mut Exchange, notes: &mut Notes, answer: &Answer)
         content_type: answer.content_type.as_deref(),
     };
     let made = made.begin(&mut x.front, notes);
+    notes.hides_status = !answer.edited;
     for (name, value) in &answer.fields {
         x.front.response.fields.append(name, value);
     }
@@ -162,8 +163,8 @@ impl Made<'_> {
 fn dress<'b>(x: &mut Front, notes: &mut Notes, made: Made<'b>) -> Cow<'b, [u8]> {
     let Made { mut status, grpc_status, body, content_type } = made;
     let mut body = Cow::Borrowed(body);
-    // Edits of filters see what was meant, also where gRPC hides it (Envoy).
-    (x.response.status, notes.status) = (status, status);
+    // Edits of filters see what was meant, also where gRPC hides it; of an answer to a preflight they see nothing (Envoy).
+    (x.response.status, notes.status) = (status, if notes.hides_status { 0 } else { status });
     let serving = x.serving.clone();
     let mut content_type = Cow::Borrowed(content_type.unwrap_or("text/plain"));
     if let Some(replies) = &serving.chain.replies {

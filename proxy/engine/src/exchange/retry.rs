@@ -82,6 +82,11 @@ impl Attempts {
         }
     }
 
+    /// Whether an attempt was made before, at the same place.
+    pub(super) const fn is_another(&self) -> bool {
+        self.retries > 0 || self.repeated
+    }
+
     /// Of a request that was sent before, to another place: its body is here.
     pub(super) fn again(x: &Front, plan: &Plan, replay: Replay) -> Self {
         let fresh = Self::new(x, plan);

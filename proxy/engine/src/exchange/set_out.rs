@@ -91,7 +91,7 @@ pub(super) fn begin(
     if plan.host_from_pick && !host.hostname.is_empty() {
         x.request.set_authority(host.hostname.as_bytes());
     }
-    if notes.attempts > 1 {
+    if shared.is_another() {
         forward::tell_time_left(x, plan, now);
     }
     if plan.tell_attempts {
