@@ -105,6 +105,8 @@ impl Journey {
 struct Plan {
     forward: Arc<Forward>,
     cluster: Arc<Cluster>,
+    /// Those of the chosen share of a split, before the route's.
+    share_edits: Option<Edits>,
     request_edits: Edits,
     response_edits: Edits,
     host: Option<HostRewriter>,
@@ -233,6 +235,9 @@ impl ProxyHttp for Gateway {
             }
             let value = HeaderValue::from_bytes(&authority).map_err(|_| status(400, "bad authority"))?;
             request.insert_header(header::HOST, value)?;
+        }
+        if let Some(edits) = &plan.share_edits {
+            edit(request, edits)?;
         }
         edit(request, &plan.request_edits)?;
         match &plan.path {
@@ -375,9 +380,10 @@ impl Gateway {
         Ok(Plan {
             path,
             hash,
+            share_edits: target.share_edits.cloned(),
             request_edits: target.request_edits.clone(),
             response_edits: target.response_edits.clone(),
-            host: target.host_rewrite.cloned(),
+            host: target.host_rewrite.or(target.share_host).cloned(),
             criteria: target.criteria.cloned(),
             deadline: forward.timeout.filter(|time| !time.is_zero()).map(|time| Instant::now() + time),
             forward: forward.clone(),

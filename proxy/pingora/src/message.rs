@@ -119,19 +119,33 @@ pub(crate) fn edit(head: &mut impl Edited, edits: &Edits) -> Result<()> {
                     .collect();
                 names.iter().for_each(|name| head.drop_all(name.as_str()));
             }
-            Edit::Set { name, value, append, keep_empty } => {
-                let Some(text) = value.literal() else { continue };
-                let Ok(value) = HeaderValue::from_bytes(text) else { continue };
-                let there = head.map().contains_key(&**name);
-                let wanted = match append {
-                    HeaderAppend::AppendIfExistsOrAdd | HeaderAppend::OverwriteIfExistsOrAdd => true,
-                    HeaderAppend::AddIfAbsent => !there,
-                    HeaderAppend::OverwriteIfExists => there,
-                };
-                if wanted && (*keep_empty || !text.is_empty()) {
-                    head.put(name, value, *append == HeaderAppend::AppendIfExistsOrAdd)?;
-                }
-            }
+            Edit::Set { .. } => set(head, std::slice::from_ref(step))?,
+            Edit::Together(all) => set(head, all)?,
+        }
+    }
+    Ok(())
+}
+
+/// Sets the fields of one level: all are judged by the head as it is now, those that replace one go before those that add.
+fn set(head: &mut impl Edited, all: &[Edit]) -> Result<()> {
+    let mut wanted = Vec::new();
+    for edit in all {
+        let Edit::Set { name, value, append, keep_empty } = edit else { continue };
+        let Some(text) = value.literal().filter(|text| *keep_empty || !text.is_empty()) else { continue };
+        let Ok(value) = HeaderValue::from_bytes(text) else { continue };
+        let there = head.map().contains_key(&**name);
+        let beside = match append {
+            HeaderAppend::AppendIfExistsOrAdd => true,
+            HeaderAppend::AddIfAbsent if !there => true,
+            HeaderAppend::OverwriteIfExists if there => false,
+            HeaderAppend::OverwriteIfExistsOrAdd => false,
+            HeaderAppend::AddIfAbsent | HeaderAppend::OverwriteIfExists => continue,
+        };
+        wanted.push((name, value, beside));
+    }
+    for adding in [false, true] {
+        for (name, value, beside) in wanted.iter().filter(|(.., beside)| *beside == adding) {
+            head.put(name, value.clone(), *beside)?;
         }
     }
     Ok(())
