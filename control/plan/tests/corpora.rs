@@ -9,9 +9,6 @@ use outrigger_plan::parse_documents;
 
 /// Files with documents that are refused: a text that every refusal of the file must contain one of.
 const REFUSED: &[(&str, &[&str])] = &[
-    ("networking/fault-injection-details-v1.yaml", &["spec.http[0].fault: not supported yet"]),
-    ("networking/virtual-service-ratings-test-abort.yaml", &["spec.http[0].fault: not supported yet"]),
-    ("networking/virtual-service-ratings-test-delay.yaml", &["spec.http[0].fault: not supported yet"]),
     ("policy/", &["EnvoyFilter is not supported yet", "Kubernetes kind"]),
     // A database's password, which is no certificate.
     (
