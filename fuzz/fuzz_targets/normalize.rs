@@ -43,7 +43,8 @@ fuzz_target!(|data: &[u8]| {
         assert!(only.starts_with(b"/") && !only.contains(&b'\\'));
         assert!(!only.split(|byte| *byte == b'/').any(|segment| segment == b"." || segment == b".."));
     }
-    if rules.merge_slashes {
+    // As in Envoy, a path of slashes alone keeps the one it begins with and the one it ends with.
+    if rules.merge_slashes && only != b"//" {
         assert!(!only.windows(2).any(|pair| pair == b"//"));
     }
 });

@@ -4,11 +4,13 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use outrigger_traffic::config::{
-    FilterChain, FilterChainMatch, HttpConnectionManager, Listener, RouteSource, Terminal,
+    FilterChain, FilterChainMatch, HttpConnectionManager, Listener, Resource, RouteSource, Terminal,
 };
 
+use super::held::Held;
 use super::warm::HOLD_MAX;
 use super::*;
+use crate::ads::Kind;
 
 /// Remembers how many listeners each configuration had; refuses while it is told to.
 #[derive(Default)]
