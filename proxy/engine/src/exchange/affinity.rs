@@ -26,7 +26,7 @@ pub(super) fn hash(
 }
 
 /// The value of `set-cookie`.
-fn set_cookie(cookie: &HashCookie, value: &str) -> String {
+pub(crate) fn set_cookie(cookie: &HashCookie, value: &str) -> String {
     let mut text = format!("{}=\"{value}\"", cookie.name);
     // Writing to a String cannot fail.
     if let Some(seconds) = cookie.ttl.map(|ttl| ttl.as_secs()).filter(|seconds| *seconds > 0) {

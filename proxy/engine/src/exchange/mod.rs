@@ -53,6 +53,7 @@ use crate::overload;
 use crate::telemetry;
 use crate::worker::Worker;
 
+pub(crate) use affinity::set_cookie;
 pub use notes::Notes;
 pub(crate) use respond::{edit_request, edit_response};
 
@@ -391,6 +392,7 @@ async fn go_elsewhere(
 ) -> Result<(), ProxyError> {
     loop {
         internal_redirect::follow(x, &to, &mut replay)?;
+        notes.wanted = None;
         let decided = decide_where(x, notes);
         let plan = match wait(x, notes, decided).await? {
             Decided::Forward(plan) => plan,

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use outrigger_traffic::balance::Wanted;
 use outrigger_traffic::metadata::Metadata;
 use outrigger_traffic::route::Route;
 use outrigger_wire::{RequestHead, ResponseHead, Trailers};
@@ -79,6 +80,8 @@ pub struct Notes {
     pub(crate) stages: Stages,
     /// A filter changed the request so that its route must be looked for again.
     pub(crate) reroute: bool,
+    /// The host that its session wants, for the first attempt.
+    pub(crate) wanted: Option<Wanted>,
 }
 
 impl Notes {
@@ -115,6 +118,7 @@ impl Notes {
             has_body: false,
             stages: Vec::new(),
             reroute: false,
+            wanted: None,
         }
     }
 

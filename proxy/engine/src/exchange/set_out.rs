@@ -75,7 +75,7 @@ pub(super) fn begin(
     notes.attempts += 1;
     // The first attempt begins as soon as the head is there; nothing is waited for in between.
     let now = if notes.attempts <= 1 { x.arrived } else { Instant::now() };
-    let host = pick(x, plan, shared, now).map_err(End::Failed)?;
+    let host = pick(x, notes, plan, shared, now).map_err(End::Failed)?;
     notes.upstream = Some(UpstreamFacts {
         host: host.clone(),
         local: None,
@@ -155,12 +155,22 @@ fn inject_trace(x: &mut Front, notes: &Notes) -> u64 {
     span_id
 }
 
-fn pick(x: &Front, plan: &Plan, shared: &mut Attempts, now: Instant) -> Result<Arc<Host>, ProxyError> {
+fn pick(
+    x: &Front,
+    notes: &Notes,
+    plan: &Plan,
+    shared: &mut Attempts,
+    now: Instant,
+) -> Result<Arc<Host>, ProxyError> {
     let worker = x.worker();
     let mut draw = || worker.draw();
     let mut context = PickContext::new(now.into_std(), &mut draw);
     context.hash = plan.hash;
     context.criteria = plan.criteria.as_deref();
+    if notes.wanted.is_some() && shared.tried.is_empty() {
+        // Retries go where the policy says (Envoy).
+        context.wanted = notes.wanted;
+    }
     if let Some(config) = plan.forward.retry.as_ref().map(|retry| &retry.config)
         && config.avoid_previous_hosts
     {

@@ -15,6 +15,7 @@ use super::header_to_metadata;
 use super::health_check::{self, Checked};
 use super::rate_limit;
 use super::registered::RequestFilter;
+use super::stateful_session::{self, Session};
 use crate::exchange::{self, Front, Notes};
 use crate::text::Digits;
 
@@ -41,6 +42,8 @@ pub(crate) enum After {
     HealthCheck(Checked),
     /// It becomes one of gRPC-Web.
     GrpcWeb(Spoken),
+    /// The client is told the host of its session.
+    Session(Box<Session>),
     /// A filter of the embedding program looks at it.
     Registered(Arc<dyn RequestFilter>),
 }
@@ -75,6 +78,7 @@ pub(crate) fn on_response(x: &mut Front, notes: &mut Notes) {
             After::Decompress(of) => compression::decompress_response(x, notes, &of),
             After::HealthCheck(checked) => health_check::on_response(x, &checked),
             After::GrpcWeb(spoken) => grpc_web::on_response(x, notes, spoken),
+            After::Session(kept) => stateful_session::on_response(x, notes, &kept),
             After::Registered(filter) => filter.on_response(&mut x.response),
         }
     }
@@ -103,6 +107,7 @@ pub(super) fn of_unreached(notes: &mut Notes, filter: &HttpFilter, own: Option<&
         | Filter::Buffer(_)
         | Filter::HealthCheck(_)
         | Filter::GrpcWeb
+        | Filter::StatefulSession(_)
         | Filter::Registered(_) => {}
     }
 }

@@ -30,6 +30,7 @@ mod rate_limit;
 mod rbac;
 mod registered;
 mod set_metadata;
+mod stateful_session;
 
 pub(crate) use after::{After, on_response};
 pub(crate) use answer::Answer;
@@ -225,6 +226,7 @@ fn on_request(
         Filter::Buffer(limit) => buffer::on_request(x, *limit, settings),
         Filter::HealthCheck(checks) => health_check::on_request(x, notes, place, index, checks),
         Filter::GrpcWeb => grpc_web::on_request(x, notes),
+        Filter::StatefulSession(session) => stateful_session::on_request(x, notes, session, settings),
         Filter::Registered(_) => registered::on_request(x, notes, index),
     }
 }

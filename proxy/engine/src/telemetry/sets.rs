@@ -138,6 +138,10 @@ stat_set! {
         counter local_rate_limit_ok = "http_local_rate_limit.ok", "Requests within a local rate limit";
         counter local_rate_limit_rate_limited = "http_local_rate_limit.rate_limited", "Requests above a local rate limit";
         counter local_rate_limit_enforced = "http_local_rate_limit.enforced", "Requests refused by a local rate limit";
+        counter stateful_session_routed = "stateful_session.routed", "Requests that went to the host of their session";
+        counter stateful_session_failed_open = "stateful_session.failed_open", "Requests whose session had no host, or not the one that answered";
+        counter stateful_session_failed_closed = "stateful_session.failed_closed", "Requests refused because the host of their session cannot be used";
+        counter stateful_session_no_session = "stateful_session.no_session", "Requests to which no session belongs";
         counter tracing_random_sampling = "tracing.random_sampling", "Traces started here";
         counter tracing_client_enabled = "tracing.client_enabled", "Traces asked for by the client";
         counter tracing_not_traceable = "tracing.not_traceable", "Requests not sampled";

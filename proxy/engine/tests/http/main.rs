@@ -28,6 +28,7 @@ mod rate_limit;
 mod retry;
 mod route;
 mod service;
+mod session;
 mod shaping;
 mod streaming;
 mod subset;

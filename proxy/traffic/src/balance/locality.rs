@@ -12,7 +12,9 @@ use super::{BalancerFactory, PickContext, PickError, Picker, TableFigures, below
 use crate::cluster::Host;
 use crate::config::{self, LocalityLb};
 use smallvec::SmallVec;
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, OnceLock};
 
 /// Percent of health credited when endpoints do not say: Envoy's default.
 const OVERPROVISIONING_DEFAULT: u32 = 140;
@@ -28,6 +30,8 @@ pub struct HostSet {
     /// Hosts are picked by the request's hash, priorities too.
     by_hash: bool,
     subsets: Option<Box<subset::Table>>,
+    /// Made by the first request that wants a host by its address.
+    by_address: OnceLock<HashMap<SocketAddr, Arc<Host>, foldhash::fast::RandomState>>,
 }
 
 /// What all host sets of a cluster are made by.
@@ -104,6 +108,7 @@ impl HostSet {
             healthy_load: plan.healthy,
             degraded_load: plan.degraded,
             by_hash: config.lb_policy.is_hashing(),
+            by_address: OnceLock::new(),
         }
     }
 
@@ -141,6 +146,14 @@ impl HostSet {
     /// Hosts that are left out of account (`membership_excluded`).
     pub fn excluded_count(&self) -> usize {
         self.hosts.iter().filter(|h| h.is_excluded()).count()
+    }
+
+    /// The host at an address. Cost: a look into a table, which the first call makes, in O(hosts).
+    pub fn host_at(&self, address: SocketAddr) -> Option<&Arc<Host>> {
+        let table = self
+            .by_address
+            .get_or_init(|| self.hosts.iter().map(|host| (host.address, host.clone())).collect());
+        table.get(&address)
     }
 
     /// Subsets that have hosts (`lb_subsets_active`).

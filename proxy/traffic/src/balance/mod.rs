@@ -51,6 +51,8 @@ pub struct PickContext<'a> {
     pub hash: Option<u64>,
     /// What the route demands of hosts, where the cluster is divided into subsets.
     pub criteria: Option<&'a Criteria>,
+    /// The host that the session wants; it goes before everything else.
+    pub wanted: Option<Wanted>,
     /// How the host was found then; set on the way.
     pub subset: SubsetFound,
     /// How the locality was found then; set on the way.
@@ -72,11 +74,21 @@ impl<'a> PickContext<'a> {
             unlisted: false,
             hash: None,
             criteria: None,
+            wanted: None,
             subset: SubsetFound::None,
             zone: ZoneFound::None,
             attempt: 0,
         }
     }
+}
+
+/// A host that is wanted, whatever the policy would say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    /// Where it is; `None`: nowhere.
+    pub address: Option<SocketAddr>,
+    /// This one or none.
+    pub strict: bool,
 }
 
 /// Why no host was picked.

@@ -198,6 +198,18 @@ impl Host {
         !self.is_out() && (declared || self.live.probed.has(Flag::Degraded))
     }
 
+    /// What is known of its health, from all sides. Source: Envoy: health checks and outlier detection first, then the
+    /// control service, then what is degraded.
+    pub fn status(&self) -> HealthStatus {
+        match self.health {
+            _ if self.is_out() => HealthStatus::Unhealthy,
+            HealthStatus::Unknown | HealthStatus::Healthy if self.live.probed.has(Flag::Degraded) => {
+                HealthStatus::Degraded
+            }
+            declared => declared,
+        }
+    }
+
     /// Whether it is left out of account altogether: not yet probed, where that must be, or at its own wish.
     pub fn is_excluded(&self) -> bool {
         self.live.probed.has(Flag::Pending) || self.live.probed.has(Flag::Excluded)

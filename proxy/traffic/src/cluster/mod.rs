@@ -19,7 +19,7 @@ use crate::balance::{
     Balancers, Basis, HostSet, Neighbourhood, PickContext, PickError, ZoneCounts, of_cluster,
 };
 use crate::breaker::{Breaker, Limited, Permit};
-use crate::config::{self, ConfigError};
+use crate::config::{self, ConfigError, HealthStatus};
 use crate::outcome::Outcome;
 use crate::outlier::{Cause, Detector, Ejection, Sweep};
 use arc_swap::ArcSwap;
@@ -183,7 +183,27 @@ impl Cluster {
         if let Some(known) = &self.original {
             return self.host_at(known, context);
         }
+        if let Some(wanted) = context.wanted {
+            let hosts = self.hosts.load();
+            let found = wanted.address.and_then(|address| hosts.host_at(address));
+            match found.filter(|host| self.serves_sessions(host)) {
+                Some(host) => return Ok(host.clone()),
+                None if wanted.strict => return Err(PickError::NoHealthy),
+                None => {}
+            }
+        }
         self.hosts.load().pick(context)
+    }
+
+    /// Whether a session that asks for a host gets it.
+    fn serves_sessions(&self, host: &Host) -> bool {
+        let status = host.status();
+        match &*self.config.override_host_status {
+            [] => {
+                matches!(status, HealthStatus::Unknown | HealthStatus::Healthy | HealthStatus::Degraded)
+            }
+            some => some.contains(&status),
+        }
     }
 
     /// The circuit breaker of ordinary or high priority.

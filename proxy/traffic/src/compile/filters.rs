@@ -6,7 +6,7 @@ use crate::config::{self, AuthzService, FilterConfig, FilterOverride, RouteFilte
 use crate::filter::{
     CorsPolicy, CsrfPolicy, ExtAuthz, Fault, Filter, HeaderMutation, HeaderToMetadata, HealthChecks,
     HttpFilter, JwtAuthn, LocalRateLimit, Mutations, RateLimit, RateLimitRoute, RateLimitRule, RouteFilter,
-    RouteFilters, Word,
+    RouteFilters, SessionRoute, StatefulSession, Word,
 };
 use crate::route::PathMatcher;
 use crate::snapshot::ClusterId;
@@ -112,6 +112,9 @@ fn compiled(cx: &mut Cx<'_, '_>, from: &FilterConfig) -> Option<Filter> {
             Filter::HealthCheck(Box::new(HealthChecks::new(filter, &mut cx.note())))
         }
         FilterConfig::GrpcWeb => Filter::GrpcWeb,
+        FilterConfig::StatefulSession(session) => {
+            Filter::StatefulSession(Arc::new(StatefulSession::new(session, &mut cx.note())))
+        }
         FilterConfig::Registered(name) => Filter::Registered(name.as_str().into()),
     })
 }
@@ -215,5 +218,13 @@ fn route_settings(cx: &mut Cx<'_, '_>, from: &RouteFilterConfig) -> Option<Route
         }
         RouteFilterConfig::Compressor(route) => RouteFilter::Compressor(*route),
         RouteFilterConfig::Buffer(limit) => RouteFilter::Buffer(*limit),
+        RouteFilterConfig::StatefulSession(route) => RouteFilter::StatefulSession(Arc::new(match &**route {
+            config::SessionRoute::Disabled => SessionRoute::Disabled,
+            config::SessionRoute::Instead(session) => {
+                let mut note =
+                    |field: String, reason: String| cx.refuse(&format!("stateful_session.{field}"), reason);
+                SessionRoute::Instead(StatefulSession::new(session, &mut note))
+            }
+        })),
     })
 }

@@ -1,8 +1,8 @@
 //! Upstream clusters (`envoy.config.cluster.v3`).
 
 use super::{
-    Endpoints, Fraction, HealthCheck, Http1Options, Http2Options, LbPolicy, LocalityLb, ProxyProtocolVersion,
-    SlowStart, Subsets, UpstreamTls, ZoneAware,
+    Endpoints, Fraction, HealthCheck, HealthStatus, Http1Options, Http2Options, LbPolicy, LocalityLb,
+    ProxyProtocolVersion, SlowStart, Subsets, UpstreamTls, ZoneAware,
 };
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
@@ -27,6 +27,8 @@ pub struct Cluster {
     pub locality_lb: LocalityLb,
     /// What stays in the proxy's own locality.
     pub zone_aware: ZoneAware,
+    /// The health in which a host that a session asks for is used; none: unknown, healthy and degraded.
+    pub override_host_status: Vec<HealthStatus>,
     /// Hosts divided by their metadata; routes say which part they want.
     pub subsets: Option<Subsets>,
     /// New hosts get their share of the load little by little (round robin, least request). Default: at once.
@@ -72,6 +74,7 @@ impl Cluster {
             healthy_panic_threshold: Fraction::from_percent(50),
             locality_lb: LocalityLb::None,
             zone_aware: ZoneAware::default(),
+            override_host_status: Vec::new(),
             subsets: None,
             slow_start: None,
             health_check: None,

@@ -55,7 +55,8 @@ pub use filter::{
     FaultDelay, HeaderMutation, HeaderMutationFilter, HeaderMutations, HeaderToMetadata, HealthCheckFilter,
     JwtAuthn, JwtProvider, JwtRequirement, JwtRoute, LocalDescriptor, LocalRateLimit, MetadataKind,
     MetadataRule, MetadataSource, MetadataTarget, RateLimit, RateLimitAction, RateLimitRoute, RateLimitRule,
-    RateLimited, RemoteJwks, SetMetadata, TokenBucket, VirtualHostRules,
+    RateLimited, RemoteJwks, SessionRoute, SessionState, SetMetadata, StatefulSession, TokenBucket,
+    VirtualHostRules,
 };
 pub use filter::{FilterConfig, FilterOverride, FilterOverrides, HttpFilter, RouteFilterConfig};
 pub use hash_policy::{HashCookie, HashPolicy, HashSource};

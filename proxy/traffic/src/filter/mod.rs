@@ -15,6 +15,7 @@ pub mod header_to_metadata;
 pub mod health_check;
 pub mod jwt;
 pub mod rate_limit;
+pub mod stateful_session;
 pub mod token_bucket;
 
 use crate::authz::CompiledRbac;
@@ -35,6 +36,7 @@ pub use header_to_metadata::HeaderToMetadata;
 pub use health_check::HealthChecks;
 pub use jwt::JwtAuthn;
 pub use rate_limit::{LocalRateLimit, RateLimitRule, RateLimitRules};
+pub use stateful_session::{SessionRoute, StatefulSession};
 
 /// A filter of a connection manager.
 #[derive(Debug)]
@@ -86,6 +88,8 @@ pub enum Filter {
     HealthCheck(Box<HealthChecks>),
     /// gRPC-Web becomes gRPC.
     GrpcWeb,
+    /// Sessions that stay with their host.
+    StatefulSession(Arc<StatefulSession>),
     /// A filter that the embedding program registered under this name.
     Registered(Arc<str>),
 }
@@ -117,6 +121,8 @@ pub enum RouteFilter {
     Compressor(CompressorRoute),
     /// A limit in place of the filter's; `None`: requests are not held.
     Buffer(Option<BufferLimit>),
+    /// Sessions in place of the filter's, or none.
+    StatefulSession(Arc<SessionRoute>),
 }
 
 impl HttpFilter {
@@ -140,6 +146,7 @@ impl HttpFilter {
             | Filter::Buffer(_)
             | Filter::HealthCheck(_)
             | Filter::GrpcWeb
+            | Filter::StatefulSession(_)
             | Filter::Registered(_) => Vec::new(),
         }
     }

@@ -159,7 +159,7 @@ fn chained(value: &[u8], before: u64) -> u64 {
 }
 
 /// The value of a cookie in one `cookie` header, without its quotes.
-fn cookie<'h>(header: &'h [u8], name: &[u8]) -> Option<&'h [u8]> {
+pub(crate) fn cookie<'h>(header: &'h [u8], name: &[u8]) -> Option<&'h [u8]> {
     header.split(|b| *b == b';').find_map(|pair| {
         let at = memchr::memchr(b'=', pair)?;
         let (found, value) = (pair.get(..at)?.trim_ascii(), pair.get(at + 1..)?.trim_ascii());

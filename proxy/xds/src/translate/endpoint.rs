@@ -22,6 +22,22 @@ pub(super) enum Names {
     Resolved,
 }
 
+/// What is said of a host's health.
+pub(super) fn health_status(number: i32, at: &At<'_>) -> HealthStatus {
+    match ProtoHealth::try_from(number) {
+        Ok(ProtoHealth::Unknown) => HealthStatus::Unknown,
+        Ok(ProtoHealth::Healthy) => HealthStatus::Healthy,
+        Ok(ProtoHealth::Unhealthy) => HealthStatus::Unhealthy,
+        Ok(ProtoHealth::Draining) => HealthStatus::Draining,
+        Ok(ProtoHealth::Timeout) => HealthStatus::Timeout,
+        Ok(ProtoHealth::Degraded) => HealthStatus::Degraded,
+        Err(_) => {
+            at.refuse("is not known");
+            HealthStatus::Unknown
+        }
+    }
+}
+
 /// The endpoints of a cluster.
 pub(super) fn endpoints(message: &proto::ClusterLoadAssignment, names: Names, at: &At<'_>) -> Endpoints {
     at.field("cluster_name").need_text(&message.cluster_name);
@@ -75,18 +91,7 @@ fn endpoint(message: &proto::LbEndpoint, names: Names, at: &At<'_>) -> Option<En
     if weight == 0 {
         at.field("load_balancing_weight").refuse("must be greater than 0");
     }
-    let health = match ProtoHealth::try_from(message.health_status) {
-        Ok(ProtoHealth::Unknown) => HealthStatus::Unknown,
-        Ok(ProtoHealth::Healthy) => HealthStatus::Healthy,
-        Ok(ProtoHealth::Unhealthy) => HealthStatus::Unhealthy,
-        Ok(ProtoHealth::Draining) => HealthStatus::Draining,
-        Ok(ProtoHealth::Timeout) => HealthStatus::Timeout,
-        Ok(ProtoHealth::Degraded) => HealthStatus::Degraded,
-        Err(_) => {
-            at.field("health_status").refuse("is not known");
-            HealthStatus::Unknown
-        }
-    };
+    let health = health_status(message.health_status, &at.field("health_status"));
     let at_metadata = at.field("metadata");
     let ours = metadata(message.metadata.as_ref(), &[LABELS], &at_metadata);
     let labels = metadata_labels(ours.as_ref(), &at_metadata);

@@ -16,6 +16,7 @@ mod capture;
 mod clusters;
 mod listeners;
 mod routes;
+mod session;
 
 /// The message that a YAML text says.
 fn message<M: Message + Name + Default>(text: &str) -> M {

@@ -276,3 +276,11 @@ pub(crate) fn metadata_labels(metadata: Option<&Struct>, at: &At<'_>) -> Vec<(St
     }
     out
 }
+
+/// What may stand in `set-cookie` without changing its meaning (RFC 6265 §4.1.1).
+pub(super) fn cookie_text(text: &str, at: &At<'_>) -> String {
+    if !text.bytes().all(|b| b.is_ascii_graphic() && b != b';' && b != b',') {
+        at.refuse("has a character that a cookie cannot have");
+    }
+    text.to_owned()
+}

@@ -64,6 +64,13 @@ pub fn cluster(value: &Cluster) -> proto::Cluster {
                     hash_balance_factor: hashing.balance_factor,
                 },
             ),
+            override_host_status: (!value.override_host_status.is_empty()).then(|| core::HealthStatusSet {
+                statuses: value
+                    .override_host_status
+                    .iter()
+                    .map(|one| endpoint::health(*one).into())
+                    .collect(),
+            }),
             locality_config_specifier: match value.locality_lb {
                 LocalityLb::Weighted => Some(weighted),
                 LocalityLb::None => {

@@ -36,15 +36,20 @@ fn locality(value: &LocalityEndpoints) -> proto::LocalityLbEndpoints {
     }
 }
 
-fn endpoint(value: &Endpoint) -> proto::LbEndpoint {
-    let health = match value.health {
+/// What is said of a host's health.
+pub(super) fn health(value: HealthStatus) -> ProtoHealth {
+    match value {
         HealthStatus::Unknown => ProtoHealth::Unknown,
         HealthStatus::Healthy => ProtoHealth::Healthy,
         HealthStatus::Unhealthy => ProtoHealth::Unhealthy,
         HealthStatus::Draining => ProtoHealth::Draining,
         HealthStatus::Timeout => ProtoHealth::Timeout,
         HealthStatus::Degraded => ProtoHealth::Degraded,
-    };
+    }
+}
+
+fn endpoint(value: &Endpoint) -> proto::LbEndpoint {
+    let health = health(value.health);
     let at = match &value.address {
         EndpointAddress::Socket(at) => address(*at),
         EndpointAddress::Name(name, port) => host_port(name.clone(), *port),

@@ -14,6 +14,7 @@ mod jwt;
 mod local_rate_limit;
 mod metadata;
 mod rate_limit;
+mod stateful_session;
 
 pub use compression::{
     BufferLimit, Coding, Compressible, Compressor, CompressorRoute, Decoding, Decompressible, Decompressor,
@@ -34,6 +35,8 @@ pub use metadata::{
 };
 
 pub use rate_limit::{RateLimit, RateLimitRoute, RateLimited};
+
+pub use stateful_session::{SessionRoute, SessionState, StatefulSession};
 
 use super::Rbac;
 use serde::{Deserialize, Serialize};
@@ -87,6 +90,8 @@ pub enum FilterConfig {
     HealthCheck(Box<HealthCheckFilter>),
     /// gRPC-Web becomes gRPC (`envoy.extensions.filters.http.grpc_web.v3.GrpcWeb`).
     GrpcWeb,
+    /// Sessions that stay with their host (`envoy.extensions.filters.http.stateful_session.v3.StatefulSession`).
+    StatefulSession(Box<StatefulSession>),
     /// A filter that the embedding program registered, by the name it was registered with.
     Registered(String),
 }
@@ -140,6 +145,8 @@ pub enum RouteFilterConfig {
     Compressor(CompressorRoute),
     /// A limit in place of the filter's; `None`: requests are not held.
     Buffer(Option<BufferLimit>),
+    /// Sessions in place of the filter's, or none.
+    StatefulSession(Box<SessionRoute>),
 }
 
 impl HttpFilter {
@@ -185,6 +192,7 @@ impl FilterConfig {
             RouteFilterConfig::HeaderToMetadata(_) => matches!(self, Self::HeaderToMetadata(_)),
             RouteFilterConfig::Compressor(_) => matches!(self, Self::Compressor(_)),
             RouteFilterConfig::Buffer(_) => matches!(self, Self::Buffer(_)),
+            RouteFilterConfig::StatefulSession(_) => matches!(self, Self::StatefulSession(_)),
         }
     }
 }

@@ -1,5 +1,6 @@
 //! How a host is picked: the older `lb_policy`, or the list in `load_balancing_policy`.
 
+use crate::translate::endpoint::health_status;
 use crate::translate::value::{percent, positive};
 use crate::translate::{At, subset};
 use common::{LocalityLbConfig, locality_lb_config::LocalityConfigSpecifier};
@@ -63,6 +64,12 @@ pub(super) fn balancing(message: &proto::Cluster, cluster: &mut Cluster, at: &At
                     &at,
                 );
             }
+        }
+        if let Some(set) = &common.override_host_status {
+            let at = at.field("override_host_status");
+            let statuses = set.statuses.iter().enumerate();
+            cluster.override_host_status =
+                statuses.map(|(i, status)| health_status(*status, &at.item("statuses", i))).collect();
         }
         if common.ignore_new_hosts_until_first_hc && message.health_checks.is_empty() {
             at.field("ignore_new_hosts_until_first_hc").refuse("has no effect without `health_checks`");

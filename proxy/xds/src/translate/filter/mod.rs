@@ -11,6 +11,7 @@ mod jwt;
 pub(super) mod local_rate_limit;
 mod metadata;
 mod rate_limit;
+mod stateful_session;
 
 use super::{At, rbac};
 use outrigger_api::envoy::config::route::v3::FilterConfig as Wrapper;
@@ -88,6 +89,10 @@ pub(super) fn filter(any: &Any, at: &At<'_>) -> Option<FilterConfig> {
     if let Some(message) = at.unpack::<proto::grpc_web::v3::GrpcWeb>(any) {
         return message.message().map(|_| FilterConfig::GrpcWeb);
     }
+    if let Some(message) = at.unpack::<proto::stateful_session::v3::StatefulSession>(any) {
+        let session = stateful_session::session(&message.message()?, at)?;
+        return Some(FilterConfig::StatefulSession(Box::new(session)));
+    }
     at.refuse_type(any);
     None
 }
@@ -153,6 +158,9 @@ fn settings(any: &Any, at: &At<'_>) -> Option<FilterOverride> {
             }
             O::Buffer(buffer) => Some(compression::buffer(buffer, &at.field("buffer"))),
         })
+    } else if let Some(message) = at.unpack::<proto::stateful_session::v3::StatefulSessionPerRoute>(any) {
+        let route = stateful_session::route(&message.message()?, at)?;
+        RouteFilterConfig::StatefulSession(Box::new(route))
     } else {
         at.refuse_type(any);
         return None;

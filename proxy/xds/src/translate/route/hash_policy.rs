@@ -2,7 +2,7 @@
 
 use super::action::substitution;
 use crate::translate::At;
-use crate::translate::value::{duration, header_name};
+use crate::translate::value::{cookie_text, duration, header_name};
 use outrigger_api::envoy::config::route::v3::route_action as ra;
 use outrigger_traffic::config::{HashCookie, HashPolicy, HashSource};
 use ra::hash_policy::PolicySpecifier as P;
@@ -56,12 +56,4 @@ fn one(message: &ra::HashPolicy, at: &At<'_>) -> Option<HashPolicy> {
         }
     };
     Some(HashPolicy { source, terminal: message.terminal })
-}
-
-/// What may stand in `set-cookie` without changing its meaning (RFC 6265 §4.1.1).
-fn cookie_text(text: &str, at: &At<'_>) -> String {
-    if !text.bytes().all(|b| b.is_ascii_graphic() && b != b';' && b != b',') {
-        at.refuse("has a character that a cookie cannot have");
-    }
-    text.to_owned()
 }
