@@ -12,6 +12,7 @@ HOSTS = 6
 
 class Origin(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    wbufsize = -1  # head and body in one write: the second of two would wait for the first one's acknowledgement
 
     def do_GET(self):
         state = HEALTH.get(self.server.server_port, {})
@@ -334,6 +335,8 @@ def health():
     flags("hc-http", "all are back", lambda f: all(f[p] == "healthy" for p in PORTS))
 
     for failing, name in ((1, "outlier"), (1, "outlier-one"), (2, "outlier-one"), (4, "outlier-half"), (2, "outlier-stays")):
+        # Where hosts are probed, Envoy's worker hears of the first answers a second later.
+        until(lambda: all(peer.get(name)[0] == 200 for peer in PEERS))
         for n in range(failing):
             HEALTH[PORTS[n]] = {"fails": True}
         for peer in PEERS:

@@ -8,6 +8,7 @@ mod deps;
 mod images;
 mod moto;
 mod peers;
+mod programs;
 
 use std::process::ExitCode;
 

@@ -39,6 +39,7 @@ const SCENARIOS_MAX_S: &str = "480";
 /// Where everything is.
 struct Peers {
     root: PathBuf,
+    target: PathBuf,
     venv: PathBuf,
     proxy: PathBuf,
     control: PathBuf,
@@ -52,9 +53,8 @@ type Check = fn(&Peers) -> anyhow::Result<()>;
 
 const CHECKS: &[(&str, Check)] = &[
     ("official-protos", official_protos),
-    ("envoy-bootstraps", |p| p.cargo_test("outrigger-xds", "corpora")),
+    ("corpora", corpora),
     ("sources", |p| p.sources()),
-    ("istio-samples", |p| p.cargo_test("outrigger-plan", "corpora")),
     ("tools", |p| p.python("tools.py", &[])),
     ("envoy", |p| p.python("envoy.py", &[])),
     ("filters", |p| p.python("filters.py", &[])),
@@ -154,21 +154,7 @@ impl Peers {
                 .arg(list),
         )?;
         let profile = std::env::var("PEERS_PROFILE").unwrap_or_else(|_| "release".into());
-        let build = [
-            "build",
-            "--locked",
-            "--profile",
-            &profile,
-            "-p",
-            "outrigger-proxy",
-            "-p",
-            "outrigger-control",
-            "-p",
-            "outrigger",
-        ];
-        // Otherwise the packages are those of the demo, so that nothing is built again.
-        let agent: &[&str] = if with_docker { &["-p", "outrigger-agent"] } else { &[] };
-        run_command(Command::new(cargo()).args(build).args(agent))?;
+        crate::programs::build(&profile)?;
         let bin = target.join(if profile == "dev" { "debug" } else { &profile });
         Ok(Self {
             venv,
@@ -178,6 +164,7 @@ impl Peers {
             cli: bin.join("outrigger"),
             shared: root.join("../shared"),
             root,
+            target,
         })
     }
 
@@ -205,27 +192,30 @@ impl Peers {
     fn sources(&self) -> anyhow::Result<()> {
         let moto = crate::moto::Moto::start(&self.venv)?;
         let mut command = Command::new(cargo());
-        command.args(["test", "--locked", "--quiet", "-p", "outrigger-control", "--test", "moto", "--"]);
-        command.args(["--ignored", "--nocapture"]);
+        command.args(WORKSPACE_TEST).args(["moto", "--", "--ignored", "--nocapture"]);
         moto.tell(&mut command);
         run_command(&mut command)
     }
+}
 
-    fn cargo_test(&self, package: &str, test: &str) -> anyhow::Result<()> {
-        run_command(
-            Command::new(cargo())
-                .args(["test", "--locked", "--quiet", "-p", package, "--test", test, "--", "--ignored"])
-                .env("OUTRIGGER_CORPORA", self.shared.join("corpora")),
-        )
-    }
+/// Tests of one name in whichever package has them. The whole workspace is named so that its libraries are those of
+/// `cargo test --workspace`: a package alone has fewer features, and everything would be built once more.
+const WORKSPACE_TEST: &[&str] = &["test", "--locked", "--quiet", "--workspace", "--test"];
+
+/// Envoy's examples and Istio's samples: what of them is taken and what refused is as it was.
+fn corpora(peers: &Peers) -> anyhow::Result<()> {
+    let corpora = peers.shared.join("corpora");
+    let mut command = Command::new(cargo());
+    command.args(WORKSPACE_TEST).args(["corpora", "--", "--ignored"]).env("OUTRIGGER_CORPORA", corpora);
+    run_command(&mut command)
 }
 
 /// Our `.proto` files against the official descriptors.
 fn official_protos(peers: &Peers) -> anyhow::Result<()> {
     let ours = peers.venv.join("ours.bin");
-    let output = Command::new(cargo())
-        .args(["run", "--locked", "--quiet", "-p", "outrigger-api", "--example", "descriptors"])
-        .output()?;
+    let example = ["build", "--locked", "--quiet", "--workspace", "--example", "descriptors"];
+    run_command(Command::new(cargo()).args(example))?;
+    let output = Command::new(peers.target.join("debug/examples/descriptors")).output()?;
     anyhow::ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     std::fs::write(&ours, output.stdout)?;
     let script = peers.root.join("control/api/tests/official/compare.py");

@@ -16,7 +16,6 @@ mod view;
 use anyhow::Context;
 use mesh::{Binaries, Mesh, PUBLIC_HOST, wait_until};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Duration;
 
 /// Requests a second of the load.
@@ -45,22 +44,7 @@ pub fn run(args: &[String]) -> anyhow::Result<()> {
 
 fn build(profile: &str) -> anyhow::Result<Binaries> {
     println!("building ({profile}) …");
-    let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".into());
-    let status = Command::new(cargo)
-        .args([
-            "build",
-            "--locked",
-            "--profile",
-            profile,
-            "-p",
-            "outrigger-proxy",
-            "-p",
-            "outrigger-control",
-            "-p",
-            "outrigger",
-        ])
-        .status()?;
-    anyhow::ensure!(status.success(), "build failed");
+    crate::programs::build(profile)?;
     let own = std::env::current_exe()?;
     let target = own.parent().and_then(Path::parent).context("where is the target folder")?;
     let folder = target.join(if profile == "dev" { "debug" } else { profile });

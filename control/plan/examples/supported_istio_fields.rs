@@ -6,7 +6,7 @@ use outrigger_plan::{Kind, retry};
 
 fn main() {
     println!("# Fields of Istio's API that Outrigger takes\n");
-    println!("Printed by `cargo run -p outrigger-plan --example supported_fields`; do not edit.\n");
+    println!("Printed by `cargo run -p outrigger-plan --example supported_istio_fields`; do not edit.\n");
     println!(
         "Every field is either supported, and then has its full effect, or refused by its path when it is applied."
     );

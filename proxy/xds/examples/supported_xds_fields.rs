@@ -1,8 +1,8 @@
 //! Writes `docs/xds-fields.md`: every message and field of the xDS API that is supported, from the descriptors.
 //!
 //! ```text
-//! cargo run -p outrigger-xds --example supported_fields > docs/xds-fields.md
-//! cargo run -p outrigger-xds --example supported_fields -- --check docs/xds-fields.md
+//! cargo run -p outrigger-xds --example supported_xds_fields > docs/xds-fields.md
+//! cargo run -p outrigger-xds --example supported_xds_fields -- --check docs/xds-fields.md
 //! ```
 
 use outrigger_api::ignored::SAFE_TO_IGNORE;
@@ -24,7 +24,7 @@ fn main() -> ExitCode {
             Ok(current) if current == document => ExitCode::SUCCESS,
             Ok(_) => {
                 eprintln!(
-                    "{path} is not current: cargo run -p outrigger-xds --example supported_fields > {path}"
+                    "{path} is not current: cargo run -p outrigger-xds --example supported_xds_fields > {path}"
                 );
                 ExitCode::FAILURE
             }
@@ -34,7 +34,7 @@ fn main() -> ExitCode {
             }
         },
         _ => {
-            eprintln!("usage: supported_fields [--check FILE]");
+            eprintln!("usage: supported_xds_fields [--check FILE]");
             ExitCode::from(2)
         }
     }
