@@ -10,6 +10,8 @@
 //! 3. [`head`]: request and response heads, shared by the HTTP/1.1 and HTTP/2 paths;
 //! 4. [`h1`]: reading and writing HTTP/1.1 (RFC 9112);
 //! 5. [`h2`]: HTTP/2 connections (RFC 9113).
+//!
+//! Beside these stands [`protobuf`], for the few messages that the data path writes itself.
 
 #![warn(missing_docs)]
 #![cfg_attr(
@@ -32,6 +34,8 @@ pub mod head;
 pub mod h1;
 
 pub mod h2;
+
+pub mod protobuf;
 
 pub use field::{FieldBlock, Known, KnownSet, Trailers};
 pub use head::{Method, RequestHead, ResponseHead, Scheme, Version};

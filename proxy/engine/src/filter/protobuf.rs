@@ -3,6 +3,7 @@
 //!
 //! Source: protobuf encoding. Unknown fields are passed over, groups are refused.
 
+use outrigger_wire::protobuf;
 use serde_json::{Map, Number, Value};
 
 /// Deepest nesting of a `google.protobuf.Value` that is read.
@@ -18,23 +19,10 @@ impl Writer {
         self.0
     }
 
-    fn raw(&mut self, mut number: u64) {
-        while number >= 0x80 {
-            self.0.push((number & 0x7f) as u8 | 0x80);
-            number >>= 7;
-        }
-        self.0.push(number as u8);
-    }
-
-    fn key(&mut self, field: u32, kind: u32) {
-        self.raw((u64::from(field) << 3) | u64::from(kind));
-    }
-
     /// A number, truth value or enumerator.
     pub(crate) fn number(&mut self, field: u32, number: u64) {
         if number != 0 {
-            self.key(field, 0);
-            self.raw(number);
+            protobuf::number(&mut self.0, field, number);
         }
     }
 
@@ -47,9 +35,7 @@ impl Writer {
 
     /// Bytes, also when there are none: of a field with presence, such as a member of a `oneof` or of a list.
     pub(crate) fn always(&mut self, field: u32, bytes: &[u8]) {
-        self.key(field, 2);
-        self.raw(bytes.len() as u64);
-        self.0.extend_from_slice(bytes);
+        protobuf::bytes(&mut self.0, field, bytes);
     }
 
     /// A text; bytes that are not UTF-8 are replaced.
@@ -85,19 +71,12 @@ impl Writer {
     /// The fields of a `google.protobuf.Value`.
     fn value(&mut self, value: &Value) {
         match value {
-            Value::Null => {
-                self.key(1, 0);
-                self.raw(0);
-            }
+            Value::Null => protobuf::number(&mut self.0, 1, 0),
             Value::Number(number) => {
-                self.key(2, 1);
-                self.0.extend_from_slice(&number.as_f64().unwrap_or_default().to_le_bytes());
+                protobuf::fixed64(&mut self.0, 2, number.as_f64().unwrap_or_default().to_bits());
             }
             Value::String(text) => self.always(3, text.as_bytes()),
-            Value::Bool(truth) => {
-                self.key(4, 0);
-                self.raw((*truth).into());
-            }
+            Value::Bool(truth) => protobuf::number(&mut self.0, 4, (*truth).into()),
             Value::Object(map) => self.message(5, |w| w.structure(map)),
             Value::Array(list) => self.message(6, |w| {
                 for value in list {
@@ -179,16 +158,9 @@ pub(crate) fn read<'a>(
 }
 
 fn varint(bytes: &mut &[u8]) -> Result<u64, Broken> {
-    let mut value = 0;
-    for shift in (0..64).step_by(7) {
-        let (byte, rest) = bytes.split_first().ok_or(Broken)?;
-        *bytes = rest;
-        value |= u64::from(byte & 0x7f) << shift;
-        if byte & 0x80 == 0 {
-            return Ok(value);
-        }
-    }
-    Err(Broken)
+    let (value, rest) = protobuf::split_varint(bytes).ok_or(Broken)?;
+    *bytes = rest;
+    Ok(value)
 }
 
 /// Reads a `google.protobuf.Struct`.

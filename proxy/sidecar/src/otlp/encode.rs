@@ -7,6 +7,7 @@
 //! Source: OpenTelemetry protocol 1.x, `opentelemetry/proto/{trace,common,resource}/v1`; protocol buffers' encoding.
 
 use outrigger_engine::telemetry::trace::{Span, SpanKind};
+use outrigger_wire::protobuf::{bytes, fixed32, fixed64, number};
 use std::collections::BTreeMap;
 
 /// W3C trace flag "sampled".
@@ -81,36 +82,7 @@ fn one(span: &Span, out: &mut Vec<u8>) {
         number(&mut status, 3, 2);
     }
     bytes(out, 15, &status);
-    // Field 16, four bytes.
-    varint(out, 16 << 3 | 5);
-    out.extend_from_slice(&FLAG_SAMPLED.to_le_bytes());
-}
-
-/// A field that is bytes, a text or a message.
-fn bytes(out: &mut Vec<u8>, field: u64, value: &[u8]) {
-    varint(out, field << 3 | 2);
-    varint(out, value.len() as u64);
-    out.extend_from_slice(value);
-}
-
-/// A field that is a number or an enumeration.
-fn number(out: &mut Vec<u8>, field: u64, value: u64) {
-    varint(out, field << 3);
-    varint(out, value);
-}
-
-/// A field of eight bytes.
-fn fixed64(out: &mut Vec<u8>, field: u64, value: u64) {
-    varint(out, field << 3 | 1);
-    out.extend_from_slice(&value.to_le_bytes());
-}
-
-fn varint(out: &mut Vec<u8>, mut value: u64) {
-    while value >= 0x80 {
-        out.push((value & 0x7f) as u8 | 0x80);
-        value >>= 7;
-    }
-    out.push(value as u8);
+    fixed32(out, 16, FLAG_SAMPLED);
 }
 
 #[cfg(test)]

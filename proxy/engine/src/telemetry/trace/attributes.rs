@@ -3,6 +3,7 @@
 //!
 //! Source: OpenTelemetry protocol 1.x, `KeyValue` and `AnyValue`; protocol buffers' encoding.
 
+use outrigger_wire::protobuf::{Kind, key, split_varint, varint, varint_size};
 use std::fmt;
 
 /// Value of an attribute.
@@ -19,15 +20,15 @@ pub enum SpanValue<'a> {
 pub struct Attributes(Vec<u8>);
 
 /// `Span.attributes`, a message.
-const ATTRIBUTE: u8 = 9 << 3 | 2;
+const ATTRIBUTE: u8 = key(9, Kind::Bytes) as u8;
 /// `KeyValue.key`, a text.
-const KEY: u8 = 1 << 3 | 2;
+const KEY: u8 = key(1, Kind::Bytes) as u8;
 /// `KeyValue.value`, a message.
-const VALUE: u8 = 2 << 3 | 2;
+const VALUE: u8 = key(2, Kind::Bytes) as u8;
 /// `AnyValue.string_value`.
-const TEXT: u8 = 1 << 3 | 2;
+const TEXT: u8 = key(1, Kind::Bytes) as u8;
 /// `AnyValue.int_value`.
-const NUMBER: u8 = 3 << 3;
+const NUMBER: u8 = key(3, Kind::Varint) as u8;
 
 impl Attributes {
     /// With room for so many bytes.
@@ -39,7 +40,7 @@ impl Attributes {
     pub fn text(&mut self, name: &str, value: &str) {
         self.begin(name, 1 + varint_size(value.len() as u64) + value.len());
         self.0.push(TEXT);
-        self.varint(value.len() as u64);
+        varint(&mut self.0, value.len() as u64);
         self.0.extend_from_slice(value.as_bytes());
     }
 
@@ -56,7 +57,7 @@ impl Attributes {
         let wire = value.cast_unsigned();
         self.begin(name, 1 + varint_size(wire));
         self.0.push(NUMBER);
-        self.varint(wire);
+        varint(&mut self.0, wire);
     }
 
     /// Everything before an `AnyValue` of so many bytes.
@@ -73,20 +74,12 @@ impl Attributes {
             return;
         }
         self.0.push(ATTRIBUTE);
-        self.varint(whole as u64);
+        varint(&mut self.0, whole as u64);
         self.0.push(KEY);
-        self.varint(name.len() as u64);
+        varint(&mut self.0, name.len() as u64);
         self.0.extend_from_slice(name.as_bytes());
         self.0.push(VALUE);
-        self.varint(value_size as u64);
-    }
-
-    fn varint(&mut self, mut value: u64) {
-        while value >= 0x80 {
-            self.0.push((value & 0x7f) as u8 | 0x80);
-            value >>= 7;
-        }
-        self.0.push(value as u8);
+        varint(&mut self.0, value_size as u64);
     }
 
     /// All of them as OTLP writes them: entries of `opentelemetry.proto.trace.v1.Span.attributes`.
@@ -103,7 +96,7 @@ impl Attributes {
             let (name, entry) = message(KEY, entry)?;
             let (value, _) = message(VALUE, entry)?;
             let value = match value.split_first()? {
-                (&NUMBER, number) => SpanValue::Number(number_of(number)?.0.cast_signed()),
+                (&NUMBER, number) => SpanValue::Number(split_varint(number)?.0.cast_signed()),
                 _ => SpanValue::Text(std::str::from_utf8(message(TEXT, value)?.0).ok()?),
             };
             Some((std::str::from_utf8(name).ok()?, value))
@@ -116,27 +109,10 @@ impl Attributes {
     }
 }
 
-/// Bytes of a number: one for each seven bits.
-fn varint_size(value: u64) -> usize {
-    (70 - (value | 1).leading_zeros() as usize) / 7
-}
-
 /// The content of the field at the start, which must be this one, and what follows it.
 fn message(field: u8, bytes: &[u8]) -> Option<(&[u8], &[u8])> {
-    let (length, rest) = number_of(bytes.strip_prefix(&[field])?)?;
+    let (length, rest) = split_varint(bytes.strip_prefix(&[field])?)?;
     rest.split_at_checked(usize::try_from(length).ok()?)
-}
-
-/// The number at the start, and what follows it.
-fn number_of(bytes: &[u8]) -> Option<(u64, &[u8])> {
-    let mut value = 0;
-    for (at, byte) in bytes.iter().enumerate().take(10) {
-        value |= u64::from(byte & 0x7f) << (7 * at);
-        if byte & 0x80 == 0 {
-            return Some((value, bytes.get(at + 1..)?));
-        }
-    }
-    None
 }
 
 impl fmt::Debug for Attributes {
@@ -183,16 +159,5 @@ mod tests {
             }).collect();
             prop_assert_eq!(found, expected);
         }
-    }
-
-    #[test]
-    fn sizes_of_numbers_are_those_written_and_read() {
-        for value in (0..64).flat_map(|bit| [(1_u64 << bit) - 1, 1 << bit, u64::MAX >> bit]) {
-            let mut out = Attributes::default();
-            out.varint(value);
-            assert_eq!(out.0.len(), varint_size(value), "{value}");
-            assert_eq!(number_of(&out.0), Some((value, &[][..])));
-        }
-        assert_eq!(number_of(&[0x80; 11]), None);
     }
 }
