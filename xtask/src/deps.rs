@@ -52,6 +52,10 @@ const RULES: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "outrigger-channel",
+        &["outrigger-api", "outrigger-traffic", "outrigger-engine", "outrigger-plan", "outrigger-control"],
+    ),
+    (
         "outrigger-agent",
         &[
             "outrigger-traffic",

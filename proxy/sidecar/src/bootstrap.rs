@@ -5,6 +5,7 @@ use crate::links;
 use crate::mesh::settings::Settings;
 use anyhow::{Context, bail};
 use outrigger_api::envoy::config::core::v3::Node;
+use outrigger_channel::ControlAddress;
 use outrigger_engine::identity::{ClientTls, Secrets};
 use outrigger_engine::proxy::ProxyHandle;
 use outrigger_engine::telemetry::{NodeIdentity, WorkloadLabels};
@@ -22,7 +23,6 @@ use outrigger_xds::runtime::Runtime;
 use outrigger_xds::source::{FileSource, Source, Wanted};
 use outrigger_xds::translate::CameFrom;
 use outrigger_xds::translate::files::Disk;
-use outrigger_xds::transport::ControlAddress;
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::process::ExitCode;
@@ -366,7 +366,7 @@ fn control_address(
             let mut client = (*client).clone();
             client.alpn_protocols = vec![b"h2".to_vec()];
             let client = Arc::new(client);
-            Some(Arc::new(move || client.clone()) as outrigger_xds::transport::TlsSource)
+            Some(Arc::new(move || client.clone()) as outrigger_channel::TlsSource)
         }
     };
     let sni = cluster.tls.as_ref().map_or("", |t| t.sni.as_str());

@@ -5,9 +5,9 @@
 //! [`BATCH_MAX`] or every [`BATCH_WAIT`], and a batch that cannot be delivered is dropped and counted: traces are worth less
 //! than the memory they would take while a collector is away.
 
+use outrigger_channel::{ControlAddress, Transport};
 use outrigger_engine::telemetry::trace::{Span, SpanReceiver};
 use outrigger_traffic::config::SpanExport;
-use outrigger_xds::transport::{ControlAddress, Transport};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;

@@ -15,4 +15,3 @@ pub mod last_good;
 pub mod runtime;
 pub mod source;
 pub mod translate;
-pub mod transport;

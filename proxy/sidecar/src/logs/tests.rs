@@ -6,8 +6,8 @@ use outrigger_api::envoy::service::accesslog::v3::access_log_service_server::{
 use outrigger_api::envoy::service::accesslog::v3::stream_access_logs_message::LogEntries;
 use outrigger_api::envoy::service::accesslog::v3::{StreamAccessLogsMessage, StreamAccessLogsResponse};
 use outrigger_api::opentelemetry::proto::common::v1::any_value::Value;
+use outrigger_channel::ControlAddress;
 use outrigger_traffic::config::{AccessLogSink, LogProtocol, LogService};
-use outrigger_xds::transport::ControlAddress;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;

@@ -3,7 +3,7 @@
 use super::settings::Settings;
 use super::svid::{Svid, anonymous_client_config};
 use arc_swap::ArcSwapOption;
-use outrigger_xds::transport::{ControlAddress, Transport};
+use outrigger_channel::{ControlAddress, Transport};
 use rustls::ClientConfig;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;

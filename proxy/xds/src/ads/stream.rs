@@ -9,13 +9,13 @@ use super::session::{Request, Response, Variant};
 use crate::feed::links::LinkId;
 use crate::feed::{Feed, Raw};
 use crate::last_good;
-use crate::transport::Transport;
 use outrigger_api::envoy::config::core::v3::Node;
 use outrigger_api::envoy::service::discovery::v3::Resource as Wrapper;
 use outrigger_api::envoy::service::discovery::v3::{
     DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse,
 };
 use outrigger_api::google::rpc::Status;
+use outrigger_channel::Transport;
 use prost::{Message, Name};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};

@@ -21,13 +21,13 @@ use outrigger_api::envoy::service::discovery::v3::{
     DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse, Resource,
 };
 use outrigger_api::envoy::service::listener::v3::listener_discovery_service_server::ListenerDiscoveryService;
+use outrigger_channel::ControlAddress;
 use outrigger_traffic::config::{Config, ConfigError, Endpoints};
 use outrigger_xds::ads::session::Variant;
 use outrigger_xds::ads::stream::{self, StreamOptions, StreamStatus};
 use outrigger_xds::feed::links::LinkPlan;
 use outrigger_xds::feed::{Feed, Sink};
 use outrigger_xds::last_good::LastGood;
-use outrigger_xds::transport::ControlAddress;
 use prost::{Message, Name};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};

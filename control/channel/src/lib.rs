@@ -1,4 +1,8 @@
-//! Connections to a control service: TCP, optionally TLS with certificates that may change between connections.
+//! Connections to a control service or collector: TCP, optionally TLS with certificates that may change between connections.
+//!
+//! Proxies and host agents open them alike.
+
+#![warn(missing_docs)]
 
 use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
