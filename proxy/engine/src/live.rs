@@ -187,8 +187,10 @@ impl LiveCluster {
 
 /// A worker's own handle on a [`Live`]: cloning touches no memory shared between threads.
 #[derive(Clone, Debug)]
-// The outer pointer is the worker's own: cloning it is an ordinary addition.
-#[allow(clippy::redundant_allocation)]
+#[allow(
+    clippy::redundant_allocation,
+    reason = "the outer pointer is the worker's own: cloning it is an ordinary addition"
+)]
 pub struct LiveRef(Rc<Arc<Live>>);
 
 impl LiveRef {

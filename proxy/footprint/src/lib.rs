@@ -42,7 +42,7 @@ pub fn give_back() -> io::Result<GivenBack> {
 
 /// Drops the pages of one mapping, which must be of a file, private, not writable and without a page that differs from
 /// the file.
-#[allow(unsafe_code)]
+#[allow(unsafe_code, reason = "ADR 0023: there is no safe call that gives pages of the program back")]
 fn unmap_clean_pages(range: Range<usize>) -> io::Result<()> {
     let length = range.end.saturating_sub(range.start);
     // SAFETY: the range is a whole mapping that the kernel has just named as private, of a file, not writable and with no
@@ -54,7 +54,7 @@ fn unmap_clean_pages(range: Range<usize>) -> io::Result<()> {
 }
 
 /// Has mimalloc return what is free. A program with another allocator loses nothing by it.
-#[allow(unsafe_code)]
+#[allow(unsafe_code, reason = "ADR 0023: the allocator offers this in C only")]
 fn collect_heap() {
     // SAFETY: `mi_collect` takes no pointer, may be called by any thread at any time, and frees only what is free.
     unsafe { libmimalloc_sys::mi_collect(true) };

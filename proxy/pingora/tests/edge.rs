@@ -2,7 +2,7 @@
 //! what is refused.
 
 #[path = "../examples/edge.rs"]
-#[allow(dead_code)]
+#[allow(dead_code, reason = "an example is a program: its `main` is not called here")]
 mod edge;
 
 use outrigger_pingora::Decisions;

@@ -3,7 +3,13 @@
 //! Requests are picked, permitted, failed, reported and retried while hosts break and heal, endpoints come and go,
 //! configurations are swapped and sweeps run. A failing run prints its seed; the same seed gives the same run.
 
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, clippy::expect_used)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::expect_used,
+    reason = "what is unexpected in a test ends it"
+)]
 
 use outrigger_traffic::balance::{PickContext, PickError};
 use outrigger_traffic::breaker::{Limited, Permit};

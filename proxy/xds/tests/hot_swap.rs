@@ -3,7 +3,12 @@
 //! `cargo test --release -p outrigger-xds --test hot_swap -- --nocapture` prints the figures of docs/performance.md. The
 //! test itself holds them against the price of the whole table, which is the same on every machine.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "what is unexpected in a test ends it"
+)]
 
 use outrigger_api::envoy::config::route::v3 as proto;
 use outrigger_traffic::config::{Config, ConfigError, Endpoints};

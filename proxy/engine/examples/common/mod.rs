@@ -1,6 +1,11 @@
 //! What the examples share: a configuration with one listener and one cluster, and an origin that says its name.
 
-#![allow(dead_code, unreachable_pub, clippy::duplicate_mod)]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    clippy::duplicate_mod,
+    reason = "shared by the examples, each of which uses a part"
+)]
 
 use std::net::SocketAddr;
 use std::time::Duration;

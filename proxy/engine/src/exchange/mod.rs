@@ -243,7 +243,7 @@ fn begin(x: &mut Exchange) -> Notes {
 
 /// What is to become of a request.
 #[derive(Debug)]
-#[allow(clippy::large_enum_variant)]
+#[allow(clippy::large_enum_variant, reason = "nearly every request is the large one")]
 enum Decided {
     /// It goes to a cluster. Nearly every request does; boxed, each of them would allocate.
     Forward(Plan),

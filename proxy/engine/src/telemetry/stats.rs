@@ -269,7 +269,10 @@ impl<T: StatSet> Sharded<T> {
     ///
     /// *Panics*: never; there is always at least one shard.
     #[inline]
-    #[allow(clippy::indexing_slicing)]
+    #[allow(
+        clippy::indexing_slicing,
+        reason = "called for every event of every request; in bounds as said below"
+    )]
     pub fn at(&self, worker: usize) -> &T {
         // In bounds: `new` makes at least one shard, and the index is clamped to the last.
         &self.shards[worker.min(self.shards.len() - 1)].0

@@ -1,16 +1,32 @@
 //! Embedding: the examples do what they say, and two proxies of one process have nothing to do with each other.
 
 #[path = "../../examples/decisions.rs"]
-#[allow(dead_code, clippy::duplicate_mod)]
+#[allow(
+    dead_code,
+    clippy::duplicate_mod,
+    reason = "an example is a program: its `main` is not called here, and each has `common`"
+)]
 mod decisions;
 #[path = "../../examples/extend.rs"]
-#[allow(dead_code, clippy::duplicate_mod)]
+#[allow(
+    dead_code,
+    clippy::duplicate_mod,
+    reason = "an example is a program: its `main` is not called here, and each has `common`"
+)]
 mod extend;
 #[path = "../../examples/own_socket.rs"]
-#[allow(dead_code, clippy::duplicate_mod)]
+#[allow(
+    dead_code,
+    clippy::duplicate_mod,
+    reason = "an example is a program: its `main` is not called here, and each has `common`"
+)]
 mod own_socket;
 #[path = "../../examples/service.rs"]
-#[allow(dead_code, clippy::duplicate_mod)]
+#[allow(
+    dead_code,
+    clippy::duplicate_mod,
+    reason = "an example is a program: its `main` is not called here, and each has `common`"
+)]
 mod service;
 
 #[path = "../../examples/common/mod.rs"]

@@ -1,6 +1,12 @@
 //! HTTP through a whole proxy over real sockets: codecs, routes, retries, limits, upgrades, drain, hot swap.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "what is unexpected in a test ends it"
+)]
 
 mod affinity;
 mod bed;

@@ -49,7 +49,6 @@ impl Told {
     }
 
     /// A unary call's message.
-    #[allow(dead_code)]
     pub(crate) fn message(message: &[u8]) -> Self {
         let mut body = vec![0];
         body.extend_from_slice(&u32::try_from(message.len()).unwrap().to_be_bytes());

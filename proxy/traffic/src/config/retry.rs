@@ -58,7 +58,7 @@ impl Default for RetryPolicy {
 
 /// The names of `retry_on` and `retry_grpc_on`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[allow(clippy::struct_excessive_bools)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a name that stands or does not stand in a list")]
 pub struct RetryOn {
     /// `5xx`.
     pub server_error: bool,

@@ -50,9 +50,10 @@ const KEEPALIVE_PING: [u8; 8] = *b"arealive";
 
 /// Which end we are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(missing_docs)]
 pub enum Role {
+    /// That which opened the connection.
     Client,
+    /// That which accepted it.
     Server,
 }
 
