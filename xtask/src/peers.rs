@@ -60,6 +60,7 @@ const CHECKS: &[(&str, Check)] = &[
     ("filters", |p| p.python("filters.py", &[])),
     ("services", |p| p.python("services.py", &[])),
     ("balance", |p| p.python("balance.py", &[])),
+    ("affinity", |p| p.python("affinity.py", &[])),
     ("routes", |p| p.python("routes.py", &[])),
     ("discovery", |p| p.python("discovery.py", &[])),
     ("logs", |p| p.python("logs.py", &[])),
