@@ -255,7 +255,7 @@ def bootstrap(ports, admin, origin):
             "static_resources": {"listeners": listeners, "clusters": [cluster("origin", origin.port)]}}
 
 
-def ask(port, origin, method, target, fields):
+def ask(port, origin, method, target, fields, body=b""):
     """Status, fields and body that the client sees; method, target and fields that the origin sees."""
     origin.take()
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
@@ -266,8 +266,8 @@ def ask(port, origin, method, target, fields):
         for name, value in fields.items():
             connection.putheader(name, value.replace("HOST", "the.host"))
         if method in (POST, "PUT", "PATCH"):
-            connection.putheader("content-length", "0")
-        connection.endheaders()
+            connection.putheader("content-length", str(len(body)))
+        connection.endheaders(body or None)
         answer = connection.getresponse()
         body = answer.read()
         seen = answer.status, sorted((n.lower(), v) for n, v in answer.getheaders() if n.lower() not in APART), body

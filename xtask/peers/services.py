@@ -245,7 +245,7 @@ def observed(port, origin, services, case):
     authorization.seen.clear(), rate_limits.seen.clear(), http.take()
     seen = ask(port, origin, *case)
     seen["asked"] = authorization.seen + rate_limits.seen
-    seen["asked by HTTP"] = [(r.method, r.target, sorted(f for f in r.fields if f[0] not in APART | OWN)) for r in http.take() if not r.target.startswith("/jwks")]
+    seen["asked by HTTP"] = [(r.method, r.target, r.body, sorted(f for f in r.fields if f[0] not in APART | OWN)) for r in http.take() if not r.target.startswith("/jwks")]
     return seen
 
 

@@ -59,6 +59,7 @@ const CHECKS: &[(&str, Check)] = &[
     ("envoy", |p| p.python("envoy.py", &[])),
     ("filters", |p| p.python("filters.py", &[])),
     ("services", |p| p.python("services.py", &[])),
+    ("access", |p| p.python("access.py", &[])),
     ("balance", |p| p.python("balance.py", &[])),
     ("affinity", |p| p.python("affinity.py", &[])),
     ("routes", |p| p.python("routes.py", &[])),

@@ -97,6 +97,11 @@ pub const SAFE_TO_IGNORE: &[Ignored] = &[
     ),
     ignored("envoy.extensions.filters.http.ratelimit.v3.RateLimit", "stat_prefix", NAMES),
     ignored("envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication", "stat_prefix", NAMES),
+    ignored(
+        "envoy.extensions.filters.http.jwt_authn.v3.JwtProvider",
+        "jwt_cache_config",
+        "every token is verified, which only costs time",
+    ),
     ignored("envoy.extensions.filters.http.header_to_metadata.v3.Config", "stat_prefix", NAMES),
     ignored("envoy.extensions.filters.network.rbac.v3.RBAC", "shadow_rules_stat_prefix", NAMES),
     ignored("envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol", "stat_prefix", NAMES),

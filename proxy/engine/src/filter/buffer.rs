@@ -29,7 +29,31 @@ pub(super) fn on_request(x: &Exchange, limit: BufferLimit, settings: Option<&Rou
 
 /// Waits for the whole request.
 pub(super) async fn wait(x: &mut Exchange, limit: BufferLimit) -> Result<Verdict, ProxyError> {
-    let most = limit.max_request_bytes as usize;
+    match collect(x, limit.max_request_bytes as usize).await? {
+        Some(length) => {
+            let length = length as u64;
+            x.body = BodyLength::Length(length);
+            let fields = &mut x.front.request.fields;
+            if !fields.contains_known(Known::ContentLength) {
+                fields.put(Known::ContentLength, Digits::default().write(length));
+            }
+            Ok(Verdict::Next)
+        }
+        None => {
+            x.front.serving.stats(x.front.worker()).buffer_rq_too_large.inc();
+            Ok(too_large())
+        }
+    }
+}
+
+/// What a request that does not fit is answered with.
+pub(super) fn too_large() -> Verdict {
+    Verdict::Answer(Answer::new(413, "Payload Too Large", "request_payload_too_large"))
+}
+
+/// Holds the request until it is here as a whole, and gives its length; `None`: it has more than `most` bytes. What is
+/// held is the reader's data.
+pub(super) async fn collect(x: &mut Exchange, most: usize) -> Result<Option<usize>, ProxyError> {
     let body = std::mem::replace(&mut x.reader, BodyReader::Staged(Box::default()));
     x.reader = body.stage(Vec::new());
     let BodyReader::Staged(staged) = &mut x.reader else { return Err(ProxyError::Defect) };
@@ -51,19 +75,5 @@ pub(super) async fn wait(x: &mut Exchange, limit: BufferLimit) -> Result<Verdict
         responder.writer.poll_gone(cx).map(|_| Err(ProxyError::ClientGone))
     });
     let whole = pin!(whole);
-    match clock.guard(whole).await?? {
-        Some(length) => {
-            let length = length as u64;
-            x.body = BodyLength::Length(length);
-            let fields = &mut x.front.request.fields;
-            if !fields.contains_known(Known::ContentLength) {
-                fields.put(Known::ContentLength, Digits::default().write(length));
-            }
-            Ok(Verdict::Next)
-        }
-        None => {
-            x.front.serving.stats(x.front.worker()).buffer_rq_too_large.inc();
-            Ok(Verdict::Answer(Answer::new(413, "Payload Too Large", "request_payload_too_large")))
-        }
-    }
+    clock.guard(whole).await?
 }

@@ -1,6 +1,6 @@
 //! Rate limits that need no service (`envoy.filters.http.local_ratelimit`).
 
-use outrigger_traffic::filter::rate_limit::Subject;
+use outrigger_traffic::filter::rate_limit::{OwnBuckets, Subject};
 use outrigger_traffic::filter::token_bucket::TokenBucket;
 use outrigger_traffic::filter::{LocalRateLimit, RouteFilter};
 
@@ -37,7 +37,11 @@ pub(super) fn on_request(
     let since = x.front.arrived.into_std().saturating_duration_since(worker.shared.started);
     let now = TokenBucket::HEAD_START.saturating_add(u64::try_from(since.as_nanos()).unwrap_or(u64::MAX));
     let rules = place.matched.map(|matched| &matched.route.rate_limits);
-    let taken = limit.take(rules, &subject, now);
+    let own = |take: &mut dyn FnMut(&mut OwnBuckets)| {
+        let own = x.front.connection.facts.buckets.get_or_init(Default::default);
+        take(&mut own.borrow_mut());
+    };
+    let taken = limit.take(rules, &subject, now, own);
     if let Some(taken) = taken.filter(|_| limit.config.rate_limit_headers) {
         notes.after.push(After::RateLimit(taken));
     }

@@ -38,9 +38,17 @@ impl Writer {
         protobuf::bytes(&mut self.0, field, bytes);
     }
 
-    /// A text; bytes that are not UTF-8 are replaced.
+    /// A text; bytes that are not UTF-8 are exclamation marks, as in Envoy.
     pub(crate) fn text(&mut self, field: u32, text: &[u8]) {
-        self.bytes(field, String::from_utf8_lossy(text).as_bytes());
+        if std::str::from_utf8(text).is_ok() {
+            return self.bytes(field, text);
+        }
+        let mut clean = Vec::with_capacity(text.len());
+        for chunk in text.utf8_chunks() {
+            clean.extend_from_slice(chunk.valid().as_bytes());
+            clean.resize(clean.len() + chunk.invalid().len(), b'!');
+        }
+        self.bytes(field, &clean);
     }
 
     /// A message.

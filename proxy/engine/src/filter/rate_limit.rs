@@ -80,8 +80,17 @@ pub(super) fn on_request(
     message.text(1, domain.as_bytes());
     for descriptor in &descriptors {
         message.message(2, |w| {
-            for (key, value) in descriptor {
+            for (key, value) in &descriptor.entries {
                 w.entry(1, key.as_bytes(), value);
+            }
+            if let Some((requests, unit)) = descriptor.limit {
+                w.message(2, |limit| {
+                    limit.number(1, requests.into());
+                    limit.number(2, unit.into());
+                });
+            }
+            if let Some(hits) = descriptor.hits {
+                w.message(3, |number| number.number(1, hits));
             }
         });
     }
@@ -117,7 +126,7 @@ pub(super) async fn wait(
         Err(error) => {
             stats.ratelimit_error.inc();
             tracing::debug!(error = %error, "rate limit service did not answer");
-            if !filter.config.failure_deny {
+            if !filter.config.failure_deny.contains(worker.draw_u32()) {
                 stats.ratelimit_failure_mode_allowed.inc();
                 return Ok(Verdict::Next);
             }

@@ -47,6 +47,7 @@ pub(super) async fn admit(worker: &Rc<Worker>, accepted: Accepted) -> Option<Adm
         offered_alpn: Vec::new(),
         tls: None,
         principal: "".into(),
+        buckets: Default::default(),
     };
     let mut read = None;
     if let Some(rules) = &listener.listener.config.forward_proxy {

@@ -1,6 +1,8 @@
 //! What is known of a connection before its first request.
 
 use crate::io::TlsFacts;
+use outrigger_traffic::filter::rate_limit::OwnBuckets;
+use std::cell::{OnceCell, RefCell};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -31,4 +33,6 @@ pub struct ConnFacts {
     pub tls: Option<Arc<TlsFacts>>,
     /// The verified peer's first URI SAN; empty without one.
     pub principal: Arc<str>,
+    /// Rate limits of this connection alone.
+    pub(crate) buckets: OnceCell<Box<RefCell<OwnBuckets>>>,
 }

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use outrigger_testkit::{Origin, Response};
 use outrigger_traffic::config::{
-    AuthzHttp, AuthzService, Config, ExtAuthz, ExtAuthzRoute, FilterConfig, FilterOverride, Fraction,
-    GrpcTarget, HttpFilter, HttpTarget, RouteFilterConfig, StringMatch,
+    AuthzBody, AuthzCheck, AuthzHttp, AuthzService, Config, ExtAuthz, ExtAuthzRoute, FilterConfig,
+    FilterOverride, Fraction, GrpcTarget, HttpFilter, HttpTarget, RouteFilterConfig, StringMatch,
 };
 
 use crate::bed::{Bed, forward, host, manager, to};
@@ -78,6 +78,9 @@ fn filter(service: AuthzService) -> ExtAuthz {
         allowed_headers: None,
         disallowed_headers: Vec::new(),
         ingest_metadata: true,
+        body: None,
+        raw_headers: false,
+        denied_body_max: 0,
     }
 }
 
@@ -235,7 +238,8 @@ async fn grpc_service_lets_pass_and_refuses() {
     let bed = bed(&origin, &service, true, over_grpc(), |config| {
         let mut told = forward("/", "a");
         let extensions = [("tier".to_owned(), "edge".to_owned())].into();
-        let settings = RouteFilterConfig::ExtAuthz(ExtAuthzRoute::Extensions(extensions));
+        let settings =
+            RouteFilterConfig::ExtAuthz(ExtAuthzRoute::Check(AuthzCheck { extensions, body: None }));
         told.filters = Some([("authz".into(), FilterOverride::with(settings))].into());
         told.headers.request_add.push(outrigger_traffic::config::HeaderEdit {
             name: "x-plan".into(),
@@ -277,4 +281,56 @@ async fn grpc_service_lets_pass_and_refuses() {
     }
     assert_eq!(bed.http_stat(|s| s.ext_authz_error.value()), 2);
     assert_eq!(origin.requests(), 1);
+}
+
+async fn post(bed: &Bed, path: &str, body: &[u8]) -> Response {
+    bed.h1().await.request("POST", path, &[("host", "h.test")], body).await.unwrap()
+}
+
+#[tokio::test]
+async fn service_is_told_the_body_up_to_its_limit() {
+    let origin = Origin::h1("one").await;
+    let service = Service::start(true, |asked, _| grpc_says(asked)).await;
+    let mut authz = over_grpc();
+    authz.body = Some(AuthzBody { bytes_max: 8, partial: false, as_bytes: false });
+    let mut bed = bed(&origin, &service, true, authz, |config| {
+        let mut open = forward("/pass/unread", "a");
+        let check = AuthzCheck { body: Some(None), ..AuthzCheck::default() };
+        let off = RouteFilterConfig::ExtAuthz(ExtAuthzRoute::Check(check));
+        open.filters = Some([("authz".into(), FilterOverride::with(off))].into());
+        host(config).routes.insert(0, open);
+    });
+    let told = |service: &Service, what: &str| {
+        let asked = service.asked().pop().unwrap();
+        String::from_utf8_lossy(&asked.body).contains(what)
+    };
+    assert_eq!(post(&bed, "/pass", b"12345678").await.status, 200);
+    assert!(told(&service, "12345678") && told(&service, "x-envoy-auth-partial-body\x12\x05false"));
+    assert_eq!(origin.seen().pop().unwrap().body, b"12345678");
+    let refused = post(&bed, "/pass", b"123456789").await;
+    assert_eq!((refused.status, refused.text().as_str()), (413, "Payload Too Large"));
+    assert_eq!(bed.http_stat(|s| s.downstream_rq_too_large.value()), 1);
+    assert_eq!(post(&bed, "/pass/unread", b"123456789").await.status, 200);
+    assert!(!told(&service, "12345678"));
+    bed.change(|config| {
+        let FilterConfig::ExtAuthz(authz) = &mut manager(config).http_filters[0].config else { panic!() };
+        authz.body = Some(AuthzBody { bytes_max: 8, partial: true, as_bytes: true });
+    });
+    assert_eq!(post(&bed, "/pass", b"123456789").await.status, 200);
+    assert!(told(&service, "b\x0812345678") && told(&service, "x-envoy-auth-partial-body\x12\x04true"));
+    assert_eq!(origin.seen().pop().unwrap().body, b"123456789");
+}
+
+#[tokio::test]
+async fn http_service_gets_the_body() {
+    let origin = Origin::h1("one").await;
+    let service = Service::start(false, |_, _| Told::http(200, "")).await;
+    let mut authz = filter(AuthzService::Http(Box::new(over_http())));
+    authz.body = Some(AuthzBody { bytes_max: 100, partial: false, as_bytes: false });
+    let bed = bed(&origin, &service, false, authz, |_| {});
+    assert_eq!(post(&bed, "/p", b"hello").await.status, 200);
+    let asked = service.asked().pop().unwrap();
+    assert_eq!((&*asked.body, asked.field("content-length")), (&b"hello"[..], Some("5")));
+    assert_eq!(asked.field("x-envoy-auth-partial-body"), Some("false"));
+    assert_eq!(origin.seen().pop().unwrap().body, b"hello");
 }

@@ -326,6 +326,7 @@ async fn local_rate_limit_refuses_at_the_limit_and_by_descriptor() {
         rate_limit_headers: true,
         virtual_host: VirtualHostRules::Override,
         always_consume_default: false,
+        per_connection: false,
         as_resource_exhausted: false,
         rules: Vec::new(),
     };
@@ -333,8 +334,9 @@ async fn local_rate_limit_refuses_at_the_limit_and_by_descriptor() {
     manager(&mut config).http_filters.push(filter);
     let by_user =
         RateLimitAction::RequestHeader { name: "x-user".into(), key: "user".into(), skip_if_absent: false };
-    action(&mut config, 0).rate_limits = vec![RateLimitRule { stage: 0, actions: vec![by_user] }];
-    let bed = Bed::start(config);
+    action(&mut config, 0).rate_limits =
+        vec![RateLimitRule { stage: 0, actions: vec![by_user], hits: None, limit: Vec::new() }];
+    let mut bed = Bed::start(config);
     let mut client = bed.h1().await;
     let mut seen = Vec::new();
     for user in ["bob", "bob", "ann", "ann", "ann", "ann"] {
@@ -346,4 +348,21 @@ async fn local_rate_limit_refuses_at_the_limit_and_by_descriptor() {
     let seen: Vec<(u16, &str)> = seen.iter().map(|(status, left)| (*status, left.as_str())).collect();
     assert_eq!(seen, [(200, "0"), (429, "0"), (200, "2"), (200, "1"), (200, "0"), (429, "0")]);
     assert_eq!(bed.http_stat(|s| s.local_rate_limit_enforced.value()), 2);
+    // Buckets of its own for each connection, and a request that counts as two.
+    bed.change(|config| {
+        action(config, 0).rate_limits[0].hits = Some(2);
+        let FilterConfig::LocalRateLimit(limit) = &mut manager(config).http_filters[0].config else {
+            panic!()
+        };
+        (limit.per_connection, limit.descriptors[0].bucket) = (true, bucket(3));
+    });
+    for _ in 0..2 {
+        let mut client = bed.h1().await;
+        for (user, status) in
+            [("bob", 200), ("bob", 429), ("ann", 200), ("ann", 200), ("ann", 200), ("ann", 429)]
+        {
+            let response = client.request("GET", "/", &[("host", "h"), ("x-user", user)], b"").await.unwrap();
+            assert_eq!(response.status, status, "{user}");
+        }
+    }
 }

@@ -22,7 +22,7 @@ fn filter() -> RateLimit {
         },
         stage: 0,
         requests: RateLimited::All,
-        failure_deny: false,
+        failure_deny: Fraction::ZERO,
         as_resource_exhausted: false,
         rate_limit_headers: true,
         ratelimited_header: true,
@@ -36,7 +36,7 @@ fn filter() -> RateLimit {
 }
 
 fn rule(actions: Vec<RateLimitAction>) -> RateLimitRule {
-    RateLimitRule { stage: 0, actions }
+    RateLimitRule { stage: 0, actions, hits: None, limit: Vec::new() }
 }
 
 /// Refuses every second request of `bob`, and does not know `eve`.
@@ -128,7 +128,7 @@ async fn service_that_does_not_answer_refuses_only_where_it_is_said() {
     assert_eq!(get(&bed, "/", &[("x-user", "eve")]).await.status, 200);
     bed.change(|config| {
         let FilterConfig::RateLimit(limit) = &mut manager(config).http_filters[0].config else { panic!() };
-        limit.failure_deny = true;
+        limit.failure_deny = Fraction::ONE;
     });
     let response = get(&bed, "/", &[("x-user", "eve")]).await;
     assert_eq!((response.status, response.text().as_str()), (500, ""));

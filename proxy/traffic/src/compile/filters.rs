@@ -2,7 +2,7 @@
 
 use super::{Compilation, routes};
 use crate::authz::CompiledRbac;
-use crate::config::{self, AuthzService, FilterConfig, FilterOverride, RouteFilterConfig};
+use crate::config::{self, AuthzService, ExtAuthzRoute, FilterConfig, FilterOverride, RouteFilterConfig};
 use crate::filter::{
     CorsPolicy, CsrfPolicy, ExtAuthz, Fault, Filter, HeaderMutation, HeaderToMetadata, HealthChecks,
     HttpFilter, JwtAuthn, LocalRateLimit, Mutations, RateLimit, RateLimitRoute, RateLimitRule, RouteFilter,
@@ -212,7 +212,16 @@ fn route_settings(cx: &mut Cx<'_, '_>, from: &RouteFilterConfig) -> Option<Route
         RouteFilterConfig::RateLimit(route) => {
             RouteFilter::RateLimit(Box::new(RateLimitRoute::new(route, &mut cx.note())))
         }
-        RouteFilterConfig::ExtAuthz(route) => RouteFilter::ExtAuthz(route.clone()),
+        RouteFilterConfig::ExtAuthz(route) => {
+            let body = match route {
+                ExtAuthzRoute::Check(check) => check.body.flatten(),
+                ExtAuthzRoute::Disabled => None,
+            };
+            if body.is_some_and(|body| body.bytes_max == 0) {
+                cx.refuse("check_settings.with_request_body.max_request_bytes", "must be greater than 0");
+            }
+            RouteFilter::ExtAuthz(route.clone())
+        }
         RouteFilterConfig::HeaderToMetadata(rules) => {
             RouteFilter::HeaderToMetadata(Arc::new(HeaderToMetadata::new(rules, &mut cx.note())))
         }

@@ -1,7 +1,7 @@
 //! Authorization by a service: which requests it is asked about, and what it is told. Source: Envoy: external authorization
 //! filter.
 
-use crate::config::{self, AuthzService, ExtAuthzRoute, StringMatch};
+use crate::config::{self, AuthzBody, AuthzService, ExtAuthzRoute, StringMatch};
 use crate::filter::{Override, RouteFilter};
 use crate::metadata::{Metadata, MetadataMatcher};
 use crate::snapshot::ClusterId;
@@ -89,6 +89,9 @@ impl ExtAuthz {
             let made = MetadataMatcher::new(matcher);
             made.map_err(|reason| refuse("filter_enabled_metadata".into(), reason)).ok()
         });
+        if from.body.is_some_and(|body| body.bytes_max == 0) {
+            refuse("with_request_body.max_request_bytes".into(), "must be greater than 0".into());
+        }
         Self {
             config: from.clone(),
             cluster,
@@ -119,6 +122,18 @@ impl ExtAuthz {
     }
 }
 
+impl ExtAuthz {
+    /// What the service is told of the body, as the most specific level has it.
+    pub fn body(&self, own: Option<&Override>) -> Option<AuthzBody> {
+        match own.and_then(Override::settings) {
+            Some(RouteFilter::ExtAuthz(ExtAuthzRoute::Check(check))) => {
+                check.body.unwrap_or(self.config.body)
+            }
+            _ => self.config.body,
+        }
+    }
+}
+
 /// What the levels of a route say: `None`: its requests are not asked about; else what the service is told too, of which
 /// the more specific level decides.
 pub fn extensions(own: Option<&Override>) -> Option<BTreeMap<&str, &str>> {
@@ -128,8 +143,8 @@ pub fn extensions(own: Option<&Override>) -> Option<BTreeMap<&str, &str>> {
         return None;
     }
     for level in levels.iter().rev() {
-        if let RouteFilter::ExtAuthz(ExtAuthzRoute::Extensions(own)) = &**level {
-            all.extend(own.iter().map(|(key, value)| (key.as_str(), value.as_str())));
+        if let RouteFilter::ExtAuthz(ExtAuthzRoute::Check(own)) = &**level {
+            all.extend(own.extensions.iter().map(|(key, value)| (key.as_str(), value.as_str())));
         }
     }
     Some(all)

@@ -1,7 +1,7 @@
 //! Rate limits that a service keeps: which requests it is asked about, and how they are told apart. Source: Envoy: rate
 //! limit filter.
 
-use super::rate_limit::{Entry, RateLimitRule, RateLimitRules, Subject, rules_for};
+use super::rate_limit::{Described, RateLimitRule, RateLimitRules, Subject, rules_for};
 use crate::config::{self, RateLimited, VirtualHostRules};
 use crate::route::Edits;
 use crate::snapshot::ClusterId;
@@ -82,7 +82,7 @@ impl RateLimit {
         own: Option<&'a RateLimitRoute>,
         levels: Option<&'a RateLimitRules>,
         subject: &Subject<'a>,
-    ) -> (&'a str, Vec<Vec<Entry<'a>>>) {
+    ) -> (&'a str, Vec<Described<'a>>) {
         let rules = own.map(|own| &*own.rules).filter(|rules| !rules.is_empty()).unwrap_or(&self.rules);
         let host = own.map_or(VirtualHostRules::Override, |own| own.config.virtual_host);
         let domain = own.map(|own| own.config.domain.as_str()).filter(|domain| !domain.is_empty());

@@ -15,7 +15,23 @@ use std::sync::Arc;
 pub struct RateLimitRule {
     stage: u32,
     actions: Box<[Action]>,
+    hits: Option<u64>,
+    limit: Box<[String]>,
 }
+
+/// What a rule says of a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Described<'a> {
+    /// By what it is told apart, in order.
+    pub entries: Vec<Entry<'a>>,
+    /// As how many requests it counts; `None`: one.
+    pub hits: Option<u64>,
+    /// A limit in place of the service's: requests, and the unit (`envoy.type.v3.RateLimitUnit`).
+    pub limit: Option<(u32, u32)>,
+}
+
+/// The units of a limit, by their numbers.
+const UNITS: [&str; 7] = ["UNKNOWN", "SECOND", "MINUTE", "HOUR", "DAY", "MONTH", "YEAR"];
 
 /// The rules of a route and of its virtual host.
 #[derive(Clone, Debug, Default)]
@@ -72,11 +88,33 @@ impl RateLimitRule {
                 Action::new(action, &mut |field, reason| refuse(format!("actions[{i}].{field}"), reason))
             })
             .collect();
-        Self { stage: from.stage, actions }
+        if from.hits.is_some_and(|hits| hits > 1_000_000_000) {
+            refuse("hits_addend.number".into(), "must be at most 1000000000".into());
+        }
+        if from.limit.len() == 1 || from.limit.iter().any(String::is_empty) {
+            refuse(
+                "limit.dynamic_metadata.metadata_key".into(),
+                "needs a namespace and a path of keys".into(),
+            );
+        }
+        Self { stage: from.stage, actions, hits: from.hits, limit: from.limit.as_slice().into() }
+    }
+
+    /// The limit that a filter left: an object with `requests_per_unit` and `unit`.
+    fn limit_of(&self, metadata: Option<&Metadata>) -> Option<(u32, u32)> {
+        let (namespace, path) = self.limit.split_first()?;
+        let left = metadata?.find(namespace, path)?;
+        let requests = left.get("requests_per_unit")?.as_f64()?;
+        let unit = left.get("unit")?.as_str()?;
+        let unit = UNITS.iter().position(|name| *name == unit)?;
+        // In range by the check: the cast only cuts a fraction off.
+        (0.0..=f64::from(u32::MAX))
+            .contains(&requests)
+            .then_some((requests as u32, u32::try_from(unit).ok()?))
     }
 
     /// The descriptor of a request; `None` where an action has nothing to say.
-    pub(super) fn descriptor<'a>(&'a self, subject: &Subject<'a>) -> Option<Vec<Entry<'a>>> {
+    pub(super) fn descriptor<'a>(&'a self, subject: &Subject<'a>) -> Option<Described<'a>> {
         let mut entries = Vec::with_capacity(self.actions.len());
         for action in &self.actions {
             match action.entry(subject) {
@@ -85,7 +123,8 @@ impl RateLimitRule {
                 Said::Nothing => return None,
             }
         }
-        (!entries.is_empty()).then_some(entries)
+        let is_empty = entries.is_empty();
+        (!is_empty).then(|| Described { entries, hits: self.hits, limit: self.limit_of(subject.metadata) })
     }
 }
 
@@ -225,10 +264,22 @@ pub struct LocalRateLimit {
     pub request_edits: Edits,
     /// Edits of the answers.
     pub response_edits: Edits,
+    /// Those of the proxy.
+    shared: Buckets,
+    rules: Box<[RateLimitRule]>,
+    identity: Arc<()>,
+}
+
+/// The buckets of a limit: of the proxy, or of a connection.
+#[derive(Debug)]
+pub struct Buckets {
     bucket: Option<TokenBucket>,
     descriptors: Box<[Descriptor]>,
-    rules: Box<[RateLimitRule]>,
 }
+
+/// The buckets of one connection, by the limits that they belong to.
+#[derive(Debug, Default)]
+pub struct OwnBuckets(Vec<(Arc<()>, Buckets)>);
 
 /// A key and its value.
 type Configured = (Box<str>, Box<[u8]>);
@@ -242,6 +293,77 @@ struct Descriptor {
 
 impl LocalRateLimit {
     pub(crate) fn new(from: &config::LocalRateLimit, refuse: &mut dyn FnMut(String, String)) -> Self {
+        let shared = Buckets::new(from, refuse);
+        if from.status < 400 {
+            refuse("status".into(), "must be at least 400".into());
+        }
+        let rules = from.rules.iter().enumerate();
+        let rules = rules
+            .map(|(i, rule)| {
+                RateLimitRule::new(rule, &mut |f, reason| refuse(format!("rate_limits[{i}].{f}"), reason))
+            })
+            .collect();
+        let mut edits = |field: &str, list: &[config::HeaderEdit]| {
+            let list: Vec<_> = list.iter().cloned().map(config::HeaderMutation::Set).collect();
+            Edits::of_mutations(field, &list, refuse)
+        };
+        let request_edits =
+            edits("request_headers_to_add_when_not_enforced", &from.request_add_when_not_enforced);
+        let response_edits = edits("response_headers_to_add", &from.response_add);
+        let identity = Arc::new(());
+        Self { config: from.clone(), request_edits, response_edits, shared, rules, identity }
+    }
+
+    /// Whether a request is looked at.
+    pub fn is_enabled(&self, draw: u32) -> bool {
+        self.config.enabled.contains(draw)
+    }
+
+    /// Whether a request above the rate is refused.
+    pub fn is_enforced(&self, draw: u32) -> bool {
+        self.config.enforced.contains(draw)
+    }
+
+    /// Takes a token for a request; `None` where no bucket is for it. `now` is as in [`TokenBucket::take`]; `own` gives
+    /// access to the buckets of the request's connection.
+    pub fn take(
+        &self,
+        rules: Option<&RateLimitRules>,
+        subject: &Subject<'_>,
+        now: u64,
+        own: impl FnOnce(&mut dyn FnMut(&mut OwnBuckets)),
+    ) -> Option<Taken> {
+        if !self.config.per_connection {
+            return self.shared.take(self, rules, subject, now);
+        }
+        let mut taken = None;
+        own(&mut |own| taken = own.of(self).and_then(|buckets| buckets.take(self, rules, subject, now)));
+        taken
+    }
+
+    fn rules_for<'a>(
+        &'a self,
+        levels: Option<&'a RateLimitRules>,
+    ) -> impl Iterator<Item = &'a RateLimitRule> {
+        rules_for(&self.rules, self.config.virtual_host, self.config.stage, levels)
+    }
+}
+
+impl OwnBuckets {
+    /// Those of a limit; full ones when it is the first time.
+    fn of(&mut self, limit: &LocalRateLimit) -> Option<&Buckets> {
+        if !self.0.iter().any(|(of, _)| Arc::ptr_eq(of, &limit.identity)) {
+            // Limits of configurations that are gone.
+            self.0.retain(|(of, _)| Arc::strong_count(of) > 1);
+            let buckets = Buckets::new(&limit.config, &mut |_, _| {});
+            self.0.push((limit.identity.clone(), buckets));
+        }
+        self.0.iter().find(|(of, _)| Arc::ptr_eq(of, &limit.identity)).map(|(_, buckets)| buckets)
+    }
+}
+
+impl Buckets {
+    fn new(from: &config::LocalRateLimit, refuse: &mut dyn FnMut(String, String)) -> Self {
         let bucket = from.bucket.as_ref().and_then(|b| kept("token_bucket", TokenBucket::new(b), refuse));
         let mut descriptors = Vec::with_capacity(from.descriptors.len());
         for (i, descriptor) in from.descriptors.iter().enumerate() {
@@ -259,53 +381,23 @@ impl LocalRateLimit {
         }
         // The slowest bucket is asked first: a request that it refuses takes no token of the others. Source: Envoy.
         descriptors.sort_by_key(|descriptor| std::cmp::Reverse(descriptor.bucket.period()));
-        if from.status < 400 {
-            refuse("status".into(), "must be at least 400".into());
-        }
-        let rules = from.rules.iter().enumerate();
-        let rules = rules
-            .map(|(i, rule)| {
-                RateLimitRule::new(rule, &mut |f, reason| refuse(format!("rate_limits[{i}].{f}"), reason))
-            })
-            .collect();
-        let mut edits = |field: &str, list: &[config::HeaderEdit]| {
-            let list: Vec<_> = list.iter().cloned().map(config::HeaderMutation::Set).collect();
-            Edits::of_mutations(field, &list, refuse)
-        };
-        let request_edits =
-            edits("request_headers_to_add_when_not_enforced", &from.request_add_when_not_enforced);
-        let response_edits = edits("response_headers_to_add", &from.response_add);
-        Self {
-            config: from.clone(),
-            request_edits,
-            response_edits,
-            bucket,
-            descriptors: descriptors.into(),
-            rules,
-        }
+        Self { bucket, descriptors: descriptors.into() }
     }
 
-    /// Whether a request is looked at.
-    pub fn is_enabled(&self, draw: u32) -> bool {
-        self.config.enabled.contains(draw)
-    }
-
-    /// Whether a request above the rate is refused.
-    pub fn is_enforced(&self, draw: u32) -> bool {
-        self.config.enforced.contains(draw)
-    }
-
-    /// Takes a token for a request; `None` where no bucket is for it. `now` is as in [`TokenBucket::take`].
-    pub fn take(&self, rules: Option<&RateLimitRules>, subject: &Subject<'_>, now: u64) -> Option<Taken> {
+    fn take(
+        &self,
+        limit: &LocalRateLimit,
+        rules: Option<&RateLimitRules>,
+        subject: &Subject<'_>,
+        now: u64,
+    ) -> Option<Taken> {
         let mut first = None;
         if !self.descriptors.is_empty() {
-            let requested: Vec<Vec<Entry<'_>>> =
-                self.rules_for(rules).filter_map(|rule| rule.descriptor(subject)).collect();
+            let requested: Vec<Described<'_>> =
+                limit.rules_for(rules).filter_map(|rule| rule.descriptor(subject)).collect();
             for descriptor in &self.descriptors {
-                if !requested.iter().any(|entries| descriptor.is(entries)) {
-                    continue;
-                }
-                let taken = descriptor.bucket.take(now);
+                let Some(one) = requested.iter().find(|one| descriptor.is(&one.entries)) else { continue };
+                let taken = descriptor.bucket.take(now, one.hits.unwrap_or(1));
                 if !taken.allowed {
                     return Some(taken);
                 }
@@ -313,20 +405,13 @@ impl LocalRateLimit {
             }
         }
         match (&self.bucket, first) {
-            (Some(bucket), None) => Some(bucket.take(now)),
-            (Some(bucket), Some(first)) if self.config.always_consume_default => {
-                let taken = bucket.take(now);
+            (Some(bucket), None) => Some(bucket.take(now, 1)),
+            (Some(bucket), Some(first)) if limit.config.always_consume_default => {
+                let taken = bucket.take(now, 1);
                 Some(if taken.allowed { first } else { taken })
             }
             (_, first) => first,
         }
-    }
-
-    fn rules_for<'a>(
-        &'a self,
-        levels: Option<&'a RateLimitRules>,
-    ) -> impl Iterator<Item = &'a RateLimitRule> {
-        rules_for(&self.rules, self.config.virtual_host, self.config.stage, levels)
     }
 }
 

@@ -52,16 +52,18 @@ impl TokenBucket {
 
     /// Takes a token, where there is one. `now` must be at least `max_tokens` tokens' time after the clock's beginning for
     /// the bucket to be full at first: callers add [`TokenBucket::HEAD_START`].
-    pub fn take(&self, now: u64) -> Taken {
+    /// `tokens` that are more than fit are never there.
+    pub fn take(&self, now: u64, tokens: u64) -> Taken {
         let room = self.per_token.saturating_mul(self.max_tokens.into());
         let floor = now.saturating_sub(room);
+        let price = self.per_token.saturating_mul(tokens);
         let after = |empty_at: u64| {
-            let next = empty_at.max(floor).saturating_add(self.per_token);
+            let next = empty_at.max(floor).saturating_add(price);
             (next <= now).then_some(next)
         };
         let taken = self.empty_at.fetch_update(Relaxed, Relaxed, after);
         let empty_at = match taken {
-            Ok(before) => before.max(floor).saturating_add(self.per_token),
+            Ok(before) => before.max(floor).saturating_add(price),
             Err(before) => before.max(floor),
         };
         let left = now.saturating_sub(empty_at);
@@ -99,14 +101,14 @@ mod tests {
         let bucket = bucket(3, 1, 1000);
         let at = |millis: u64| TokenBucket::HEAD_START + millis * 1_000_000;
         let seen: Vec<_> = [0, 0, 0, 0, 999, 1000, 1001]
-            .map(|t| bucket.take(at(t)))
+            .map(|t| bucket.take(at(t), 1))
             .map(|t| (t.allowed, t.remaining))
             .into();
         let expected = [(true, 2), (true, 1), (true, 0), (false, 0), (false, 0), (true, 0), (false, 0)];
         assert_eq!(seen, expected);
-        let seen: Vec<_> = (0..4).map(|_| bucket.take(at(60_000)).allowed).collect();
+        let seen: Vec<_> = (0..4).map(|_| bucket.take(at(60_000), 1).allowed).collect();
         assert_eq!(seen, [true, true, true, false]);
-        assert_eq!(bucket.take(at(60_500)).reset, 1);
+        assert_eq!(bucket.take(at(60_500), 1).reset, 1);
     }
 
     #[test]
@@ -126,7 +128,7 @@ mod tests {
                 if allowed {
                     units -= per_token;
                 }
-                let taken = fast.take(now);
+                let taken = fast.take(now, 1);
                 assert_eq!((taken.allowed, u64::from(taken.remaining)), (allowed, units / per_token));
             }
         }

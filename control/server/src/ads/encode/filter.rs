@@ -9,6 +9,8 @@ use outrigger_api::envoy::extensions::filters::http::cors::v3 as cors;
 use outrigger_api::envoy::extensions::filters::http::fault::v3 as fault;
 use outrigger_api::envoy::extensions::filters::http::rbac::v3::RbacPerRoute;
 use outrigger_api::envoy::extensions::filters::network::http_connection_manager::v3 as proto;
+use outrigger_api::envoy::r#type::metadata::v3::MetadataKey;
+use outrigger_api::envoy::r#type::metadata::v3::metadata_key::{PathSegment, path_segment::Segment};
 use outrigger_api::envoy::r#type::v3::FractionalPercent;
 use outrigger_api::envoy::r#type::v3::fractional_percent::DenominatorType;
 use outrigger_traffic::config::{
@@ -127,30 +129,37 @@ pub(super) fn rate_limits(list: &[RateLimitRule]) -> Vec<route::RateLimit> {
             .iter()
             .map(|action| route::rate_limit::Action { action_specifier: Some(rate_limit_action(action)) })
             .collect(),
+        limit: limit_override(&rule.limit),
+        hits_addend: rule.hits.map(|hits| route::rate_limit::HitsAddend { number: Some(hits) }),
     };
     list.iter().map(rule).collect()
+}
+
+/// Where a limit is left in place of the service's.
+fn limit_override(path: &[String]) -> Option<route::rate_limit::Override> {
+    use route::rate_limit::r#override::{DynamicMetadata, OverrideSpecifier};
+    let from = DynamicMetadata { metadata_key: Some(metadata_key(path)?) };
+    Some(route::rate_limit::Override { override_specifier: Some(OverrideSpecifier::DynamicMetadata(from)) })
+}
+
+/// A namespace, and keys from there.
+fn metadata_key(path: &[String]) -> Option<MetadataKey> {
+    let (namespace, keys) = path.split_first()?;
+    let segment = |key: &String| PathSegment { segment: Some(Segment::Key(key.clone())) };
+    Some(MetadataKey { key: namespace.clone(), path: keys.iter().map(segment).collect() })
 }
 
 fn rate_limit_action(value: &RateLimitAction) -> route::rate_limit::action::ActionSpecifier {
     use route::rate_limit::action::{self as a, ActionSpecifier as A};
     match value.clone() {
         RateLimitAction::SourceCluster => A::SourceCluster(a::SourceCluster {}),
-        RateLimitAction::Metadata { key, path, default, skip_if_absent } => {
-            use outrigger_api::envoy::r#type::metadata::v3::{MetadataKey, metadata_key};
-            let segment = |name: &String| metadata_key::PathSegment {
-                segment: Some(metadata_key::path_segment::Segment::Key(name.clone())),
-            };
-            A::Metadata(a::MetaData {
-                descriptor_key: key,
-                metadata_key: path.split_first().map(|(namespace, path)| MetadataKey {
-                    key: namespace.clone(),
-                    path: path.iter().map(segment).collect(),
-                }),
-                default_value: default,
-                source: a::meta_data::Source::Dynamic.into(),
-                skip_if_absent,
-            })
-        }
+        RateLimitAction::Metadata { key, path, default, skip_if_absent } => A::Metadata(a::MetaData {
+            descriptor_key: key,
+            metadata_key: metadata_key(&path),
+            default_value: default,
+            source: a::meta_data::Source::Dynamic.into(),
+            skip_if_absent,
+        }),
         RateLimitAction::DestinationCluster => A::DestinationCluster(a::DestinationCluster {}),
         RateLimitAction::RequestHeader { name, key, skip_if_absent } => {
             A::RequestHeaders(a::RequestHeaders { header_name: name, descriptor_key: key, skip_if_absent })

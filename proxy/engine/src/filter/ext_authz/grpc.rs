@@ -8,7 +8,7 @@ use outrigger_traffic::config::HeaderAppend;
 use outrigger_traffic::filter::ExtAuthz;
 use outrigger_wire::RequestHead;
 
-use super::{Failed, Mode, Said};
+use super::{Body, Failed, Mode, Said};
 use crate::exchange::{Exchange, Notes};
 use crate::filter::call::CallError;
 use crate::filter::protobuf::{Broken, Field, Writer, read, structure};
@@ -20,6 +20,7 @@ pub(super) fn question(
     notes: &Notes,
     filter: &ExtAuthz,
     extensions: &BTreeMap<&str, &str>,
+    body: Option<Body<'_>>,
 ) -> Vec<u8> {
     let mut check = Writer::default();
     check.message(1, |attributes| {
@@ -37,7 +38,7 @@ pub(super) fn question(
                 time.number(1, began.as_secs());
                 time.number(2, began.subsec_nanos().into());
             });
-            request.message(2, |http| http_request(http, x, filter));
+            request.message(2, |http| http_request(http, x, filter, body));
         });
         for (key, value) in extensions {
             attributes.entry(10, key.as_bytes(), value.as_bytes());
@@ -83,31 +84,55 @@ fn address(w: &mut Writer, address: SocketAddr) {
     });
 }
 
-fn http_request(http: &mut Writer, x: &Exchange, filter: &ExtAuthz) {
+fn http_request(http: &mut Writer, x: &Exchange, filter: &ExtAuthz, body: Option<Body<'_>>) {
     let request = &x.front.request;
     http.text(1, x.front.connection.facts.id.to_string().as_bytes());
     http.text(2, request.method_bytes());
-    for (name, value) in headers(request, filter) {
-        http.entry(3, &name, &value);
+    let told = body.map(Body::header);
+    if !filter.config.raw_headers {
+        let joined = headers(request, filter);
+        let all = joined.iter().map(|(name, value)| (name.as_slice(), value.as_slice()));
+        all.chain(told).for_each(|(name, value)| http.entry(3, name, value));
     }
     http.text(4, request.path());
     http.text(5, request.authority());
     http.text(6, request.scheme().as_bytes());
-    let length = request.fields.get(b"content-length").and_then(outrigger_wire::syntax::decimal);
-    http.number(9, length.unwrap_or_default());
+    // What arrived of the body. Source: Envoy.
+    http.number(9, body.map_or(0, |body| body.arrived));
     http.text(10, request.version().as_str().as_bytes());
+    match body {
+        Some(body) if body.as_bytes => http.bytes(12, body.bytes),
+        Some(body) => http.text(11, body.bytes),
+        None => {}
+    }
+    if filter.config.raw_headers {
+        http.message(13, |map| {
+            let all = pseudo(request).into_iter().chain(request.fields.iter());
+            let all = all.map(|(name, value)| (name.to_ascii_lowercase(), value));
+            let all = all.filter(|(name, _)| filter.tells(name));
+            for (name, value) in all.chain(told.map(|(name, value)| (name.to_vec(), value))) {
+                map.message(1, |header| {
+                    header.text(1, &name);
+                    header.bytes(3, value);
+                });
+            }
+        });
+    }
 }
 
-/// The headers that the service is told; several of one name are one, with commas.
-fn headers(request: &RequestHead, filter: &ExtAuthz) -> BTreeMap<Vec<u8>, Vec<u8>> {
-    let pseudo: [(&[u8], &[u8]); 4] = [
+fn pseudo(request: &RequestHead) -> [(&[u8], &[u8]); 4] {
+    [
         (b":method", request.method_bytes()),
         (b":path", request.path()),
         (b":authority", request.authority()),
         (b":scheme", request.scheme().as_bytes()),
-    ];
+    ]
+}
+
+/// The headers that the service is told; several of one name are one, with commas.
+fn headers(request: &RequestHead, filter: &ExtAuthz) -> BTreeMap<Vec<u8>, Vec<u8>> {
     let mut all: BTreeMap<Vec<u8>, Vec<u8>> = BTreeMap::new();
-    for (name, value) in pseudo.into_iter().chain(request.fields.iter()) {
+    for (name, value) in pseudo(request).into_iter().chain(request.fields.iter()) {
         let name = name.to_ascii_lowercase();
         if !filter.tells(&name) {
             continue;

@@ -2,11 +2,13 @@
 
 use outrigger_traffic::config::{AuthzHttp, HeaderAppend};
 use outrigger_traffic::filter::ExtAuthz;
+use outrigger_wire::Known;
 use serde_json::{Map, Value};
 
-use super::{Failed, Field, Mode, Said};
+use super::{Body, Failed, Field, Mode, Said};
 use crate::exchange::Exchange;
 use crate::filter::call::{Call, CallError, Reply};
+use crate::text::Digits;
 
 /// Longest body of a refusal that is taken, bytes.
 const BODY_MAX: usize = 1 << 20;
@@ -15,7 +17,12 @@ const BODY_MAX: usize = 1 << 20;
 const REMOVE: &[u8] = b"x-envoy-auth-headers-to-remove";
 
 /// The question; `None`: it cannot be written.
-pub(super) fn question(x: &Exchange, filter: &ExtAuthz, service: &AuthzHttp) -> Option<Call> {
+pub(super) fn question(
+    x: &Exchange,
+    filter: &ExtAuthz,
+    service: &AuthzHttp,
+    body: Option<Body<'_>>,
+) -> Option<Call> {
     let request = &x.front.request;
     let path = [service.path_prefix.as_bytes(), request.path()].concat();
     let mut call = Call::http(&service.target, request.method_bytes(), &path)?;
@@ -26,12 +33,18 @@ pub(super) fn question(x: &Exchange, filter: &ExtAuthz, service: &AuthzHttp) -> 
     let fields = &mut call.head.fields;
     for (name, value) in request.fields.iter() {
         let name = name.to_ascii_lowercase();
-        // The body is not sent along.
+        // The framing is that of what is sent along of the body.
         let framing =
             matches!(name.as_slice(), b"content-length" | b"transfer-encoding" | b"connection" | b"expect");
         if !framing && filter.tells(&name) {
             fields.append(&name, value);
         }
+    }
+    if let Some(body) = body {
+        let (name, value) = body.header();
+        fields.append(name, value);
+        fields.put(Known::ContentLength, Digits::default().write(body.bytes.len() as u64));
+        call.body = bytes::Bytes::copy_from_slice(body.bytes);
     }
     for (name, value) in &service.headers_to_add {
         fields.set(name.as_bytes(), value.as_bytes());

@@ -4,16 +4,18 @@ mod grpc;
 mod http;
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use outrigger_traffic::config::{AuthzService, HeaderAppend};
+use outrigger_traffic::config::{AuthzBody, AuthzService, HeaderAppend};
 use outrigger_traffic::filter::{ExtAuthz, Override, ext_authz};
 use outrigger_wire::FieldBlock;
 use serde_json::{Map, Value};
 
 use super::call::{self, CallError};
 use super::{After, Answer, Pending, Place, Verdict};
+use super::{buffer, compression};
 use crate::error::ProxyError;
 use crate::exchange::{Exchange, Notes};
 use crate::live::LiveCluster;
@@ -32,6 +34,8 @@ pub(crate) struct Asking {
 /// What it is asked.
 #[derive(Debug)]
 enum Question {
+    /// That is only known when the body is here.
+    Later(AuthzBody, BTreeMap<String, String>),
     /// A message.
     Grpc(Vec<u8>),
     /// A request.
@@ -92,16 +96,73 @@ pub(super) fn on_request(
         stats.ext_authz_disabled.inc();
         return if filter.config.deny_at_disable { refused(403) } else { Verdict::Next };
     }
-    let question = match &filter.config.service {
-        AuthzService::Grpc(_) => Some(Question::Grpc(grpc::question(x, notes, filter, &extensions))),
-        AuthzService::Http(service) => {
-            http::question(x, filter, service).map(|call| Question::Http(Box::new(call)))
+    let question = match filter.body(own).filter(|_| compression::has_body(x)) {
+        Some(body) => {
+            let owned = extensions.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned()));
+            Some(Question::Later(body, owned.collect()))
         }
+        None => question(x, notes, filter, &extensions, None),
     };
     match question {
         Some(question) => Verdict::Wait(Pending::ExtAuthz(Box::new(Asking { question }))),
         None => failed(x, filter, CallError::Unwritable, None),
     }
+}
+
+/// The beginning of a body, or all of it.
+#[derive(Clone, Copy)]
+struct Body<'a> {
+    bytes: &'a [u8],
+    /// As many of its bytes are here.
+    arrived: u64,
+    as_bytes: bool,
+}
+
+impl Body<'_> {
+    /// By this the service is told whether it has all of the body. Source: Envoy.
+    const HEADER: &'static [u8] = b"x-envoy-auth-partial-body";
+
+    fn header(self) -> (&'static [u8], &'static [u8]) {
+        (Self::HEADER, if self.arrived > self.bytes.len() as u64 { b"true" } else { b"false" })
+    }
+}
+
+fn question(
+    x: &Exchange,
+    notes: &Notes,
+    filter: &ExtAuthz,
+    extensions: &BTreeMap<&str, &str>,
+    body: Option<Body<'_>>,
+) -> Option<Question> {
+    match &filter.config.service {
+        AuthzService::Grpc(_) => Some(Question::Grpc(grpc::question(x, notes, filter, extensions, body))),
+        AuthzService::Http(service) => {
+            http::question(x, filter, service, body).map(|call| Question::Http(Box::new(call)))
+        }
+    }
+}
+
+/// Waits for the body, and makes the question; `None`: the body is too long.
+async fn with_body(
+    x: &mut Exchange,
+    notes: &Notes,
+    filter: &ExtAuthz,
+    rules: AuthzBody,
+    extensions: &BTreeMap<String, String>,
+) -> Result<Option<Result<Question, CallError>>, ProxyError> {
+    let most = rules.bytes_max as usize;
+    // A service that takes a part is asked as soon as that part is there.
+    let whole = buffer::collect(x, if rules.partial { most.saturating_sub(1) } else { most }).await?;
+    if whole.is_none() && !rules.partial {
+        return Ok(None);
+    }
+    let held = x.reader.data();
+    let bytes = held.get(..most).unwrap_or(held);
+    let as_bytes = filter.config.body.is_some_and(|of_filter| of_filter.as_bytes);
+    let body = Body { bytes, arrived: held.len() as u64, as_bytes };
+    let extensions = extensions.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
+    let question = question(x, notes, filter, &extensions, (!bytes.is_empty()).then_some(body));
+    Ok(Some(question.ok_or(CallError::Unwritable)))
 }
 
 /// Waits for the answer, and does what it says.
@@ -112,10 +173,21 @@ pub(super) async fn wait(
     asking: Asking,
 ) -> Result<Verdict, ProxyError> {
     let (worker, serving) = (x.front.worker().clone(), x.front.serving.clone());
+    let question = match asking.question {
+        Question::Later(rules, extensions) => match with_body(x, notes, filter, rules, &extensions).await? {
+            Some(Ok(question)) => question,
+            Some(Err(error)) => return Ok(failed(x, filter, error, None)),
+            None => {
+                serving.stats(&worker).downstream_rq_too_large.inc();
+                return Ok(buffer::too_large());
+            }
+        },
+        question => question,
+    };
     let said = match call::cluster(&serving.live, filter.cluster) {
         Ok(cluster) => {
             let trace = notes.trace;
-            let asked = ask(&worker, &cluster, filter, asking.question, move |head| {
+            let asked = ask(&worker, &cluster, filter, question, move |head| {
                 if let Some(trace) = &trace {
                     trace.inject(head, trace.span_id);
                 }
@@ -185,7 +257,10 @@ fn learn(x: &Exchange, notes: &mut Notes, filter: &ExtAuthz, metadata: Map<Strin
     }
 }
 
-fn denied(x: &Exchange, notes: &mut Notes, filter: &ExtAuthz, said: Said) -> Verdict {
+fn denied(x: &Exchange, notes: &mut Notes, filter: &ExtAuthz, mut said: Said) -> Verdict {
+    if filter.config.denied_body_max > 0 {
+        said.body.truncate(filter.config.denied_body_max as usize);
+    }
     x.front.serving.stats(x.front.worker()).ext_authz_denied.inc();
     learn(x, notes, filter, said.metadata);
     let mut answer = Answer::new(said.status, "", "ext_authz_denied");

@@ -35,6 +35,23 @@ pub struct ExtAuthz {
     pub disallowed_headers: Vec<StringMatch>,
     /// What the service says becomes metadata. Default true.
     pub ingest_metadata: bool,
+    /// What it is told of the body; `None`: nothing.
+    pub body: Option<AuthzBody>,
+    /// Headers are told as they came, one by one and byte by byte (`encode_raw_headers`).
+    pub raw_headers: bool,
+    /// Longest body of a refusal that the client gets, bytes; 0: all.
+    pub denied_body_max: u32,
+}
+
+/// What a service is told of the body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AuthzBody {
+    /// Most bytes, at least 1.
+    pub bytes_max: u32,
+    /// Of a longer body the service is told the beginning; otherwise such requests are answered with 413.
+    pub partial: bool,
+    /// As bytes instead of a text; what the filter says holds for all routes, as in Envoy.
+    pub as_bytes: bool,
 }
 
 /// The service.
@@ -74,6 +91,15 @@ pub struct AuthzHttp {
 pub enum ExtAuthzRoute {
     /// Its requests are not asked about.
     Disabled,
-    /// The service is told this too.
-    Extensions(BTreeMap<String, String>),
+    /// How the service is asked.
+    Check(AuthzCheck),
+}
+
+/// How a service is asked about the requests of a route.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AuthzCheck {
+    /// It is told this too.
+    pub extensions: BTreeMap<String, String>,
+    /// What it is told of the body; `None`: as the filter has it, `Some(None)`: nothing.
+    pub body: Option<Option<AuthzBody>>,
 }

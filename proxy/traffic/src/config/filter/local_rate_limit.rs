@@ -5,7 +5,7 @@ use crate::config::{Fraction, HeaderEdit, HeaderMatch, QueryMatch};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
-/// Requests above a rate are refused. The buckets belong to the proxy, not to a worker.
+/// Requests above a rate are refused. The buckets belong to the proxy, not to a worker, unless `per_connection`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LocalRateLimit {
     /// Status of the answer, at least 400. Default 429.
@@ -31,6 +31,8 @@ pub struct LocalRateLimit {
     pub virtual_host: VirtualHostRules,
     /// A request that matched descriptors takes a token of the default bucket too. Default true.
     pub always_consume_default: bool,
+    /// Every connection has buckets of its own.
+    pub per_connection: bool,
     /// gRPC requests are refused with RESOURCE_EXHAUSTED instead of UNAVAILABLE.
     pub as_resource_exhausted: bool,
     /// Rules in place of those of the levels; empty: those of the levels.
@@ -77,6 +79,10 @@ pub struct RateLimitRule {
     pub stage: u32,
     /// At least one.
     pub actions: Vec<RateLimitAction>,
+    /// As how many requests one counts, at most 1,000,000,000; `None`: one.
+    pub hits: Option<u64>,
+    /// Where filters left a limit in place of the rate limit service's: namespace, and keys from there; empty: nowhere.
+    pub limit: Vec<String>,
 }
 
 /// One entry of a descriptor.

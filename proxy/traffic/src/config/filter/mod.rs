@@ -21,7 +21,7 @@ pub use compression::{
 };
 pub use cors::CorsPolicy;
 pub use csrf::CsrfPolicy;
-pub use ext_authz::{AuthzHttp, AuthzService, ExtAuthz, ExtAuthzRoute};
+pub use ext_authz::{AuthzBody, AuthzCheck, AuthzHttp, AuthzService, ExtAuthz, ExtAuthzRoute};
 pub use fault::{Fault, FaultAbort, FaultDelay};
 pub use header_mutation::{HeaderMutation, HeaderMutationFilter, HeaderMutations};
 pub use health_check::HealthCheckFilter;

@@ -15,8 +15,8 @@ pub struct RateLimit {
     pub stage: u32,
     /// Which requests are asked about.
     pub requests: RateLimited,
-    /// Requests are refused when the service does not answer.
-    pub failure_deny: bool,
+    /// Share of the requests that are refused when the service does not answer. Default none.
+    pub failure_deny: Fraction,
     /// gRPC requests are refused with RESOURCE_EXHAUSTED instead of UNAVAILABLE.
     pub as_resource_exhausted: bool,
     /// Send `x-ratelimit-limit`, `-remaining` and `-reset`.

@@ -7,7 +7,9 @@ use super::super::value::{header_name, runtime_fraction, string_match};
 use outrigger_api::envoy::config::core::v3::ApiVersion;
 use outrigger_api::envoy::extensions::filters::http::ext_authz::v3 as proto;
 use outrigger_api::envoy::r#type::matcher::v3::ListStringMatcher;
-use outrigger_traffic::config::{AuthzHttp, AuthzService, ExtAuthz, ExtAuthzRoute, Fraction, StringMatch};
+use outrigger_traffic::config::{
+    AuthzBody, AuthzCheck, AuthzHttp, AuthzService, ExtAuthz, ExtAuthzRoute, Fraction, StringMatch,
+};
 use std::time::Duration;
 
 /// Time for a call where nothing is said. Source: Envoy.
@@ -68,7 +70,18 @@ pub(super) fn authz(message: &proto::ExtAuthz, at: &At<'_>) -> Option<ExtAuthz> 
         allowed_headers,
         disallowed_headers: names(&message.disallowed_headers, "disallowed_headers").unwrap_or_default(),
         ingest_metadata: message.enable_dynamic_metadata_ingestion.unwrap_or(true),
+        body: message.with_request_body.as_ref().map(body),
+        raw_headers: message.encode_raw_headers,
+        denied_body_max: message.max_denied_response_body_bytes,
     })
+}
+
+fn body(message: &proto::BufferSettings) -> AuthzBody {
+    AuthzBody {
+        bytes_max: message.max_request_bytes,
+        partial: message.allow_partial_message,
+        as_bytes: message.pack_as_bytes,
+    }
 }
 
 /// None, or one that is no status, is 403, as in Envoy.
@@ -137,6 +150,23 @@ pub(super) fn route(message: &proto::ExtAuthzPerRoute, at: &At<'_>) -> Option<Ex
             at.field("disabled").refuse("must be true");
             None
         }
-        O::CheckSettings(settings) => Some(ExtAuthzRoute::Extensions(settings.context_extensions.clone())),
+        O::CheckSettings(settings) => {
+            let own = settings.with_request_body.as_ref().map(body);
+            if settings.disable_request_body_buffering && own.is_some() {
+                at.field("check_settings")
+                    .field("with_request_body")
+                    .refuse("cannot be given together with `disable_request_body_buffering`");
+            }
+            if own.is_some_and(|body| body.as_bytes) {
+                let at = at.field("check_settings");
+                at.field("with_request_body")
+                    .field("pack_as_bytes")
+                    .notice("what the filter says holds, as in Envoy");
+            }
+            Some(ExtAuthzRoute::Check(AuthzCheck {
+                extensions: settings.context_extensions.clone(),
+                body: if settings.disable_request_body_buffering { Some(None) } else { own.map(Some) },
+            }))
+        }
     }
 }

@@ -8,6 +8,7 @@ use outrigger_api::envoy::config::core::v3::RuntimeFractionalPercent;
 use outrigger_api::envoy::config::route::v3 as route;
 use outrigger_api::envoy::extensions::common::ratelimit::v3 as common;
 use outrigger_api::envoy::extensions::filters::http::local_ratelimit::v3 as proto;
+use outrigger_api::envoy::r#type::metadata::v3::MetadataKey;
 use outrigger_api::envoy::r#type::v3::TokenBucket as ProtoBucket;
 use outrigger_traffic::config::{
     Fraction, LocalDescriptor, LocalRateLimit, RateLimitAction, RateLimitRule, TokenBucket, VirtualHostRules,
@@ -54,8 +55,9 @@ pub(super) fn limit(message: &proto::LocalRateLimit, at: &At<'_>) -> LocalRateLi
             }
         },
         always_consume_default: message.always_consume_default_token_bucket.unwrap_or(true),
+        per_connection: message.local_rate_limit_per_downstream_connection,
         as_resource_exhausted: message.rate_limited_as_resource_exhausted,
-        rules: rules(&message.rate_limits, at),
+        rules: weighed(&message.rate_limits, at),
     }
 }
 
@@ -87,6 +89,26 @@ fn descriptor(message: &common::LocalRateLimitDescriptor, at: &At<'_>) -> LocalD
     }
 }
 
+/// `rate_limits` of the filter itself.
+fn weighed(list: &[route::RateLimit], at: &At<'_>) -> Vec<RateLimitRule> {
+    let rules = rules(list, at);
+    for (i, _) in rules.iter().enumerate().filter(|(_, rule)| rule.hits == Some(0)) {
+        let at = at.item("rate_limits", i);
+        at.field("hits_addend").field("number").refuse("must not be 0 here: Envoy refuses all such requests");
+    }
+    rules
+}
+
+/// `rate_limits` of a route or virtual host.
+pub(in crate::translate) fn rules_of_level(list: &[route::RateLimit], at: &At<'_>) -> Vec<RateLimitRule> {
+    for (i, _) in list.iter().enumerate().filter(|(_, rule)| rule.hits_addend.is_some()) {
+        at.item("rate_limits", i)
+            .field("hits_addend")
+            .refuse("only counts in the `rate_limits` of a filter; elsewhere Envoy ignores it");
+    }
+    rules(list, at)
+}
+
 /// `rate_limits` of the message here.
 pub(in crate::translate) fn rules(list: &[route::RateLimit], at: &At<'_>) -> Vec<RateLimitRule> {
     let rule = |(i, message): (usize, &route::RateLimit)| {
@@ -95,6 +117,8 @@ pub(in crate::translate) fn rules(list: &[route::RateLimit], at: &At<'_>) -> Vec
         RateLimitRule {
             stage: message.stage.unwrap_or(0),
             actions: actions.filter_map(|(a, one)| action(one, &at.item("actions", a))).collect(),
+            hits: message.hits_addend.as_ref().and_then(|hits| hits.number),
+            limit: limit_of(message.limit.as_ref(), &at.field("limit")),
         }
     };
     list.iter().enumerate().map(rule).collect()
@@ -160,15 +184,20 @@ fn action(message: &route::rate_limit::Action, at: &At<'_>) -> Option<RateLimitA
     })
 }
 
-fn metadata(message: &route::rate_limit::action::MetaData, at: &At<'_>) -> Option<RateLimitAction> {
+/// Where a limit is left in place of the service's.
+fn limit_of(message: Option<&route::rate_limit::Override>, at: &At<'_>) -> Vec<String> {
+    use route::rate_limit::r#override::OverrideSpecifier as O;
+    let Some(message) = message else { return Vec::new() };
+    let Some(O::DynamicMetadata(from)) = at.need(message.override_specifier.as_ref()) else {
+        return Vec::new();
+    };
+    path(from.metadata_key.as_ref(), &at.field("dynamic_metadata").field("metadata_key")).unwrap_or_default()
+}
+
+/// Namespace, and keys from there.
+fn path(key: Option<&MetadataKey>, at: &At<'_>) -> Option<Vec<String>> {
     use outrigger_api::envoy::r#type::metadata::v3::metadata_key::path_segment::Segment;
-    use route::rate_limit::action::meta_data::Source;
-    at.field("descriptor_key").need_text(&message.descriptor_key);
-    if message.source != i32::from(Source::Dynamic) {
-        at.field("source").refuse("only DYNAMIC is supported");
-    }
-    let at = at.field("metadata_key");
-    let key = at.need(message.metadata_key.as_ref())?;
+    let key = at.need(key)?;
     at.field("key").need_text(&key.key);
     if key.path.is_empty() {
         at.field("path").refuse("must not be empty");
@@ -178,9 +207,18 @@ fn metadata(message: &route::rate_limit::action::MetaData, at: &At<'_>) -> Optio
         let Segment::Key(name) = at.item("path", i).need(segment.segment.as_ref())?;
         path.push(name.clone());
     }
+    Some(path)
+}
+
+fn metadata(message: &route::rate_limit::action::MetaData, at: &At<'_>) -> Option<RateLimitAction> {
+    use route::rate_limit::action::meta_data::Source;
+    at.field("descriptor_key").need_text(&message.descriptor_key);
+    if message.source != i32::from(Source::Dynamic) {
+        at.field("source").refuse("only DYNAMIC is supported");
+    }
     Some(RateLimitAction::Metadata {
         key: message.descriptor_key.clone(),
-        path,
+        path: path(message.metadata_key.as_ref(), &at.field("metadata_key"))?,
         default: message.default_value.clone(),
         skip_if_absent: message.skip_if_absent,
     })

@@ -46,7 +46,13 @@ pub(super) fn limit(message: &proto::RateLimit, at: &At<'_>) -> Option<RateLimit
                 RateLimited::All
             }
         },
-        failure_deny: message.failure_mode_deny,
+        failure_deny: match &message.failure_mode_deny_percent {
+            Some(share) => {
+                runtime_fraction(share, &at.field("failure_mode_deny_percent")).unwrap_or(Fraction::ONE)
+            }
+            None if message.failure_mode_deny => Fraction::ONE,
+            None => Fraction::ZERO,
+        },
         as_resource_exhausted: message.rate_limited_as_resource_exhausted,
         rate_limit_headers: match X::try_from(message.enable_x_ratelimit_headers) {
             Ok(X::Off) => false,

@@ -76,7 +76,7 @@ pub(super) fn forward(message: &proto::RouteAction, non_idempotent: bool, at: &A
         action.split_header = Some(header_name(name, true, &at.field("header_name")));
     }
     action.cluster = cluster?;
-    action.rate_limits = filter::local_rate_limit::rules(&message.rate_limits, at);
+    action.rate_limits = filter::local_rate_limit::rules_of_level(&message.rate_limits, at);
     Some(Action::Forward(Box::new(action)))
 }
 

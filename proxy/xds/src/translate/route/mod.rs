@@ -101,7 +101,7 @@ fn virtual_host(message: &proto::VirtualHost, body_bytes_max: u32, at: &At<'_>) 
             &message.response_headers_to_remove,
             at,
         ),
-        rate_limits: filter::local_rate_limit::rules(&message.rate_limits, at),
+        rate_limits: filter::local_rate_limit::rules_of_level(&message.rate_limits, at),
         require_tls,
         retry_policy,
         include_request_attempt_count: message.include_request_attempt_count,
