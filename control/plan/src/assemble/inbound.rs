@@ -160,6 +160,7 @@ pub fn tcp_proxy(scope: &Scope<'_>, cluster: String) -> TcpProxy {
         idle_timeout: Some(Duration::from_secs(3600)),
         max_downstream_connection_duration: None,
         max_connect_attempts: 1,
+        tunnel: None,
         access_log: scope.world.settings.access_log.clone(),
     }
 }

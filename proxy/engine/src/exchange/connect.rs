@@ -1,4 +1,4 @@
-//! CONNECT that ends here (`connect_config`): a host of the route's cluster gets the bytes of the tunnel over TCP, and never
+//! CONNECT, or POST, that ends here (`connect_config`): a host of the route's cluster gets the bytes of the tunnel over TCP, and never
 //! hears of the request.
 
 use super::attempt::until_gone;
@@ -16,7 +16,8 @@ use crate::upstream::{ConnectOptions, connect};
 use outrigger_traffic::balance::PickContext;
 use outrigger_traffic::cluster::Host;
 use outrigger_traffic::outcome::Outcome;
-use outrigger_wire::Version;
+use outrigger_wire::h1::BodyLength;
+use outrigger_wire::{Method, Version};
 use std::rc::Rc;
 use std::sync::Arc;
 use tokio::time::Instant;
@@ -50,7 +51,15 @@ pub(super) async fn terminate(x: &mut Exchange, notes: &mut Notes, plan: &Plan) 
     notes.details = "via_upstream";
     respond::edit_response(&mut x.front, notes, &plan.response_edits);
     respond::decorate(&mut x.front, notes, Instant::now());
-    x.front.responder.switch(&x.front.response).map_err(|_| ProxyError::ClientGone)?;
+    let is_connect = x.front.request.method() == Method::Connect;
+    let answered = if is_connect {
+        x.front.responder.switch(&x.front.response)
+    } else {
+        // A POST's bytes are its body, and those of the host the body of the answer.
+        x.front.responder.head(&x.front.response, BodyLength::Chunked)
+    };
+    answered.map_err(|_| ProxyError::ClientGone)?;
+    x.front.responder.writer.flush().await.map_err(|_| ProxyError::ClientGone)?;
     let clock = x.front.clock.clone();
     clock.tunnel();
     // Copying has an idle timeout of its own; what is left to the clock is the longest life.
@@ -58,10 +67,12 @@ pub(super) async fn terminate(x: &mut Exchange, notes: &mut Notes, plan: &Plan) 
     let progress = Progress::default();
     let idle =
         plan.forward.idle_timeout.or(serving.config().stream_idle_timeout).filter(|idle| !idle.is_zero());
-    let end = if let (BodyReader::H2(_), BodyWriter::H2(_)) = (&x.reader, &x.front.responder.writer) {
+    let is_stream = matches!((&x.reader, &x.front.responder.writer), (BodyReader::H2(_), BodyWriter::H2(_)));
+    let end = if is_stream || !is_connect {
         let ends = stream_tunnel::Stream { reader: &mut x.reader, writer: &mut x.front.responder.writer };
         let end = clock.guard(stream_tunnel::copy(&worker, ends, &up, None, idle, &progress)).await;
         if !matches!(end, Ok(CopyEnd::Finished)) {
+            x.front.responder.close_after();
             x.front.responder.cancel();
         }
         end

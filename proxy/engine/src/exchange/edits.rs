@@ -7,10 +7,10 @@ use outrigger_wire::FieldBlock;
 use smallvec::SmallVec;
 
 /// Values of one step: those that replace fields, then those that add some; `None` stands for a literal.
-pub(super) type Made<'e> = SmallVec<[(&'e Edit, bool, Option<Vec<u8>>); 1]>;
+pub(crate) type Made<'e> = SmallVec<[(&'e Edit, bool, Option<Vec<u8>>); 1]>;
 
 /// What a step comes to: which of its edits are to be made, and their values, all of the message as it is now.
-pub(super) fn made<'e>(
+pub(crate) fn made<'e>(
     step: &'e Edit,
     fields: &FieldBlock,
     render: impl Fn(&Template, &mut Vec<u8>),
@@ -43,7 +43,7 @@ pub(super) fn made<'e>(
 }
 
 /// Makes a step's edits.
-pub(super) fn apply(fields: &mut FieldBlock, step: &Edit, made: Made<'_>) {
+pub(crate) fn apply(fields: &mut FieldBlock, step: &Edit, made: Made<'_>) {
     match step {
         Edit::Remove(name) => {
             fields.remove(name.as_bytes());

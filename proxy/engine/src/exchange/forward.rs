@@ -95,7 +95,8 @@ pub(super) fn plan(
     stats.rq_total.inc();
     notes.cluster = Some(cluster.clone());
     notes.tell_attempts = matched.virtual_host.include_attempt_count_in_response;
-    let tunnel = admit_upgrade(x, serving, forward)?;
+    let post_ends = forward.post_ends && x.front.request.method() == Method::Post;
+    let tunnel = admit_upgrade(x, serving, forward)? || post_ends;
     let mut set_cookies = Vec::new();
     // As the client sent it, hence before the rewrites.
     let hash = if cluster.cluster.config.lb_policy.is_hashing() && !forward.hash.is_empty() {
@@ -136,7 +137,9 @@ pub(super) fn plan(
             ConnectionHeader::None
         },
         tunnel,
-        connect_ends: forward.connect_ends && tunnel && x.front.request.method() == Method::Connect,
+        connect_ends: forward.connect_ends
+            && tunnel
+            && (post_ends || x.front.request.method() == Method::Connect),
         tell_attempts: matched.virtual_host.include_request_attempt_count,
         replay_limit: buffer,
         hash,

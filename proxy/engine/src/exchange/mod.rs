@@ -16,7 +16,7 @@ mod affinity;
 mod attempt;
 mod connect;
 mod converse;
-mod edits;
+pub(crate) mod edits;
 pub mod express;
 mod finish;
 mod forward;
@@ -28,7 +28,7 @@ mod response;
 mod retry;
 mod set_out;
 pub mod slot;
-mod stream_tunnel;
+pub(crate) mod stream_tunnel;
 mod upgrade;
 mod upload;
 

@@ -76,6 +76,12 @@ pub(super) async fn fail(x: &mut Exchange, notes: &mut Notes, error: ProxyError)
         return;
     }
     let row = error.row();
+    if matches!(error, ProxyError::BadRequest("http2.unexpected_underscore", _)) {
+        // Source: Envoy: the stream is reset.
+        stats.downstream_rq_tx_reset.inc();
+        x.front.responder.abort();
+        return;
+    }
     if is_another_proxys_to_repeat(x, notes, error) && x.front.responder.refuse() {
         stats.downstream_rq_tx_reset.inc();
         notes.status = row.status;

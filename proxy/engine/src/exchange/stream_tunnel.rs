@@ -1,4 +1,5 @@
-//! A tunnel whose downstream side is an HTTP/2 stream (RFC 8441): DATA frames on the one side, bytes on the other.
+//! A tunnel of which one side is a message's body, as a stream of HTTP/2 is (RFC 8441): DATA frames (chunks, over HTTP/1.1)
+//! on the one side, bytes on the other.
 //!
 //! Flow control carries the back-pressure: the client may send as much more as the host has taken, and the host is read
 //! only when the client has room. The end of a direction is END_STREAM here and FIN there, a failure is a reset on both
@@ -19,15 +20,23 @@ use crate::worker::Worker;
 type Failure = (Side, io::Error);
 
 /// The stream.
-pub(super) struct Stream<'s> {
-    /// Receives from the client.
-    pub(super) reader: &'s mut BodyReader,
-    /// Sends to the client.
-    pub(super) writer: &'s mut BodyWriter,
+pub(crate) struct Stream<'s> {
+    /// Receives from its peer.
+    pub(crate) reader: &'s mut BodyReader,
+    /// Sends to its peer.
+    pub(crate) writer: &'s mut BodyWriter,
 }
 
-/// Copies between the stream (A) and the host (B) until both directions have ended, one fails, or nothing moves for
-/// `idle`. `early` are bytes of the host that were read with its answer.
+/// Bytes passed on so far.
+#[derive(Clone, Copy)]
+pub(crate) struct Counts<'p> {
+    /// From the stream.
+    pub(crate) from_stream: &'p Cell<u64>,
+    /// To the stream.
+    pub(crate) to_stream: &'p Cell<u64>,
+}
+
+/// As [`copy_counted`], for a stream on side A of `progress`.
 pub(super) async fn copy(
     worker: &Worker,
     stream: Stream<'_>,
@@ -36,12 +45,26 @@ pub(super) async fn copy(
     idle: Option<Duration>,
     progress: &Progress,
 ) -> CopyEnd {
+    let counts = Counts { from_stream: &progress.a_to_b, to_stream: &progress.b_to_a };
+    copy_counted(worker, stream, up, early, idle, counts).await
+}
+
+/// Copies between the stream (A) and the host (B) until both directions have ended, one fails, or nothing moves for
+/// `idle`. `early` are bytes of the host that were read with its answer.
+pub(crate) async fn copy_counted(
+    worker: &Worker,
+    stream: Stream<'_>,
+    up: &Io,
+    early: Option<Buf>,
+    idle: Option<Duration>,
+    counts: Counts<'_>,
+) -> CopyEnd {
     let moved = Cell::new(false);
     let deadline = worker.wheel.deadline();
     deadline.set_opt(idle);
     let end = {
-        let mut forth = pin!(forth(stream.reader, up, &progress.a_to_b, &moved));
-        let mut back = pin!(back(worker, up, stream.writer, early, &progress.b_to_a, &moved));
+        let mut forth = pin!(forth(stream.reader, up, counts.from_stream, &moved));
+        let mut back = pin!(back(worker, up, stream.writer, early, counts.to_stream, &moved));
         let (mut forth_ended, mut back_ended) = (false, false);
         poll_fn(|cx| {
             if !forth_ended && let Poll::Ready(done) = forth.as_mut().poll(cx) {
@@ -129,7 +152,10 @@ async fn back(
         match poll_now(|cx| up.poll_read(cx, buf.space())).await {
             None => {}
             Some(Err(error)) => return Err((Side::B, error)),
-            Some(Ok(0)) => return writer.finish(None).map_err(gone),
+            Some(Ok(0)) => {
+                writer.finish(None).map_err(gone)?;
+                return writer.flush().await.map_err(gone);
+            }
             Some(Ok(n)) => {
                 buf.filled(n);
                 send(writer, buf.data(), count, moved).await?;
@@ -150,7 +176,8 @@ async fn send(
         count.set(count.get() + n as u64);
         moved.set(true);
     }
-    Ok(())
+    // Over HTTP/1.1 pieces are gathered; nothing may be held back here.
+    writer.flush().await.map_err(gone)
 }
 
 fn gone(error: BodyError) -> Failure {

@@ -3,13 +3,14 @@
 
 use std::net::SocketAddr;
 
-use outrigger_wire::{Method, RequestHead, syntax};
+use outrigger_traffic::config::{HttpConnectionManager, Underscores};
+use outrigger_wire::{Method, RequestHead, Version, syntax};
 
 use super::normalize::{PathRules, PathVerdict, normalize};
 use super::{Connection, Serving, forwarded, hop_by_hop};
 use crate::error::ProxyError;
 use crate::exchange::Notes;
-use crate::telemetry::{RequestTrace, Sampling};
+use crate::telemetry::{HttpStats, RequestTrace, Sampling};
 
 /// What follows for the request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,9 +35,9 @@ pub fn request(
     let worker = &connection.worker;
     hop_by_hop::strip_request(head, upgrade)
         .map_err(|_| ProxyError::BadRequest("http1.connection_header_rejected", 400))?;
-    if config.strip_any_host_port && head.method() != Method::Connect {
-        let host = syntax::host_of(head.authority()).to_vec();
-        head.set_authority(&host);
+    trim_host(connection, config, head);
+    if config.headers_with_underscores != Underscores::Allow {
+        underscores(serving.stats(worker), config.headers_with_underscores, head)?;
     }
     // Before anything is said of the client: a path that is refused is answered without (Envoy).
     let rules = PathRules::from(config);
@@ -65,4 +66,50 @@ pub fn request(
         notes.trace = Some(trace);
     }
     Ok(Prepared::Go)
+}
+
+/// Makes of the authority what routes are found by. Source: Envoy: `strip_port_mode`, `strip_trailing_host_dot`; a CONNECT
+/// keeps its port.
+fn trim_host(connection: &Connection, config: &HttpConnectionManager, head: &mut RequestHead) {
+    let strips_port = config.strip_any_host_port || config.strip_matching_host_port;
+    if !strips_port && !config.strip_trailing_host_dot {
+        return;
+    }
+    let whole = head.authority();
+    let host = syntax::host_of(whole);
+    let port = whole.get(host.len()..).unwrap_or_default();
+    let own = connection.facts.local.port();
+    let matching = || {
+        let digits = port.strip_prefix(b":").and_then(|p| std::str::from_utf8(p).ok());
+        digits.and_then(|p| p.parse::<u16>().ok()) == Some(own)
+    };
+    let drops_port = head.method() != Method::Connect
+        && (config.strip_any_host_port || config.strip_matching_host_port && matching());
+    let mut trimmed = host.to_vec();
+    if config.strip_trailing_host_dot && trimmed.last() == Some(&b'.') {
+        trimmed.pop();
+    }
+    if !drops_port {
+        trimmed.extend_from_slice(port);
+    }
+    if trimmed != whole {
+        head.set_authority(&trimmed);
+    }
+}
+
+/// Acts on header fields with underscores in their names.
+fn underscores(stats: &HttpStats, action: Underscores, head: &mut RequestHead) -> Result<(), ProxyError> {
+    let marked = head.fields.iter().filter(|(name, _)| name.contains(&b'_')).count();
+    if marked == 0 {
+        return Ok(());
+    }
+    if action == Underscores::RejectRequest {
+        stats.requests_rejected_with_underscores_in_headers.inc();
+        let is_h2 = head.version() == Version::Http2;
+        let details = if is_h2 { "http2.unexpected_underscore" } else { "http1.unexpected_underscore" };
+        return Err(ProxyError::BadRequest(details, 400));
+    }
+    stats.dropped_headers_with_underscores.add(marked as u64);
+    head.fields.retain(|name, _| !name.contains(&b'_'));
+    Ok(())
 }

@@ -5,7 +5,7 @@
 //! ones. Connections that arrive in between wait in the kernel's queue.
 
 use super::accept::Listen;
-use super::bind::{Bound, bind};
+use super::bind::{Bound, Wants, bind};
 use crate::telemetry::{ListenerStats, Sharded};
 use outrigger_traffic::config;
 use outrigger_traffic::config::ConfigError;
@@ -33,13 +33,13 @@ pub struct Listeners {
 #[derive(Debug)]
 struct Open {
     local: SocketAddr,
-    backlog: u32,
+    wants: Wants,
     removed: watch::Sender<bool>,
 }
 
 /// Sockets that are bound and not yet in use; dropping it closes them.
 #[derive(Debug)]
-pub struct Prepared(Vec<(Arc<str>, SocketAddr, u32, Bound)>);
+pub struct Prepared(Vec<(Arc<str>, SocketAddr, Wants, Bound)>);
 
 impl Listeners {
     /// No socket yet; `workers` take what is added. `with_predecessor` lets it share addresses with another proxy of the same
@@ -58,7 +58,8 @@ impl Listeners {
         for listener in wanted {
             for (i, address) in addresses(listener).enumerate() {
                 let key: (Arc<str>, SocketAddr) = (listener.name.as_str().into(), address);
-                if self.open.get(&key).is_some_and(|open| open.backlog == listener.tcp_backlog_size) {
+                let wants = Wants::of(listener);
+                if self.open.get(&key).is_some_and(|open| open.wants == wants) {
                     continue;
                 }
                 let ours = self.open.values().map(|open| open.local);
@@ -66,8 +67,8 @@ impl Listeners {
                 let mut ours = ours.chain(new.iter().map(|(_, _, _, bound): &(_, _, _, Bound)| bound.local));
                 // By port alone: `0.0.0.0` and an address of its own are in each other's way as well.
                 let shared = self.with_predecessor || ours.any(|local| local.port() == address.port());
-                match bind(address, listener.tcp_backlog_size, self.workers.len(), shared) {
-                    Ok(bound) => new.push((key.0, key.1, listener.tcp_backlog_size, bound)),
+                match bind(address, wants, self.workers.len(), shared) {
+                    Ok(bound) => new.push((key.0, key.1, wants, bound)),
                     Err(error) => {
                         let path = match i {
                             0 => "address".to_owned(),
@@ -94,7 +95,7 @@ impl Listeners {
         wanted: &[config::Listener],
         stats: impl Fn(&str) -> Option<Arc<Sharded<ListenerStats>>>,
     ) {
-        for (name, address, backlog, bound) in prepared.0 {
+        for (name, address, wants, bound) in prepared.0 {
             let Some(stats) = stats(&name) else { continue };
             let (removed, watch) = watch::channel(false);
             tracing::info!(listener = &*name, address = %bound.local, "listening");
@@ -104,7 +105,7 @@ impl Listeners {
                 // A worker that is gone takes the proxy with it; nothing to do here.
                 let _ = worker.send(listen);
             }
-            let open = Open { local: bound.local, backlog, removed };
+            let open = Open { local: bound.local, wants, removed };
             if let Some(old) = self.open.insert((name, address), open) {
                 let _ = old.removed.send(true);
             }

@@ -1,11 +1,13 @@
 //! The TCP proxy filter: one downstream connection, one host.
 
+use super::tunnel::{self, Carrier, Refusal};
 use super::{CopyEnd, Progress, Side, copy_both};
 use crate::cluster::{destination, note_destination, note_way, proxied};
 use crate::io::Io;
 use crate::listener::{ConnFacts, Tenure};
 use crate::live::{LiveChainRef, LiveCluster, LiveRef};
 use crate::telemetry::{self, ConnectionRecord, Raised, ResponseFlags, TcpStats, Timeline, UpstreamFacts};
+use crate::upstream::pool::Checked;
 use crate::upstream::{ConnectError, ConnectOptions, connect, removed};
 use crate::worker::Worker;
 use outrigger_traffic::balance::PickContext;
@@ -15,7 +17,7 @@ use outrigger_traffic::listener::{TcpChain, Terminal};
 use outrigger_traffic::outcome::Outcome;
 use outrigger_traffic::route::split::Draw;
 use outrigger_traffic::view::NoFields;
-use outrigger_wire::Version;
+use outrigger_wire::{RequestHead, Version};
 use smallvec::SmallVec;
 use std::pin::pin;
 use std::rc::Rc;
@@ -28,18 +30,42 @@ const PICKS_MAX: u32 = 5;
 
 /// A connection to a host and what must be given back when it ends.
 struct Upstream {
-    io: Rc<Io>,
+    way: Way,
     host: Arc<Host>,
+    _busy: outrigger_traffic::cluster::InFlight,
+}
+
+/// How bytes get to the host.
+#[allow(clippy::large_enum_variant)] // there is one for each connection
+enum Way {
+    /// As they are.
+    Plain(Plain),
+    /// In a request.
+    Carried(Carrier),
+}
+
+/// A connection of its own.
+struct Plain {
+    io: Rc<Io>,
     _permit: ConnectionPermit,
     _open: outrigger_traffic::cluster::OpenConnection,
-    _busy: outrigger_traffic::cluster::InFlight,
     _active: Raised<telemetry::ClusterStats>,
+}
+
+impl Upstream {
+    /// What was cut must not be taken for whole.
+    fn reset(&mut self) {
+        match &mut self.way {
+            Way::Plain(plain) => plain.io.reset_on_drop(),
+            Way::Carried(carrier) => carrier.reset(),
+        }
+    }
 }
 
 /// The two connections, and how long the first one may stay.
 struct Ends<'a> {
     io: &'a Io,
-    upstream: &'a Upstream,
+    upstream: &'a mut Upstream,
     tenure: &'a Tenure,
 }
 
@@ -78,24 +104,29 @@ pub async fn forward(
     let mut timeline = Timeline::starting(Instant::now());
     let mut outline = Outline::default();
     let progress = Progress::default();
-    let upstream = reach(&worker, tcp, stats, &mut outline, &facts).await;
+    let mut upstream = reach(&worker, tcp, &chain, &timeline, &mut outline, &facts).await;
     let opened = upstream.is_some();
-    if let Some(upstream) = &upstream {
+    if let Some(upstream) = &mut upstream {
         timeline.upstream_start = Some(Instant::now());
         telemetry::begin_connection(&worker, &record(&facts, &chain, &outline, &timeline, &progress));
         let ends = Ends { io: &io, upstream, tenure };
-        run(&worker, &tcp.config, &ends, &progress, &mut outline, stats).await;
+        run(&worker, &tcp.config, ends, &progress, &mut outline, stats).await;
         if let Some(cluster) = &outline.cluster {
             let stats = cluster.stats.at(worker.id);
             stats.upstream_cx_rx_bytes_total.add(progress.b_to_a.get());
             stats.upstream_cx_tx_bytes_total.add(progress.a_to_b.get());
-            stats.upstream_cx_destroy.inc();
+            if let Way::Plain(_) = upstream.way {
+                stats.upstream_cx_destroy.inc();
+            }
         }
     }
     stats.downstream_cx_rx_bytes_total.add(progress.a_to_b.get());
     stats.downstream_cx_tx_bytes_total.add(progress.b_to_a.get());
     timeline.end = Some(Instant::now());
-    drop((upstream, active));
+    if let Some(Upstream { way: Way::Carried(carrier), .. }) = upstream {
+        carrier.end();
+    }
+    drop(active);
     telemetry::finish_connection(&worker, &record(&facts, &chain, &outline, &timeline, &progress), opened);
 }
 
@@ -123,10 +154,12 @@ fn record<'a>(
 async fn reach(
     worker: &Rc<Worker>,
     tcp: &TcpChain,
-    stats: &TcpStats,
+    chain: &LiveChainRef,
+    timeline: &Timeline,
     outline: &mut Outline,
     facts: &ConnFacts,
 ) -> Option<Upstream> {
+    let stats = chain.tcp_stats.at(worker.id);
     let live: LiveRef = worker.live();
     let chosen = tcp.choice.choose(&live.snapshot, &NoFields, Draw::Random(worker.draw()));
     let Some(cluster) = chosen.and_then(|(id, _)| live.cluster(id)).cloned() else {
@@ -137,10 +170,36 @@ async fn reach(
     };
     drop(live);
     outline.cluster = Some(cluster.clone());
+    let head = match &tcp.tunnel {
+        None => None,
+        Some(tunnel) => {
+            let record = record(facts, chain, outline, timeline, &Progress::default());
+            let head = tunnel::head(worker, tunnel, &record, cluster.tls.is_some());
+            if head.is_none() {
+                tracing::debug!(listener = &*facts.listener, "the hostname of a tunnel is no authority");
+                outline.flags = ResponseFlags::NO_CLUSTER;
+                return None;
+            }
+            head
+        }
+    };
     let mut tried: SmallVec<[HostId; 4]> = SmallVec::new();
     let attempts_max = tcp.config.max_connect_attempts.max(1);
     while outline.attempts < attempts_max {
         let host = pick(worker, &cluster, &tried, outline, facts)?;
+        if let Some(head) = &head {
+            match carry(worker, &cluster, &host, head, tcp, outline).await {
+                Ok(carrier) => {
+                    let busy = host.start_request();
+                    return Some(Upstream { way: Way::Carried(carrier), host, _busy: busy });
+                }
+                Err(true) => {
+                    tried.push(host.id);
+                    continue;
+                }
+                Err(false) => return None,
+            }
+        }
         let Ok(permit) = cluster.cluster.try_connection(&host, false) else {
             cluster.stats.at(worker.id).upstream_cx_overflow.inc();
             outline.flags = ResponseFlags::UPSTREAM_OVERFLOW;
@@ -155,14 +214,13 @@ async fn reach(
                 outline.flags = ResponseFlags::NONE;
                 outline.upstream = Some(upstream_facts(&host, Some(&io), String::new()));
                 cluster.stats.at(worker.id).upstream_cx_total.inc();
-                return Some(Upstream {
+                let plain = Plain {
                     _permit: permit,
                     _open: host.open_connection(),
-                    _busy: host.start_request(),
                     _active: Raised::new(cluster.stats.clone(), worker.id, |stats| &stats.upstream_cx_active),
-                    host,
                     io,
-                });
+                };
+                return Some(Upstream { way: Way::Plain(plain), _busy: host.start_request(), host });
             }
             Err(error) => {
                 failed(worker, &cluster, &host, &error, outline, facts);
@@ -175,6 +233,43 @@ async fn reach(
     }
     cluster.stats.at(worker.id).upstream_cx_connect_attempts_exceeded.inc();
     None
+}
+
+/// Has a host carry the connection; else whether another one may be asked.
+async fn carry(
+    worker: &Rc<Worker>,
+    cluster: &Arc<LiveCluster>,
+    host: &Arc<Host>,
+    head: &RequestHead,
+    tcp: &TcpChain,
+    outline: &mut Outline,
+) -> Result<Carrier, bool> {
+    outline.attempts += 1;
+    let mut reached = upstream_facts(host, None, String::new());
+    let connected = |checked: &Checked| {
+        reached.local = Some(checked.local_addr());
+        reached.tls = checked.tls_facts();
+        reached.protocol = checked.protocol();
+    };
+    // Boxed, because its future is large and most connections are not carried.
+    let opening = tunnel::open(worker, cluster, host, head, connected, tcp.config.idle_timeout);
+    let opened = Box::pin(opening).await;
+    match &opened {
+        Ok(_) => outline.flags = ResponseFlags::NONE,
+        Err(Refusal::Overflow) => {
+            outline.flags = ResponseFlags::UPSTREAM_OVERFLOW;
+            return Err(false);
+        }
+        Err(refusal) => {
+            outline.flags = ResponseFlags::UPSTREAM_CONNECTION_FAILURE;
+            if let Refusal::Unreachable(reason) = refusal {
+                reached.failure.clone_from(reason);
+            }
+            tracing::debug!(cluster = &*cluster.name, endpoint = %host.address, refusal = ?refusal, "a host does not carry a connection");
+        }
+    }
+    outline.upstream = Some(reached);
+    opened.map_err(|_| true)
 }
 
 fn pick(
@@ -242,43 +337,29 @@ fn upstream_facts(host: &Arc<Host>, io: Option<&Rc<Io>>, failure: String) -> Ups
 async fn run(
     worker: &Rc<Worker>,
     config: &TcpProxy,
-    ends: &Ends<'_>,
+    ends: Ends<'_>,
     progress: &Progress,
     outline: &mut Outline,
     stats: &TcpStats,
 ) {
-    let (io, upstream) = (ends.io, ends.upstream);
-    let mut copying = pin!(copy_both(worker, io, &upstream.io, config.idle_timeout, progress));
-    let cluster = outline.cluster.clone();
-    let mut leaving = pin!(async {
-        match &cluster {
-            Some(cluster) => removed(worker, cluster, &upstream.host).await,
-            None => std::future::pending().await,
-        }
-    });
-    let ending = std::future::poll_fn(|cx| {
-        if ends.tenure.poll_evicted(cx).is_ready() {
-            return Poll::Ready(Ending::Evicted);
-        }
-        if let Poll::Ready(end) = copying.as_mut().poll(cx) {
-            return Poll::Ready(Ending::Copied(end));
-        }
-        leaving.as_mut().poll(cx).map(|()| Ending::HostLeft)
-    });
+    let Ends { io, upstream, tenure } = ends;
+    let ending = until_over(worker, config, io, upstream, tenure, progress, outline.cluster.clone());
     match worker.wheel.timeout(config.max_downstream_connection_duration, ending).await {
         None => {
+            if let Way::Carried(carrier) = &mut upstream.way {
+                carrier.reset();
+            }
             stats.max_downstream_connection_duration.inc();
             outline.flags = ResponseFlags::DURATION_TIMEOUT;
         }
         Some(Ending::HostLeft) => {
-            // What was cut must not be taken for whole.
             io.reset_on_drop();
-            upstream.io.reset_on_drop();
+            upstream.reset();
             outline.flags = ResponseFlags::UPSTREAM_TERMINATION;
         }
         Some(Ending::Evicted) => {
             // The tenure has counted it and set our side to be reset.
-            upstream.io.reset_on_drop();
+            upstream.reset();
             outline.flags = ResponseFlags::LOCAL_RESET;
         }
         // Ended in order, or as good as: a side may have closed without TLS's close_notify.
@@ -301,4 +382,39 @@ async fn run(
             }
         }
     }
+}
+
+/// Copies until both directions have ended, the host left its cluster, or the connection may not stay.
+async fn until_over(
+    worker: &Rc<Worker>,
+    config: &TcpProxy,
+    io: &Io,
+    upstream: &mut Upstream,
+    tenure: &Tenure,
+    progress: &Progress,
+    cluster: Option<Arc<LiveCluster>>,
+) -> Ending {
+    let Upstream { way, host, .. } = upstream;
+    let mut copying = pin!(async {
+        match way {
+            Way::Plain(plain) => copy_both(worker, io, &plain.io, config.idle_timeout, progress).await,
+            Way::Carried(carrier) => Box::pin(carrier.copy(io, config.idle_timeout, progress)).await,
+        }
+    });
+    let mut leaving = pin!(async {
+        match &cluster {
+            Some(cluster) => removed(worker, cluster, host).await,
+            None => std::future::pending().await,
+        }
+    });
+    std::future::poll_fn(|cx| {
+        if tenure.poll_evicted(cx).is_ready() {
+            return Poll::Ready(Ending::Evicted);
+        }
+        if let Poll::Ready(end) = copying.as_mut().poll(cx) {
+            return Poll::Ready(Ending::Copied(end));
+        }
+        leaving.as_mut().poll(cx).map(|()| Ending::HostLeft)
+    })
+    .await
 }

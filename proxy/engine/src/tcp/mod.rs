@@ -5,6 +5,7 @@
 
 mod copy;
 mod forward;
+mod tunnel;
 
 pub use copy::{CopyEnd, Progress, Side, copy_both};
 pub use forward::forward;

@@ -151,6 +151,18 @@ pub fn render_with(
     template.render_with(&view, absent, out);
 }
 
+/// As [`render_with`], for a connection under way.
+pub fn render_connection(
+    worker: &Worker,
+    record: &ConnectionRecord<'_>,
+    template: &Template,
+    absent: &[u8],
+    out: &mut Vec<u8>,
+) {
+    let view = facts::ConnectionView { record, telemetry: &worker.shared.telemetry };
+    template.render_with(&view, absent, out);
+}
+
 /// Records an attempt of a sampled request as a client span; `span_id` is the one given to [`RequestTrace::inject`].
 /// `status` is 0 where no response came.
 pub fn finish_attempt(

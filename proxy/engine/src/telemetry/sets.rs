@@ -142,6 +142,8 @@ stat_set! {
         counter stateful_session_failed_open = "stateful_session.failed_open", "Requests whose session had no host, or not the one that answered";
         counter stateful_session_failed_closed = "stateful_session.failed_closed", "Requests refused because the host of their session cannot be used";
         counter stateful_session_no_session = "stateful_session.no_session", "Requests to which no session belongs";
+        counter dropped_headers_with_underscores = "dropped_headers_with_underscores", "Header fields left out because of underscores in their names";
+        counter requests_rejected_with_underscores_in_headers = "requests_rejected_with_underscores_in_headers", "Requests refused because of underscores in names of header fields";
         counter tracing_random_sampling = "tracing.random_sampling", "Traces started here";
         counter tracing_client_enabled = "tracing.client_enabled", "Traces asked for by the client";
         counter tracing_not_traceable = "tracing.not_traceable", "Requests not sampled";

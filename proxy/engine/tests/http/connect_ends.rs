@@ -76,6 +76,25 @@ async fn bytes_of_a_tunnel_over_http2_reach_the_host_as_they_are() {
 }
 
 #[tokio::test]
+async fn bytes_of_a_post_are_those_of_the_host_where_that_is_allowed() {
+    let origin = Origin::tcp_echo("a").await;
+    let mut config = ending(origin.address());
+    host(&mut config).routes[0].matches.path = PathMatch::Prefix("/".into());
+    action(&mut config, 0).post_ends = true;
+    let bed = Bed::start(config);
+    let mut client = bed.h1().await;
+    let answer = client.request("POST", "/any", &[("host", "h")], b"to and fro").await.unwrap();
+    assert_eq!((answer.status, &*answer.body), (200, &b"to and fro"[..]));
+    // The next request of the connection is one like others.
+    let again = client.request("POST", "/any", &[("host", "h")], b"again").await.unwrap();
+    assert_eq!((again.status, &*again.body), (200, &b"again"[..]));
+    let request = Request::post("http://h/any").body(Bytes::from_static(b"over http/2")).unwrap();
+    let answer = bed.h2().await.request(request).await.unwrap();
+    assert_eq!((answer.status, &*answer.body), (200, &b"over http/2"[..]));
+    assert_eq!(bed.cluster_stat("a", |s| s.upstream_cx_total.value()), 3);
+}
+
+#[tokio::test]
 async fn host_that_cannot_be_reached_is_told_before_the_tunnel_begins() {
     let nobody = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     let bed = Bed::start(ending(nobody));

@@ -1,5 +1,7 @@
 //! Invalid messages, and what becomes of their connection (`stream_error_on_invalid_http_message`).
 
+use bytes::Bytes;
+use http::Request;
 use outrigger_testkit::Origin;
 
 use crate::bed::{Bed, manager, to};
@@ -46,4 +48,54 @@ async fn connection_whose_framing_is_lost_is_closed_either_way() {
         assert!(client.is_closed().await, "{wanted}");
     }
     assert_eq!(origin.requests(), 0);
+}
+
+#[tokio::test]
+async fn fields_with_underscores_pass_go_or_refuse_the_request_as_configured() {
+    use outrigger_traffic::config::Underscores;
+    let origin = Origin::h1("one").await;
+    for action in [Underscores::Allow, Underscores::DropHeader, Underscores::RejectRequest] {
+        let mut config = to(&[&origin]);
+        manager(&mut config).headers_with_underscores = action;
+        let bed = Bed::start(config);
+        let fields = [("host", "h"), ("x_a", "1"), ("x-b", "2")];
+        let answer = bed.h1().await.request("GET", "/", &fields, b"").await.unwrap();
+        let request = Request::get("http://h/").header("x_a", "1").header("x-b", "2").body(Bytes::new());
+        let over_h2 = bed.h2().await.request(request.unwrap()).await;
+        if action == Underscores::RejectRequest {
+            assert_eq!(answer.status, 400);
+            assert!(over_h2.is_err(), "the stream is reset");
+            assert_eq!(bed.http_stat(|s| s.requests_rejected_with_underscores_in_headers.value()), 2);
+            continue;
+        }
+        assert_eq!((answer.status, over_h2.unwrap().status), (200, 200));
+        let dropped = action == Underscores::DropHeader;
+        let seen = origin.seen();
+        let last = seen.last().unwrap();
+        assert_eq!((last.field("x_a"), last.field("x-b")), ((!dropped).then_some("1"), Some("2")));
+        let count = bed.http_stat(|s| s.dropped_headers_with_underscores.value());
+        assert_eq!(count, if dropped { 2 } else { 0 });
+    }
+}
+
+#[tokio::test]
+async fn port_and_dot_are_taken_off_the_host_as_configured() {
+    let origin = Origin::h1("one").await;
+    let mut config = to(&[&origin]);
+    manager(&mut config).strip_matching_host_port = true;
+    manager(&mut config).strip_trailing_host_dot = true;
+    crate::bed::host(&mut config).domains = vec!["a.test".into(), "b.test:1".into()];
+    let bed = Bed::start(config);
+    let port = bed.address.port();
+    for (host, status) in [
+        (format!("a.test:{port}"), 200),
+        (format!("a.test.:{port}"), 200),
+        ("a.test.".to_owned(), 200),
+        ("b.test.:1".to_owned(), 200),
+        ("a.test:1".to_owned(), 404),
+        ("a.test..".to_owned(), 404),
+    ] {
+        let answer = bed.h1().await.request("GET", "/", &[("host", &host)], b"").await.unwrap();
+        assert_eq!(answer.status, status, "{host}");
+    }
 }

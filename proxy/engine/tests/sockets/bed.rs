@@ -48,6 +48,7 @@ pub fn tcp_to(cluster: &str) -> TcpProxy {
         idle_timeout: Some(Duration::from_secs(3600)),
         max_downstream_connection_duration: None,
         max_connect_attempts: 1,
+        tunnel: None,
         access_log: Vec::new(),
     }
 }

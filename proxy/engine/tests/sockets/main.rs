@@ -10,4 +10,5 @@ mod listener;
 mod tcp_proxy;
 mod tenure;
 mod tls;
+mod tunnel;
 mod upstream_tls;

@@ -87,7 +87,8 @@ fn forward(
         Some(policy) => retry(compilation, resource, &format!("{path}.retry_policy"), policy),
         None => defaults.retry.clone(),
     };
-    if from.connect_ends && !from.upgrades.iter().any(|one| one.upgrade_type.eq_ignore_ascii_case("connect"))
+    if (from.connect_ends || from.post_ends)
+        && !from.upgrades.iter().any(|one| one.upgrade_type.eq_ignore_ascii_case("connect"))
     {
         let at = format!("{path}.upgrade_configs");
         compilation.refuse(resource, at, "connect_config needs an upgrade of type CONNECT");
@@ -133,6 +134,7 @@ fn forward(
         retry,
         upgrades: from.upgrades.as_slice().into(),
         connect_ends: from.connect_ends,
+        post_ends: from.post_ends,
         high_priority: from.high_priority,
         hash,
         criteria: Criteria::new(from.metadata_match.iter()).map(Arc::new),

@@ -6,8 +6,8 @@ use crate::config::{
     self, AccessLog, AccessLogFormat, Config, LogFilter, NetworkFilter, RouteSource, ScopeTable, ScopedRoutes,
 };
 use crate::filter::HttpFilter;
-use crate::listener::{ChainMatcher, FilterChain, HttpChain, Listener, TcpChain, Terminal};
-use crate::route::{HeaderMatcher, Scopes};
+use crate::listener::{ChainMatcher, FilterChain, HttpChain, Listener, TcpChain, Terminal, Tunnel};
+use crate::route::{Edits, HeaderMatcher, Scopes};
 use crate::snapshot::{Snapshot, TableId};
 use crate::template::Template;
 use crate::tracing;
@@ -414,7 +414,37 @@ fn tcp_chain(
     let levels = routes::Above::none();
     let choice = actions::choice(compilation, resource, path, &tcp.cluster, &[], &levels)?;
     compilation.referenced.extend(actions::choice_references(&choice).map(|c| c.0));
-    Some(TcpChain { config: Arc::new(tcp.clone()), choice })
+    let tunnel = tcp.tunnel.as_ref().and_then(|from| tunnel(compilation, resource, path, from));
+    Some(TcpChain { config: Arc::new(tcp.clone()), choice, tunnel: tunnel.map(Box::new) })
+}
+
+/// The request that carries the connections of a TCP proxy.
+fn tunnel(
+    compilation: &mut Compilation<'_>,
+    resource: &str,
+    path: &str,
+    from: &config::Tunnel,
+) -> Option<Tunnel> {
+    let path = format!("{path}.tunneling_config");
+    if from.hostname.is_empty() {
+        compilation.refuse(resource, format!("{path}.hostname"), "must not be empty");
+    }
+    if from.post_path.as_ref().is_some_and(|post| !post.starts_with('/')) {
+        compilation.refuse(resource, format!("{path}.post_path"), "must begin with a slash");
+    }
+    let headers = Edits::of_level("headers_to_add", &from.headers, &mut |at, reason| {
+        compilation.refuse(resource, format!("{path}.{at}"), reason);
+    });
+    match Template::parse(&from.hostname) {
+        Ok(authority) => {
+            let post_path = from.post_path.as_ref().map(|post| post.as_bytes().into());
+            Some(Tunnel { authority, post_path, headers })
+        }
+        Err(reason) => {
+            compilation.refuse(resource, format!("{path}.hostname"), reason);
+            None
+        }
+    }
 }
 
 /// Header criteria must compile; what is combined is at least two.

@@ -391,6 +391,7 @@ fn listener_mistakes_are_refused() {
         idle_timeout: None,
         max_downstream_connection_duration: None,
         max_connect_attempts: 1,
+        tunnel: None,
         access_log: Vec::new(),
     };
     let with = |change: &dyn Fn(&mut Listener)| {

@@ -72,6 +72,12 @@ pub struct HttpConnectionManager {
     pub escaped_slashes: EscapedSlashes,
     /// Port is removed from the authority before routing (`strip_any_host_port`/`strip_matching_host_port` for any port).
     pub strip_any_host_port: bool,
+    /// As `strip_any_host_port`, where the port is that of the connection's own address alone. Default false.
+    pub strip_matching_host_port: bool,
+    /// The dot at the end of the authority's host is removed before routing. Default false.
+    pub strip_trailing_host_dot: bool,
+    /// What happens to header fields with underscores in their names. Default allow.
+    pub headers_with_underscores: Underscores,
     /// Scheme forced on requests (`scheme_header_transformation.scheme_to_overwrite`).
     pub scheme_override: Option<String>,
     /// Upgrades allowed, such as `websocket`.
@@ -126,6 +132,9 @@ impl HttpConnectionManager {
             merge_slashes: false,
             escaped_slashes: EscapedSlashes::KeepUnchanged,
             strip_any_host_port: false,
+            strip_matching_host_port: false,
+            strip_trailing_host_dot: false,
+            headers_with_underscores: Underscores::Allow,
             scheme_override: None,
             upgrades: Vec::new(),
             access_log: Vec::new(),
@@ -259,6 +268,17 @@ pub enum EscapedSlashes {
     UnescapeAndRedirect,
     /// Decode them and go on.
     UnescapeAndForward,
+}
+
+/// `headers_with_underscores_action`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Underscores {
+    /// They are fields like others.
+    Allow,
+    /// The request is answered with 400 (HTTP/1.1), or its stream is reset (HTTP/2).
+    RejectRequest,
+    /// They are left out.
+    DropHeader,
 }
 
 /// `upgrade_configs[]`.

@@ -20,6 +20,10 @@ pub struct Listener {
     /// Whether `address` is bound. One that is not gets connections from listeners with
     /// [`use_original_dst`](Self::use_original_dst) that were going to its address. Default true.
     pub bind_to_port: bool,
+    /// Let `address` and the additional ones be none of this host yet (IP_FREEBIND). Default false.
+    pub freebind: bool,
+    /// Take connections for any address that the kernel redirects here (IP_TRANSPARENT; needs CAP_NET_ADMIN). Default false.
+    pub transparent: bool,
     /// Hand redirected connections to the listener of the address they were going to (with this port at that address, or at
     /// all addresses), where there is one. Default false.
     pub use_original_dst: bool,
@@ -70,6 +74,8 @@ impl Listener {
             address,
             additional_addresses: Vec::new(),
             bind_to_port: true,
+            freebind: false,
+            transparent: false,
             use_original_dst: false,
             original_dst: false,
             proxy_protocol: None,

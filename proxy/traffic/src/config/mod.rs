@@ -63,7 +63,7 @@ pub use hash_policy::{HashCookie, HashPolicy, HashSource};
 pub use health_check::{GrpcProbe, HealthCheck, HttpProbe, Probe, TcpProbe};
 pub use http::{
     CodecType, EscapedSlashes, ForwardClientCert, Http1Options, Http2Options, HttpConnectionManager,
-    RouteSource, ServerHeader, SetClientCertDetails, Upgrade,
+    RouteSource, ServerHeader, SetClientCertDetails, Underscores, Upgrade,
 };
 pub use listener::{FilterChain, FilterChainMatch, Listener, NetworkFilter, Terminal, TrafficDirection};
 pub use listener_filter::{ForwardProxy, PortPredicate, ProxyProtocol, ProxyProtocolVersion};
@@ -83,7 +83,7 @@ pub use service::{CallRetry, GrpcTarget, HttpTarget};
 pub use shared::Shared;
 pub use string_match::{StringMatch, StringPattern};
 pub use subset::{LbValue, SubsetFallback, SubsetSelector, Subsets};
-pub use tcp::TcpProxy;
+pub use tcp::{TcpProxy, Tunnel};
 pub use tls::{
     CertificateSource, DownstreamTls, SanMatch, SanType, Secret, SecretValue, TlsCertificate, TlsParams,
     TlsVersion, UpstreamTls, ValidationContext, ValidationSource,

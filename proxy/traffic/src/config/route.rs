@@ -227,6 +227,8 @@ pub struct RouteAction {
     pub upgrades: Vec<Upgrade>,
     /// A CONNECT ends here: the cluster's host gets its bytes over TCP, not the request (`connect_config`). Default false.
     pub connect_ends: bool,
+    /// As `connect_ends`, for POST requests as well (`allow_post`). Default false.
+    pub post_ends: bool,
     /// High priority: the cluster's high-priority circuit breakers count.
     pub high_priority: bool,
     /// By what requests are told apart for rate limits.
@@ -260,6 +262,7 @@ impl RouteAction {
             retry_policy: None,
             upgrades: Vec::new(),
             connect_ends: false,
+            post_ends: false,
             high_priority: false,
             rate_limits: Vec::new(),
             hash_policy: Vec::new(),

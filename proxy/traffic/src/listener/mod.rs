@@ -10,8 +10,9 @@ pub use matching::ConnView;
 use crate::authz::CompiledRbac;
 use crate::config;
 use crate::filter::HttpFilter;
-use crate::route::{Choice, Scopes};
+use crate::route::{Choice, Edits, Scopes};
 use crate::snapshot::TableId;
+use crate::template::Template;
 pub(crate) use matching::ChainMatcher;
 use std::sync::Arc;
 
@@ -70,6 +71,19 @@ pub struct TcpChain {
     pub config: Arc<config::TcpProxy>,
     /// Which cluster: ask [`Choice::choose`] with [`NoFields`](crate::view::NoFields).
     pub choice: Choice,
+    /// The request that carries the connection.
+    pub tunnel: Option<Box<Tunnel>>,
+}
+
+/// The request that carries a connection, compiled.
+#[derive(Debug)]
+pub struct Tunnel {
+    /// Its authority.
+    pub authority: Template,
+    /// Path of a POST; `None`: CONNECT.
+    pub post_path: Option<Box<[u8]>>,
+    /// Its header fields.
+    pub headers: Edits,
 }
 
 impl Listener {

@@ -51,6 +51,8 @@ pub struct Forward {
     pub upgrades: Box<[Upgrade]>,
     /// A CONNECT ends here, and its bytes go on over TCP.
     pub connect_ends: bool,
+    /// And so does a POST.
+    pub post_ends: bool,
     /// Taken off `grpc-timeout`.
     pub grpc_timeout_header_offset: Duration,
     /// The request header whose number chooses among weighted clusters.

@@ -245,6 +245,7 @@ mod tests {
             idle_timeout: None,
             max_downstream_connection_duration: None,
             max_connect_attempts: 1,
+            tunnel: None,
             access_log: Vec::new(),
         }))
     }

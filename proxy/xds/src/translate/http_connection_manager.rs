@@ -8,7 +8,7 @@ use outrigger_api::envoy::extensions::filters::http::router::v3::Router;
 use outrigger_api::envoy::extensions::filters::network::http_connection_manager::v3 as proto;
 use outrigger_traffic::config::{
     CodecType, EscapedSlashes, ForwardClientCert, Http1Options, Http2Options, HttpConnectionManager,
-    HttpFilter, RouteSource, ServerHeader, SetClientCertDetails, Upgrade,
+    HttpFilter, RouteSource, ServerHeader, SetClientCertDetails, Underscores, Upgrade,
 };
 use proto::http_connection_manager as hcm;
 use std::time::Duration;
@@ -100,6 +100,7 @@ fn limits(message: &proto::HttpConnectionManager, manager: &mut HttpConnectionMa
             limit_or(options.max_connection_duration.as_ref(), None, &at.field("max_connection_duration"));
         manager.max_stream_duration =
             limit_or(options.max_stream_duration.as_ref(), None, &at.field("max_stream_duration"));
+        manager.headers_with_underscores = underscores(options, &at);
         manager.max_requests_per_connection = options.max_requests_per_connection.filter(|n| *n > 0);
     }
     manager.stream_idle_timeout = limit_or(
@@ -113,6 +114,19 @@ fn limits(message: &proto::HttpConnectionManager, manager: &mut HttpConnectionMa
     if let Some(timeout) = &message.drain_timeout {
         manager.drain_timeout =
             duration(timeout, &at.field("drain_timeout")).unwrap_or(manager.drain_timeout);
+    }
+}
+
+fn underscores(options: &core::HttpProtocolOptions, at: &At<'_>) -> Underscores {
+    use core::http_protocol_options::HeadersWithUnderscoresAction as A;
+    match A::try_from(options.headers_with_underscores_action) {
+        Ok(A::Allow) => Underscores::Allow,
+        Ok(A::RejectRequest) => Underscores::RejectRequest,
+        Ok(A::DropHeader) => Underscores::DropHeader,
+        Err(_) => {
+            at.field("headers_with_underscores_action").refuse("is not known");
+            Underscores::Allow
+        }
     }
 }
 
@@ -177,6 +191,11 @@ fn identity_and_headers(
     };
     manager.strip_any_host_port =
         matches!(message.strip_port_mode, Some(hcm::StripPortMode::StripAnyHostPort(true)));
+    manager.strip_matching_host_port = message.strip_matching_host_port;
+    manager.strip_trailing_host_dot = message.strip_trailing_host_dot;
+    if manager.strip_any_host_port && manager.strip_matching_host_port {
+        at.field("strip_matching_host_port").refuse("cannot be given together with `strip_any_host_port`");
+    }
     if let Some(core::scheme_header_transformation::Transformation::SchemeToOverwrite(scheme)) =
         message.scheme_header_transformation.as_ref().and_then(|s| s.transformation.as_ref())
     {

@@ -41,6 +41,8 @@ pub(super) fn listener(message: &Listener, at: &At<'_>) -> Option<config::Listen
     listener_filter::listener_filters(&message.listener_filters, &mut listener, at);
     listener.tls_inspector |= filter_chains.iter().any(needs_client_hello);
     listener.use_original_dst = message.use_original_dst.unwrap_or(false);
+    listener.freebind = message.freebind.unwrap_or(false);
+    listener.transparent = message.transparent.unwrap_or(false);
     listener.bind_to_port = message.bind_to_port.unwrap_or(true);
     match (is_udp, listener.dns.is_some()) {
         (true, false) => at

@@ -1,9 +1,10 @@
 //! `TcpProxy`.
 
+use super::route::headers::header_edits_of;
 use super::value::{limit_or, positive};
 use super::{At, access_log};
 use outrigger_api::envoy::extensions::filters::network::tcp_proxy::v3 as proto;
-use outrigger_traffic::config::{ClusterChoice, HeaderEdits, TcpProxy, WeightedCluster};
+use outrigger_traffic::config::{ClusterChoice, HeaderEdits, TcpProxy, Tunnel, WeightedCluster};
 use std::time::Duration;
 
 /// A TCP proxy; `None` when it names no cluster (noted).
@@ -37,8 +38,27 @@ pub(super) fn tcp_proxy(message: &proto::TcpProxy, at: &At<'_>) -> Option<TcpPro
         idle_timeout,
         max_downstream_connection_duration,
         max_connect_attempts,
+        tunnel: message.tunneling_config.as_ref().map(|t| Box::new(tunnel(t, &at.field("tunneling_config")))),
         access_log: access_log::access_logs(&message.access_log, at),
     })
+}
+
+/// The request that carries a connection.
+fn tunnel(message: &proto::tcp_proxy::TunnelingConfig, at: &At<'_>) -> Tunnel {
+    at.field("hostname").need_text(&message.hostname);
+    // Source: Envoy: a path is for POST alone, whose default is `/`.
+    if !message.use_post && !message.post_path.is_empty() {
+        at.field("post_path").refuse("is for requests with `use_post`");
+    }
+    let post_path = match message.post_path.as_str() {
+        "" => "/",
+        path => path,
+    };
+    Tunnel {
+        hostname: message.hostname.clone(),
+        post_path: message.use_post.then(|| post_path.to_owned()),
+        headers: header_edits_of(&message.headers_to_add, "headers_to_add", at),
+    }
 }
 
 fn shares(weighted: &proto::tcp_proxy::WeightedCluster, at: &At<'_>) -> Vec<WeightedCluster> {

@@ -311,6 +311,7 @@ fn http_options(value: &UpstreamHttp) -> upstreams::HttpProtocolOptions {
             max_connection_duration: value.max_connection_duration.map(duration),
             max_stream_duration: None,
             max_requests_per_connection: value.max_requests_per_connection,
+            ..Default::default()
         }),
         upstream_http_protocol_options: names,
         upstream_protocol_options: Some(protocol),

@@ -6,7 +6,7 @@ use outrigger_api::envoy::extensions::filters::http::router::v3::Router;
 use outrigger_api::envoy::extensions::filters::network::http_connection_manager::v3 as proto;
 use outrigger_traffic::config::{
     CodecType, EscapedSlashes, ForwardClientCert, Http1Options, Http2Options, HttpConnectionManager,
-    KeyElement, RouteSource, ScopeTable, ScopedRoutes, ServerHeader,
+    KeyElement, RouteSource, ScopeTable, ScopedRoutes, ServerHeader, Underscores,
 };
 use proto::http_connection_manager as hcm;
 
@@ -74,6 +74,7 @@ pub(super) fn http_connection_manager(value: &HttpConnectionManager) -> proto::H
             max_connection_duration: value.max_connection_duration.map(duration),
             max_stream_duration: value.max_stream_duration.map(duration),
             max_requests_per_connection: value.max_requests_per_connection,
+            headers_with_underscores_action: underscores(value.headers_with_underscores).into(),
         }),
         always_set_request_id_in_response: value.always_set_request_id_in_response,
         stream_error_on_invalid_http_message: Some(value.stream_error_on_invalid_http_message),
@@ -84,6 +85,8 @@ pub(super) fn http_connection_manager(value: &HttpConnectionManager) -> proto::H
         path_with_escaped_slashes_action: escaped_slashes(value.escaped_slashes).into(),
         scheme_header_transformation: scheme,
         route_specifier: Some(routes),
+        strip_matching_host_port: value.strip_matching_host_port,
+        strip_trailing_host_dot: value.strip_trailing_host_dot,
         strip_port_mode: value.strip_any_host_port.then_some(hcm::StripPortMode::StripAnyHostPort(true)),
     }
 }
@@ -98,6 +101,15 @@ fn http_filters(value: &HttpConnectionManager) -> Vec<proto::HttpFilter> {
         config_type: Some(proto::http_filter::ConfigType::TypedConfig(any(&router))),
     });
     list
+}
+
+fn underscores(value: Underscores) -> core::http_protocol_options::HeadersWithUnderscoresAction {
+    use core::http_protocol_options::HeadersWithUnderscoresAction as A;
+    match value {
+        Underscores::Allow => A::Allow,
+        Underscores::RejectRequest => A::RejectRequest,
+        Underscores::DropHeader => A::DropHeader,
+    }
 }
 
 fn forward_client_cert(value: ForwardClientCert) -> hcm::ForwardClientCertDetails {

@@ -32,6 +32,8 @@ pub fn listener(value: &Listener) -> proto::Listener {
         default_filter_chain: value.default_filter_chain.as_ref().map(filter_chain),
         listener_filters: listener_filters(value),
         use_original_dst: value.use_original_dst.then_some(true),
+        freebind: value.freebind.then_some(true),
+        transparent: value.transparent.then_some(true),
         bind_to_port: (!value.bind_to_port).then_some(false),
         listener_filters_timeout: limit(value.listener_filters_timeout),
         continue_on_listener_filters_timeout: value.continue_on_listener_filters_timeout,
@@ -116,6 +118,12 @@ fn tcp_proxy(value: &TcpProxy) -> tcp::TcpProxy {
         max_connect_attempts: Some(value.max_connect_attempts),
         idle_timeout: limit(value.idle_timeout),
         max_downstream_connection_duration: value.max_downstream_connection_duration.map(duration),
+        tunneling_config: value.tunnel.as_ref().map(|tunnel| t::TunnelingConfig {
+            hostname: tunnel.hostname.clone(),
+            use_post: tunnel.post_path.is_some(),
+            headers_to_add: tunnel.headers.iter().map(super::route::header_edit).collect(),
+            post_path: tunnel.post_path.clone().unwrap_or_default(),
+        }),
         cluster_specifier: Some(cluster),
     }
 }

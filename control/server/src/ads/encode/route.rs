@@ -61,7 +61,7 @@ impl Edits {
     }
 }
 
-fn header_edit(value: &HeaderEdit) -> HeaderValueOption {
+pub(super) fn header_edit(value: &HeaderEdit) -> HeaderValueOption {
     let action = match value.append {
         HeaderAppend::AppendIfExistsOrAdd => HeaderAppendAction::AppendIfExistsOrAdd,
         HeaderAppend::AddIfAbsent => HeaderAppendAction::AddIfAbsent,
@@ -228,7 +228,7 @@ fn forward(value: &RouteAction) -> proto::RouteAction {
             });
     let upgrade = |u: &outrigger_traffic::config::Upgrade| ra::UpgradeConfig {
         connect_config: (value.connect_ends && u.upgrade_type.eq_ignore_ascii_case("connect"))
-            .then_some(ra::upgrade_config::ConnectConfig {}),
+            .then_some(ra::upgrade_config::ConnectConfig { allow_post: value.post_ends }),
         upgrade_type: u.upgrade_type.clone(),
         enabled: Some(u.enabled),
     };

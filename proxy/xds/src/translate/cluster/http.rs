@@ -101,6 +101,9 @@ fn common_options(message: &core::HttpProtocolOptions, http: &mut UpstreamHttp, 
     http.max_connection_duration =
         limit_or(message.max_connection_duration.as_ref(), None, &at.field("max_connection_duration"));
     http.max_requests_per_connection = message.max_requests_per_connection.filter(|n| *n > 0);
+    if message.headers_with_underscores_action != 0 {
+        at.field("headers_with_underscores_action").refuse("is for requests of clients; a cluster has none");
+    }
     if message.max_headers_count.is_some() {
         at.field("max_headers_count").refuse("is not supported towards a cluster");
     }

@@ -45,12 +45,13 @@ pub(super) fn forward(message: &proto::RouteAction, non_idempotent: bool, at: &A
     for (i, upgrade) in message.upgrade_configs.iter().enumerate() {
         let at = at.item("upgrade_configs", i);
         http_connection_manager::upgrade(&upgrade.upgrade_type, upgrade.enabled, &mut action.upgrades, &at);
-        if upgrade.connect_config.is_some() {
+        if let Some(config) = &upgrade.connect_config {
             // Source: Envoy: non-CONNECT upgrades have none.
             if !upgrade.upgrade_type.eq_ignore_ascii_case("CONNECT") {
                 at.field("connect_config").refuse("is for upgrades of type CONNECT");
             }
             action.connect_ends = true;
+            action.post_ends |= config.allow_post;
         }
     }
     action.high_priority = match RoutingPriority::try_from(message.priority) {

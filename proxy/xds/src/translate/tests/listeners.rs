@@ -506,3 +506,23 @@ fn impossible_tls_is_refused() {
         assert!(found.contains(&expected), "{context}\n{found:#?}");
     }
 }
+
+#[test]
+fn tunnel_of_a_tcp_proxy_is_translated() {
+    let with = |tunnel: &str| PLAIN.replace("cluster: c", &format!("cluster: c, tunneling_config: {tunnel}"));
+    assert!(with("{}").contains("tunneling_config"), "{PLAIN}");
+    let found =
+        listener(&with("{hostname: 'h:1', use_post: true, headers_to_add: [{header: {key: A, value: b}}]}"));
+    let Terminal::Tcp(tcp) = &found.expect("accepted").filter_chains[0].terminal else { panic!("tcp") };
+    let tunnel = tcp.tunnel.as_ref().expect("a tunnel");
+    assert_eq!((&*tunnel.hostname, tunnel.post_path.as_deref()), ("h:1", Some("/")));
+    assert_eq!((&*tunnel.headers[0].name, &*tunnel.headers[0].value), ("a", "b"));
+    for (tunnel, expected) in [
+        ("{}", "tunneling_config.hostname: must not be empty"),
+        ("{hostname: h, post_path: /a}", "tunneling_config.post_path: is for requests with `use_post`"),
+        ("{hostname: h, propagate_response_headers: true}", "propagate_response_headers"),
+    ] {
+        let found = reasons(listener(&with(tunnel))).join("; ");
+        assert!(found.contains(expected), "{tunnel}: {found}");
+    }
+}
