@@ -66,6 +66,7 @@ const CHECKS: &[(&str, Check)] = &[
     ("discovery", |p| p.python("discovery.py", &[])),
     ("logs", |p| p.python("logs.py", &[])),
     ("shaping", |p| p.python("shaping.py", &[])),
+    ("config", |p| p.python("config.py", &[])),
     ("generated", |p| p.python("generated.py", &[])),
     ("observe", |p| p.python("observe.py", &[])),
     ("grpc-xds", |p| p.python("grpc_xds.py", &[])),

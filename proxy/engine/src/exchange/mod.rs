@@ -85,6 +85,12 @@ impl Exchange {
         self.request_length_changes();
     }
 
+    /// As [`stage_request`](Self::stage_request), for a stage that changes nothing of the body.
+    pub(crate) fn stage_request_as_long(&mut self, stage: Box<dyn BodyStage>) {
+        let body = std::mem::replace(&mut self.reader, BodyReader::Staged(Box::default()));
+        self.reader = body.stage(vec![stage]);
+    }
+
     /// The length of the request's body is not known any more.
     pub(crate) fn request_length_changes(&mut self) {
         self.front.request.fields.remove_known(Known::ContentLength);

@@ -44,7 +44,8 @@ pub(super) fn begin(
     respond::edit_response(x, notes, &plan.response_edits);
     notes.has_body = !framing.body.is_empty() && !x.responder.is_bodiless(x.response.status);
     respond::decorate(x, notes, now);
-    let body = if notes.stages.is_empty() { framing.body } else { BodyLength::Chunked };
+    let as_long = notes.stages.iter().all(|stage| stage.keeps_length());
+    let body = if as_long { framing.body } else { BodyLength::Chunked };
     x.responder.head(&x.response, body).map_err(|_| ProxyError::ClientGone)
 }
 

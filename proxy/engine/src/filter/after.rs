@@ -1,8 +1,9 @@
 //! What filters do to the response: decided on the way in, done before the head goes out.
 
 use outrigger_traffic::config::Decompressor;
+use outrigger_traffic::filter::fault::ActiveFault;
 use outrigger_traffic::filter::token_bucket::Taken;
-use outrigger_traffic::filter::{Filter, HeaderToMetadata, HttpFilter, Override};
+use outrigger_traffic::filter::{Filter, HeaderToMetadata, HttpFilter, Override, Pace};
 use outrigger_traffic::route::Edits;
 use std::sync::Arc;
 
@@ -13,6 +14,7 @@ use super::grpc_web::{self, Spoken};
 use super::header_mutation;
 use super::header_to_metadata;
 use super::health_check::{self, Checked};
+use super::pace;
 use super::rate_limit;
 use super::registered::RequestFilter;
 use super::stateful_session::{self, Session};
@@ -24,6 +26,10 @@ use crate::text::Digits;
 pub(crate) enum After {
     /// A page of another origin is let in.
     LetIn(Box<LetIn>),
+    /// Its body takes its time.
+    Pace(Arc<Pace>),
+    /// A fault makes its body slow.
+    Slow(Pace, ActiveFault),
     /// Header edits.
     Edits(Edits),
     /// The state of a rate limit is told.
@@ -62,6 +68,8 @@ pub(crate) fn on_response(x: &mut Front, notes: &mut Notes) {
                     fields.set(b"access-control-expose-headers", let_in.expose.as_bytes());
                 }
             }
+            After::Pace(of) => pace::on_response(x, notes, of),
+            After::Slow(of, active) => pace::by_fault(x, notes, of, active),
             After::Edits(edits) => exchange::edit_response(x, notes, &edits),
             After::RateLimit(taken) => {
                 let mut tell = |name: &[u8], number: u64| {
@@ -95,6 +103,7 @@ pub(super) fn of_unreached(notes: &mut Notes, filter: &HttpFilter, own: Option<&
         Filter::Rbac(_)
         | Filter::Fault(_)
         | Filter::Cors
+        | Filter::BandwidthLimit(_)
         | Filter::Csrf(_)
         | Filter::Jwt(_)
         | Filter::LocalRateLimit(_)

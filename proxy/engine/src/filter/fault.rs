@@ -4,7 +4,7 @@ use outrigger_traffic::filter::fault::{Abort, ActiveFault};
 use outrigger_traffic::filter::{Fault, RouteFilter};
 use std::time::Duration;
 
-use super::{Answer, Pending, Place, Verdict};
+use super::{After, Answer, Pending, Place, Verdict};
 use crate::error::ProxyError;
 use crate::exchange::{Exchange, Notes};
 use crate::http::view::HeadView;
@@ -37,6 +37,15 @@ pub(super) fn on_request(
         return Verdict::Next;
     }
     let stats = x.front.serving.stats(worker);
+    if let Some(rate) = rules.response_rate(&view, worker.draw_u32()) {
+        let Some(active) = rules.begin() else {
+            stats.fault_faults_overflow.inc();
+            return Verdict::Next;
+        };
+        stats.fault_response_rl_injected.inc();
+        notes.after.push(After::Slow(rate, active));
+        notes.shapes_response = true;
+    }
     let delay = rules.delay(&view, worker.draw_u32());
     let abort = rules.abort(&view, worker.draw_u32());
     if delay.is_none() && abort.is_none() {

@@ -24,6 +24,7 @@ mod header_to_metadata;
 mod health_check;
 mod jwt;
 mod local_rate_limit;
+mod pace;
 mod place;
 mod protobuf;
 mod rate_limit;
@@ -211,6 +212,7 @@ fn on_request(
     match &filter.rules {
         Filter::Rbac(rules) => rbac::check(x, notes, rules, settings),
         Filter::Fault(rules) => fault::on_request(x, notes, place, rules, settings),
+        Filter::BandwidthLimit(limit) => pace::on_request(x, notes, limit, settings),
         Filter::Cors => cors::on_request(x, notes, own),
         Filter::Csrf(policy) => csrf::on_request(x, policy, settings),
         Filter::HeaderMutation(edits) => header_mutation::on_request(x, notes, edits, own),

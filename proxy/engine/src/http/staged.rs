@@ -34,6 +34,11 @@ pub(crate) trait BodyStage: std::fmt::Debug {
         PIECE_MAX
     }
 
+    /// Whether as many bytes come out as go in.
+    fn keeps_length(&self) -> bool {
+        false
+    }
+
     /// How many of `wanted` bytes it takes now; waits while none.
     fn poll_allowance(&mut self, _cx: &mut Context<'_>, wanted: usize) -> Poll<usize> {
         Poll::Ready(wanted)

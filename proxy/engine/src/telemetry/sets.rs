@@ -106,6 +106,15 @@ stat_set! {
         counter rbac_shadow_denied = "rbac.shadow_denied", "Requests that shadow rules would deny";
         counter fault_delays_injected = "fault.delays_injected", "Requests delayed by the fault filter";
         counter fault_aborts_injected = "fault.aborts_injected", "Requests answered by the fault filter";
+        counter fault_response_rl_injected = "fault.response_rl_injected", "Responses slowed down by the fault filter";
+        counter bandwidth_limit_request_enabled = "http_bandwidth_limit.request_enabled", "Requests that a bandwidth limit looked at";
+        counter bandwidth_limit_response_enabled = "http_bandwidth_limit.response_enabled", "Responses that a bandwidth limit looked at";
+        counter bandwidth_limit_request_enforced = "http_bandwidth_limit.request_enforced", "Times that a request's body had to wait for a bandwidth limit";
+        counter bandwidth_limit_response_enforced = "http_bandwidth_limit.response_enforced", "Times that a response's body had to wait for a bandwidth limit";
+        counter bandwidth_limit_request_allowed_total_size = "http_bandwidth_limit.request_allowed_total_size", "Bytes of requests that passed a bandwidth limit";
+        counter bandwidth_limit_response_allowed_total_size = "http_bandwidth_limit.response_allowed_total_size", "Bytes of responses that passed a bandwidth limit";
+        gauge bandwidth_limit_request_pending = "http_bandwidth_limit.request_pending", "Requests whose bodies pass a bandwidth limit now";
+        gauge bandwidth_limit_response_pending = "http_bandwidth_limit.response_pending", "Responses whose bodies pass a bandwidth limit now";
         counter fault_faults_overflow = "fault.faults_overflow", "Faults not put in, because too many were under way";
         counter compressor_compressed = "compressor.compressed", "Responses that were compressed";
         counter compressor_not_compressed = "compressor.not_compressed", "Responses that a compressor left as they were";

@@ -29,6 +29,7 @@ mod mesh;
 mod mirror;
 mod outlier;
 mod overload;
+mod pace;
 mod pool;
 mod rate_limit;
 mod retry;

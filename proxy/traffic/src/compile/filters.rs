@@ -4,7 +4,7 @@ use super::{Compilation, routes};
 use crate::authz::CompiledRbac;
 use crate::config::{self, AuthzService, ExtAuthzRoute, FilterConfig, FilterOverride, RouteFilterConfig};
 use crate::filter::{
-    CorsPolicy, CsrfPolicy, ExtAuthz, Fault, Filter, HeaderMutation, HeaderToMetadata, HealthChecks,
+    BandwidthLimit, CorsPolicy, CsrfPolicy, ExtAuthz, Fault, Filter, HeaderMutation, HeaderToMetadata, HealthChecks,
     HttpFilter, JwtAuthn, LocalRateLimit, Mutations, RateLimit, RateLimitRoute, RateLimitRule, RouteFilter,
     RouteFilters, SessionRoute, StatefulSession, Word,
 };
@@ -68,6 +68,9 @@ fn compiled(cx: &mut Cx<'_, '_>, from: &FilterConfig) -> Option<Filter> {
         FilterConfig::Rbac(rbac) => Filter::Rbac(rules(cx, "", rbac)),
         FilterConfig::Fault(fault) => Filter::Fault(Box::new(Fault::new(fault, &mut cx.note()))),
         FilterConfig::Cors => Filter::Cors,
+        FilterConfig::BandwidthLimit(limit) => {
+            Filter::BandwidthLimit(Arc::new(BandwidthLimit::new(limit, false, &mut cx.note())))
+        }
         FilterConfig::Csrf(policy) => Filter::Csrf(Box::new(CsrfPolicy::new(policy, &mut cx.note()))),
         FilterConfig::HeaderMutation(filter) => {
             Filter::HeaderMutation(Box::new(HeaderMutation::new(filter, &mut cx.note())))
@@ -197,6 +200,9 @@ fn route_settings(cx: &mut Cx<'_, '_>, from: &RouteFilterConfig) -> Option<Route
         RouteFilterConfig::Fault(fault) => RouteFilter::Fault(Box::new(Fault::new(fault, &mut cx.note()))),
         RouteFilterConfig::Cors(policy) => {
             RouteFilter::Cors(Box::new(CorsPolicy::new(policy, &mut cx.note())))
+        }
+        RouteFilterConfig::BandwidthLimit(limit) => {
+            RouteFilter::BandwidthLimit(Arc::new(BandwidthLimit::new(limit, true, &mut cx.note())))
         }
         RouteFilterConfig::Csrf(policy) => {
             RouteFilter::Csrf(Box::new(CsrfPolicy::new(policy, &mut cx.note())))

@@ -50,9 +50,9 @@ pub use endpoint::{
 };
 pub use error::ConfigError;
 pub use filter::{
-    AuthzBody, AuthzCheck, AuthzHttp, AuthzService, BufferLimit, Coding, Compressible, Compressor,
+    AuthzBody, AuthzCheck, AuthzHttp, AuthzService, BandwidthLimit, BufferLimit, Coding, Compressible, Compressor,
     CompressorRoute, CorsPolicy, CsrfPolicy, Decoding, Decompressible, Decompressor, ExtAuthz, ExtAuthzRoute,
-    Fault, FaultAbort, FaultDelay, HeaderMutation, HeaderMutationFilter, HeaderMutations, HeaderToMetadata,
+    Fault, FaultAbort, FaultDelay, FaultRate, HeaderMutation, HeaderMutationFilter, HeaderMutations, HeaderToMetadata,
     HealthCheckFilter, JwtAuthn, JwtProvider, JwtRequirement, JwtRoute, LocalDescriptor, LocalRateLimit,
     MetadataKind, MetadataRule, MetadataSource, MetadataTarget, RateLimit, RateLimitAction, RateLimitRoute,
     RateLimitRule, RateLimited, RemoteJwks, SessionRoute, SessionState, SetMetadata, StatefulSession,

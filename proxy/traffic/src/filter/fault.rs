@@ -1,5 +1,6 @@
 //! Which fault a request meets. Source: Envoy: HTTP fault injection filter.
 
+use super::pace::{Pace, of_fault};
 use crate::config::{self, FaultAbort, Fraction};
 use crate::route::HeaderMatcher;
 use crate::view::RequestView;
@@ -12,6 +13,7 @@ use std::time::Duration;
 pub struct Fault {
     delay: Option<config::FaultDelay>,
     abort: Option<FaultAbort>,
+    response_rate: Option<config::FaultRate>,
     upstream_cluster: Option<Box<str>>,
     headers: Box<[HeaderMatcher]>,
     nodes: Box<[Box<[u8]>]>,
@@ -50,6 +52,9 @@ impl Fault {
         if from.delay.as_ref().and_then(|d| d.fixed).is_some_and(|fixed| fixed.is_zero()) {
             refuse("delay.fixed_delay".into(), "must be greater than 0s".into());
         }
+        if from.response_rate.as_ref().is_some_and(|rate| rate.fixed_kbps == Some(0)) {
+            refuse("response_rate_limit.fixed_limit.limit_kbps".into(), "must be at least 1".into());
+        }
         let mut headers = Vec::with_capacity(from.headers.len());
         for (i, header) in from.headers.iter().enumerate() {
             match HeaderMatcher::for_request(header) {
@@ -60,6 +65,7 @@ impl Fault {
         Self {
             delay: from.delay.clone(),
             abort: from.abort.clone(),
+            response_rate: from.response_rate.clone(),
             upstream_cluster: (!from.upstream_cluster.is_empty())
                 .then(|| from.upstream_cluster.as_str().into()),
             headers: headers.into(),
@@ -111,6 +117,20 @@ impl Fault {
             }
         };
         share.contains(draw).then_some(abort)
+    }
+
+    /// How fast its response may be, where the draw falls on it.
+    pub fn response_rate<V: RequestView + ?Sized>(&self, view: &V, draw: u32) -> Option<Pace> {
+        let rate = self.response_rate.as_ref()?;
+        let (kbps, share) = match rate.fixed_kbps {
+            Some(kbps) => (kbps, rate.percentage),
+            None => {
+                let kbps = number(view.header(b"x-envoy-fault-throughput-response")?)?;
+                let asked = view.header(b"x-envoy-fault-throughput-response-percentage");
+                (kbps, limited(asked, rate.percentage))
+            }
+        };
+        (kbps > 0 && share.contains(draw)).then(|| of_fault(kbps))
     }
 
     /// Counts a fault; `None` where as many as may be are under way.

@@ -14,6 +14,7 @@ pub mod header_mutation;
 pub mod header_to_metadata;
 pub mod health_check;
 pub mod jwt;
+pub mod pace;
 pub mod rate_limit;
 pub mod stateful_session;
 pub mod token_bucket;
@@ -35,6 +36,7 @@ pub use header_mutation::{HeaderMutation, Mutations};
 pub use header_to_metadata::HeaderToMetadata;
 pub use health_check::HealthChecks;
 pub use jwt::JwtAuthn;
+pub use pace::{BandwidthLimit, Pace};
 pub use rate_limit::{LocalRateLimit, RateLimitRule, RateLimitRules};
 pub use stateful_session::{SessionRoute, StatefulSession};
 
@@ -60,6 +62,8 @@ pub enum Filter {
     Fault(Box<Fault>),
     /// Cross-origin requests.
     Cors,
+    /// Bodies that take their time.
+    BandwidthLimit(Arc<BandwidthLimit>),
     /// Cross-site request forgery.
     Csrf(Box<CsrfPolicy>),
     /// Header edits.
@@ -103,6 +107,8 @@ pub enum RouteFilter {
     Fault(Box<Fault>),
     /// What holds for other origins.
     Cors(Box<CorsPolicy>),
+    /// A limit in place of the filter's.
+    BandwidthLimit(Arc<BandwidthLimit>),
     /// In place of the filter's policy.
     Csrf(Box<CsrfPolicy>),
     /// Edits beside the filter's.
@@ -135,6 +141,7 @@ impl HttpFilter {
             Filter::Rbac(_)
             | Filter::Fault(_)
             | Filter::Cors
+            | Filter::BandwidthLimit(_)
             | Filter::Csrf(_)
             | Filter::HeaderMutation(_)
             | Filter::LocalRateLimit(_)

@@ -83,6 +83,8 @@ fn http_fault(value: &Fault) -> fault::HttpFault {
         headers: value.headers.iter().map(header_match).collect(),
         downstream_nodes: value.downstream_nodes.clone(),
         max_active_faults: value.max_active_faults,
+        // No planner makes one.
+        response_rate_limit: None,
     }
 }
 

@@ -17,6 +17,8 @@ pub struct Fault {
     pub headers: Vec<HeaderMatch>,
     /// Only requests whose `x-envoy-downstream-service-node` is one of these; empty: any.
     pub downstream_nodes: Vec<String>,
+    /// The response is slow.
+    pub response_rate: Option<FaultRate>,
     /// Most faults at a time on this proxy; `None`: no limit.
     pub max_active_faults: Option<u32>,
 }
@@ -26,6 +28,15 @@ pub struct Fault {
 pub struct FaultDelay {
     /// How long; `None`: as the request's `x-envoy-fault-delay-request` says, in milliseconds.
     pub fixed: Option<Duration>,
+    /// Share of the requests.
+    pub percentage: Fraction,
+}
+
+/// How fast the body of the response is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FaultRate {
+    /// KiB per second, at least 1; `None`: as the request's `x-envoy-fault-throughput-response` says.
+    pub fixed_kbps: Option<u64>,
     /// Share of the requests.
     pub percentage: Fraction,
 }

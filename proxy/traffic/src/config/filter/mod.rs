@@ -3,6 +3,7 @@
 //! One file per filter. A filter has a name of its own, by which tables, virtual hosts, routes and weighted clusters say
 //! what holds for their requests instead (`typed_per_filter_config`).
 
+mod bandwidth_limit;
 mod compression;
 mod cors;
 mod csrf;
@@ -16,13 +17,14 @@ mod metadata;
 mod rate_limit;
 mod stateful_session;
 
+pub use bandwidth_limit::BandwidthLimit;
 pub use compression::{
     BufferLimit, Coding, Compressible, Compressor, CompressorRoute, Decoding, Decompressible, Decompressor,
 };
 pub use cors::CorsPolicy;
 pub use csrf::CsrfPolicy;
 pub use ext_authz::{AuthzBody, AuthzCheck, AuthzHttp, AuthzService, ExtAuthz, ExtAuthzRoute};
-pub use fault::{Fault, FaultAbort, FaultDelay};
+pub use fault::{Fault, FaultAbort, FaultDelay, FaultRate};
 pub use header_mutation::{HeaderMutation, HeaderMutationFilter, HeaderMutations};
 pub use health_check::HealthCheckFilter;
 pub use jwt::{JwtAuthn, JwtProvider, JwtRequirement, JwtRoute, RemoteJwks};
@@ -62,6 +64,8 @@ pub enum FilterConfig {
     Fault(Box<Fault>),
     /// Cross-origin requests (`envoy.extensions.filters.http.cors.v3.Cors`); the policy is the levels'.
     Cors,
+    /// Bodies that take their time (`envoy.extensions.filters.http.bandwidth_limit.v3.BandwidthLimit`).
+    BandwidthLimit(Box<BandwidthLimit>),
     /// Cross-site request forgery (`envoy.extensions.filters.http.csrf.v3.CsrfPolicy`).
     Csrf(Box<CsrfPolicy>),
     /// Header edits (`envoy.extensions.filters.http.header_mutation.v3.HeaderMutation`).
@@ -127,6 +131,8 @@ pub enum RouteFilterConfig {
     Fault(Box<Fault>),
     /// What holds for other origins.
     Cors(Box<CorsPolicy>),
+    /// A limit in place of the filter's, for the requests of the level alone.
+    BandwidthLimit(Box<BandwidthLimit>),
     /// In place of the filter's policy.
     Csrf(Box<CsrfPolicy>),
     /// Edits beside the filter's.
@@ -183,6 +189,7 @@ impl FilterConfig {
             RouteFilterConfig::Rbac(_) => matches!(self, Self::Rbac(_)),
             RouteFilterConfig::Fault(_) => matches!(self, Self::Fault(_)),
             RouteFilterConfig::Cors(_) => matches!(self, Self::Cors),
+            RouteFilterConfig::BandwidthLimit(_) => matches!(self, Self::BandwidthLimit(_)),
             RouteFilterConfig::Csrf(_) => matches!(self, Self::Csrf(_)),
             RouteFilterConfig::HeaderMutation(_) => matches!(self, Self::HeaderMutation(_)),
             RouteFilterConfig::Jwt(_) => matches!(self, Self::Jwt(_)),

@@ -3,15 +3,21 @@
 use super::super::At;
 use super::super::route::matches::header_match;
 use super::super::value::{duration, fractional};
-use outrigger_api::envoy::extensions::filters::common::fault::v3::{FaultDelay as ProtoDelay, fault_delay};
+use outrigger_api::envoy::extensions::filters::common::fault::v3::{
+    FaultDelay as ProtoDelay, FaultRateLimit, fault_delay, fault_rate_limit,
+};
 use outrigger_api::envoy::extensions::filters::http::fault::v3 as proto;
-use outrigger_traffic::config::{Fault, FaultAbort, FaultDelay, Fraction};
+use outrigger_traffic::config::{Fault, FaultAbort, FaultDelay, FaultRate, Fraction};
 use std::time::Duration;
 
 pub(super) fn fault(message: &proto::HttpFault, at: &At<'_>) -> Fault {
     Fault {
         delay: message.delay.as_ref().and_then(|d| delay(d, &at.field("delay"))),
         abort: message.abort.as_ref().and_then(|a| abort(a, &at.field("abort"))),
+        response_rate: message
+            .response_rate_limit
+            .as_ref()
+            .and_then(|rate| response_rate(rate, &at.field("response_rate_limit"))),
         upstream_cluster: message.upstream_cluster.clone(),
         headers: message
             .headers
@@ -59,6 +65,16 @@ fn abort(message: &proto::FaultAbort, at: &At<'_>) -> Option<FaultAbort> {
         }
         E::HeaderAbort(_) => FaultAbort::Header(share),
     })
+}
+
+fn response_rate(message: &FaultRateLimit, at: &At<'_>) -> Option<FaultRate> {
+    use fault_rate_limit::LimitType as L;
+    let fixed_kbps = match at.need(message.limit_type.as_ref())? {
+        L::FixedLimit(fixed) => Some(fixed.limit_kbps),
+        L::HeaderLimit(_) => None,
+    };
+    let key = "fault.http.rate_limit.response_percent";
+    Some(FaultRate { fixed_kbps, percentage: share(message.percentage.as_ref(), key, at) })
 }
 
 /// Without a percentage nothing is hit, as in Envoy, unless a runtime value says so.

@@ -1,5 +1,6 @@
 //! HTTP filters, and what route tables say about them (`typed_per_filter_config`). One file per filter.
 
+mod bandwidth_limit;
 mod compression;
 mod cors;
 mod csrf;
@@ -32,6 +33,10 @@ pub(super) fn filter(any: &Any, at: &At<'_>) -> Option<FilterConfig> {
     }
     if let Some(message) = at.unpack::<proto::cors::v3::Cors>(any) {
         return message.message().map(|_| FilterConfig::Cors);
+    }
+    if let Some(message) = at.unpack::<proto::bandwidth_limit::v3::BandwidthLimit>(any) {
+        let limit = bandwidth_limit::limit(&message.message()?, at);
+        return Some(FilterConfig::BandwidthLimit(Box::new(limit)));
     }
     if let Some(message) = at.unpack::<proto::csrf::v3::CsrfPolicy>(any) {
         return message.message().map(|m| FilterConfig::Csrf(Box::new(csrf::policy(&m, at))));
@@ -131,6 +136,9 @@ fn settings(any: &Any, at: &At<'_>) -> Option<FilterOverride> {
         RouteFilterConfig::Fault(Box::new(fault::fault(&message.message()?, at)))
     } else if let Some(message) = at.unpack::<proto::cors::v3::CorsPolicy>(any) {
         RouteFilterConfig::Cors(Box::new(cors::policy(&message.message()?, at)))
+    } else if let Some(message) = at.unpack::<proto::bandwidth_limit::v3::BandwidthLimit>(any) {
+        let limit = bandwidth_limit::limit(&message.message()?, at);
+        RouteFilterConfig::BandwidthLimit(Box::new(limit))
     } else if let Some(message) = at.unpack::<proto::csrf::v3::CsrfPolicy>(any) {
         RouteFilterConfig::Csrf(Box::new(csrf::policy(&message.message()?, at)))
     } else if let Some(message) = at.unpack::<proto::header_mutation::v3::HeaderMutationPerRoute>(any) {
