@@ -36,7 +36,7 @@ struct Upstream {
 }
 
 /// How bytes get to the host.
-#[allow(clippy::large_enum_variant)] // there is one for each connection
+#[allow(clippy::large_enum_variant, reason = "there is one for each connection")]
 enum Way {
     /// As they are.
     Plain(Plain),
