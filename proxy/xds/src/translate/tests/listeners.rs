@@ -520,7 +520,6 @@ fn tunnel_of_a_tcp_proxy_is_translated() {
     for (tunnel, expected) in [
         ("{}", "tunneling_config.hostname: must not be empty"),
         ("{hostname: h, post_path: /a}", "tunneling_config.post_path: is for requests with `use_post`"),
-        ("{hostname: h, propagate_response_headers: true}", "propagate_response_headers"),
     ] {
         let found = reasons(listener(&with(tunnel))).join("; ");
         assert!(found.contains(expected), "{tunnel}: {found}");
