@@ -159,12 +159,6 @@ pub(super) fn on_response(x: &Front, notes: &mut Notes, pace: Arc<Pace>) {
 pub(super) fn by_fault(x: &Front, notes: &mut Notes, pace: Pace, active: ActiveFault) {
     if notes.has_body {
         let (pace, worker) = (Arc::new(pace), x.worker().clone());
-        notes.stages.push(Box::new(Paced {
-            pace,
-            worker,
-            sleep: None,
-            books: None,
-            _active: Some(active),
-        }));
+        notes.stages.push(Box::new(Paced { pace, worker, sleep: None, books: None, _active: Some(active) }));
     }
 }

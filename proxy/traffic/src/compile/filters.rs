@@ -4,9 +4,9 @@ use super::{Compilation, routes};
 use crate::authz::CompiledRbac;
 use crate::config::{self, AuthzService, ExtAuthzRoute, FilterConfig, FilterOverride, RouteFilterConfig};
 use crate::filter::{
-    BandwidthLimit, CorsPolicy, CsrfPolicy, ExtAuthz, Fault, Filter, HeaderMutation, HeaderToMetadata, HealthChecks,
-    HttpFilter, JwtAuthn, LocalRateLimit, Mutations, RateLimit, RateLimitRoute, RateLimitRule, RouteFilter,
-    RouteFilters, SessionRoute, StatefulSession, Word,
+    BandwidthLimit, CorsPolicy, CsrfPolicy, ExtAuthz, Fault, Filter, HeaderMutation, HeaderToMetadata,
+    HealthChecks, HttpFilter, JwtAuthn, LocalRateLimit, Mutations, RateLimit, RateLimitRoute, RateLimitRule,
+    RouteFilter, RouteFilters, SessionRoute, StatefulSession, Word,
 };
 use crate::route::PathMatcher;
 use crate::snapshot::ClusterId;

@@ -50,13 +50,13 @@ pub use endpoint::{
 };
 pub use error::ConfigError;
 pub use filter::{
-    AuthzBody, AuthzCheck, AuthzHttp, AuthzService, BandwidthLimit, BufferLimit, Coding, Compressible, Compressor,
-    CompressorRoute, CorsPolicy, CsrfPolicy, Decoding, Decompressible, Decompressor, ExtAuthz, ExtAuthzRoute,
-    Fault, FaultAbort, FaultDelay, FaultRate, HeaderMutation, HeaderMutationFilter, HeaderMutations, HeaderToMetadata,
-    HealthCheckFilter, JwtAuthn, JwtProvider, JwtRequirement, JwtRoute, LocalDescriptor, LocalRateLimit,
-    MetadataKind, MetadataRule, MetadataSource, MetadataTarget, RateLimit, RateLimitAction, RateLimitRoute,
-    RateLimitRule, RateLimited, RemoteJwks, SessionRoute, SessionState, SetMetadata, StatefulSession,
-    TokenBucket, VirtualHostRules,
+    AuthzBody, AuthzCheck, AuthzHttp, AuthzService, BandwidthLimit, BufferLimit, Coding, Compressible,
+    Compressor, CompressorRoute, CorsPolicy, CsrfPolicy, Decoding, Decompressible, Decompressor, ExtAuthz,
+    ExtAuthzRoute, Fault, FaultAbort, FaultDelay, FaultRate, HeaderMutation, HeaderMutationFilter,
+    HeaderMutations, HeaderToMetadata, HealthCheckFilter, JwtAuthn, JwtProvider, JwtRequirement, JwtRoute,
+    LocalDescriptor, LocalRateLimit, MetadataKind, MetadataRule, MetadataSource, MetadataTarget, RateLimit,
+    RateLimitAction, RateLimitRoute, RateLimitRule, RateLimited, RemoteJwks, SessionRoute, SessionState,
+    SetMetadata, StatefulSession, TokenBucket, VirtualHostRules,
 };
 pub use filter::{FilterConfig, FilterOverride, FilterOverrides, HttpFilter, RouteFilterConfig};
 pub use hash_policy::{HashCookie, HashPolicy, HashSource};

@@ -20,9 +20,10 @@ pub(super) fn limit(message: &proto::BandwidthLimit, at: &At<'_>) -> BandwidthLi
         }
     };
     let given = message.fill_interval.as_ref().and_then(|d| duration(d, &at.field("fill_interval")));
-    let enabled = message.runtime_enabled.as_ref().is_none_or(|flag| {
-        at.runtime().switch(&flag.runtime_key, flag.default_value.unwrap_or(false))
-    });
+    let enabled = message
+        .runtime_enabled
+        .as_ref()
+        .is_none_or(|flag| at.runtime().switch(&flag.runtime_key, flag.default_value.unwrap_or(false)));
     BandwidthLimit {
         request,
         response,
