@@ -96,7 +96,10 @@ pub(super) async fn fail(x: &mut Exchange, notes: &mut Notes, error: ProxyError)
     if closes {
         x.front.responder.close_after();
     }
-    if local(x, notes, row.status, row.grpc_status, row.body.as_bytes(), None, error).await.is_err() {
+    // Source: Envoy, whose HTTP/1 reader answers by itself, with the name of the status.
+    let is_readers = matches!(error, ProxyError::BadRequest("http1.unexpected_underscore", _));
+    let body = if is_readers { "Bad Request" } else { row.body };
+    if local(x, notes, row.status, row.grpc_status, body.as_bytes(), None, error).await.is_err() {
         x.front.responder.abort();
     }
 }

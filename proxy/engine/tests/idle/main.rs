@@ -25,7 +25,7 @@ static COUNTED: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 /// Connections opened; so many that what is kept per worker does not count.
 const CONNECTIONS: usize = 400;
 /// Bytes per idle connection.
-const PLAIN_MAX: usize = 4608;
+const PLAIN_MAX: usize = 4736;
 const TLS_MAX: usize = 14 * 1024;
 
 /// Sends a request over a connection and reads the answer.
