@@ -7,7 +7,7 @@ use outrigger_traffic::config::EscapedSlashes;
 use outrigger_wire::RequestHead;
 
 #[path = "../../proxy/engine/src/http/normalize.rs"]
-#[allow(dead_code)] // the proxy uses the rest
+#[allow(dead_code, reason = "the proxy uses the rest")]
 mod normalize;
 
 use normalize::{PathRules, PathScratch, PathVerdict};
